@@ -1,0 +1,199 @@
+//! The packet buffer as the protocol core sees it: one trait, one FIFO, and a heap twin.
+//!
+//! In production the buffer is an mbuf and the FIFO an intrusive list through its private area, so
+//! that queueing a segment allocates nothing. Tests, fuzzers and model checkers use [`HeapBuf`].
+
+use std::collections::VecDeque;
+use std::fmt::Debug;
+
+use crate::time::Instant;
+
+/// What travels with a queued segment: its place in the stream, and where the buffer belongs.
+///
+/// For an mbuf this lives in the pool's private area, one cache line behind the header.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct SegCb {
+    /// Sequence number of the first byte of [`PacketBuf::data`].
+    pub seq: u32,
+    /// The segment carried FIN: the number after the last byte is taken by it.
+    pub fin: bool,
+    /// When the burst that brought the segment was read.
+    pub rx_time: Instant,
+    /// Socket that is charged for the buffer: index in its lcore's table.
+    pub socket: u32,
+    /// Generation of that index, so that a late return does not credit its next user.
+    pub generation: u32,
+}
+
+/// An exclusively owned packet buffer. Dropping it gives the memory back.
+pub trait PacketBuf: Debug + Send + Sized + 'static {
+    /// FIFO of such buffers.
+    type Queue: BufQueue<Self>;
+
+    /// The bytes that are left after trimming.
+    fn data(&self) -> &[u8];
+
+    /// Number of bytes in [`Self::data`].
+    fn len(&self) -> usize {
+        self.data().len()
+    }
+
+    /// Whether no byte is left.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Cuts `n` bytes off the front. `n` must not exceed `len()`. Leaves the control block alone.
+    fn trim_front(&mut self, n: usize);
+
+    /// Keeps the first `len` bytes. `len` must not exceed `len()`.
+    fn truncate(&mut self, len: usize);
+
+    /// Copies `bytes` behind the data if the buffer has room for all of them, else does nothing.
+    fn append(&mut self, bytes: &[u8]) -> bool;
+
+    /// What the buffer costs while it is held: its metadata and whole data room, not its payload.
+    fn truesize(&self) -> u32;
+
+    /// The control block.
+    fn cb(&self) -> &SegCb;
+
+    /// The control block, to be written.
+    fn cb_mut(&mut self) -> &mut SegCb;
+}
+
+/// FIFO of packet buffers; every operation is O(1) and none allocates on the mbuf form.
+pub trait BufQueue<B>: Debug + Default + Send {
+    /// Appends one buffer.
+    fn push_back(&mut self, buf: B);
+    /// Puts one buffer in front of all others.
+    fn push_front(&mut self, buf: B);
+    /// Takes the oldest buffer.
+    fn pop_front(&mut self) -> Option<B>;
+    /// The oldest buffer.
+    fn front(&self) -> Option<&B>;
+    /// The oldest buffer, to be trimmed.
+    fn front_mut(&mut self) -> Option<&mut B>;
+    /// The newest buffer.
+    fn back(&self) -> Option<&B>;
+    /// The newest buffer, to be appended to.
+    fn back_mut(&mut self) -> Option<&mut B>;
+    /// Moves all of `newer` behind what is here, leaving it empty.
+    fn append(&mut self, newer: &mut Self);
+    /// The buffers from oldest to newest.
+    fn iter<'a>(&'a self) -> impl Iterator<Item = &'a B>
+    where
+        B: 'a;
+    /// Number of buffers.
+    fn len(&self) -> usize;
+    /// Whether there is none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<B: Debug + Send> BufQueue<B> for VecDeque<B> {
+    fn push_back(&mut self, buf: B) {
+        self.push_back(buf);
+    }
+
+    fn push_front(&mut self, buf: B) {
+        self.push_front(buf);
+    }
+
+    fn pop_front(&mut self) -> Option<B> {
+        self.pop_front()
+    }
+
+    fn front(&self) -> Option<&B> {
+        self.front()
+    }
+
+    fn front_mut(&mut self) -> Option<&mut B> {
+        self.front_mut()
+    }
+
+    fn back(&self) -> Option<&B> {
+        self.back()
+    }
+
+    fn back_mut(&mut self) -> Option<&mut B> {
+        self.back_mut()
+    }
+
+    fn append(&mut self, newer: &mut Self) {
+        self.append(newer);
+    }
+
+    fn iter<'a>(&'a self) -> impl Iterator<Item = &'a B>
+    where
+        B: 'a,
+    {
+        self.iter()
+    }
+
+    fn len(&self) -> usize {
+        self.len()
+    }
+}
+
+/// A packet buffer on the heap, with the room of an ordinary mbuf.
+#[derive(Clone, Debug, Default)]
+pub struct HeapBuf {
+    bytes: Vec<u8>,
+    start: usize,
+    room: usize,
+    cb: SegCb,
+}
+
+impl HeapBuf {
+    /// Data room of a default mbuf, without its headroom.
+    pub const ROOM: usize = 2048;
+    /// Bytes of metadata charged beside the data room: mbuf header, private area, headroom.
+    pub const OVERHEAD: usize = 128 + 64 + 128;
+
+    /// A buffer holding a copy of `bytes`.
+    pub fn new(bytes: &[u8]) -> Self {
+        let room = bytes.len().max(Self::ROOM);
+        Self { bytes: bytes.to_vec(), start: 0, room, cb: SegCb::default() }
+    }
+}
+
+impl PacketBuf for HeapBuf {
+    type Queue = VecDeque<Self>;
+
+    fn data(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
+    fn trim_front(&mut self, n: usize) {
+        assert!(n <= self.len());
+        self.start += n;
+    }
+
+    fn truncate(&mut self, len: usize) {
+        assert!(len <= self.len());
+        self.bytes.truncate(self.start + len);
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> bool {
+        let fits = self.bytes.len() + bytes.len() <= self.room;
+        if fits {
+            self.bytes.extend_from_slice(bytes);
+        }
+        fits
+    }
+
+    fn truesize(&self) -> u32 {
+        (self.room + Self::OVERHEAD) as u32
+    }
+
+    fn cb(&self) -> &SegCb {
+        &self.cb
+    }
+
+    fn cb_mut(&mut self) -> &mut SegCb {
+        &mut self.cb
+    }
+}

@@ -1,0 +1,10 @@
+//! prequeue: a poll-mode TCP receive stack.
+//!
+//! Poll-mode lcores pull mbufs from NIC RX queues, run the TCP receive path on them in place, and
+//! pass in-sequence data to application threads through SPSC rings.
+#![deny(unsafe_code)]
+
+pub mod buf;
+pub mod tcp;
+pub mod time;
+pub mod wire;

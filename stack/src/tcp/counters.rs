@@ -1,0 +1,128 @@
+//! Counters under the names that Linux users know from nstat.
+//!
+//! On the packet path a reason is a counter. The core adds to plain integers that one lcore owns;
+//! whoever shows them to other threads does so outside of the core.
+
+/// Declares [`Counter`] with the Linux name and the meaning of each.
+macro_rules! counters {
+    ($($name:ident = $meaning:literal,)*) => {
+        /// A counter's name, spelled as in Linux.
+        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+        #[repr(usize)]
+        pub enum Counter {
+            $(#[doc = $meaning] $name,)*
+        }
+
+        impl Counter {
+            /// All counters, in order of declaration.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// The name as nstat spells it.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)*
+                }
+            }
+
+            /// What it counts.
+            pub const fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$name => $meaning,)*
+                }
+            }
+        }
+    };
+}
+
+counters! {
+    InSegs = "segments addressed to this host, bad ones included",
+    OutSegs = "segments sent, RSTs included",
+    InErrs = "segments with a bad header or checksum",
+    InCsumErrors = "segments with a bad checksum",
+    OutRsts = "RSTs sent",
+    RetransSegs = "segments sent again",
+    PassiveOpens = "connections created by a listener",
+    AttemptFails = "openings that failed",
+    EstabResets = "established connections that were reset",
+    ListenOverflows = "openings that met a full accept queue",
+    ListenDrops = "openings dropped for any reason",
+    EmbryonicRsts = "requests removed by RST, by a bad SYN or by tcp_abort_on_overflow",
+    TCPReqQFullDrop = "SYNs dropped because the SYN queue was full",
+    TCPTimeouts = "retransmission timers that expired",
+    TCPSynRetrans = "SYN-ACKs sent again",
+    TCPHPHits = "data segments taken by header prediction",
+    TCPHPAcks = "pure ACKs taken by header prediction",
+    TCPPureAcks = "pure ACKs taken by the slow path",
+    TCPBacklogDrop = "segments dropped because the backlog of an owned socket was full",
+    TCPRcvCoalesce = "segments copied into the buffer of their predecessor",
+    TCPOFOQueue = "segments queued out of order",
+    TCPOFOMerge = "out-of-order content that was there already",
+    TCPOFODrop = "out-of-order segments dropped for memory",
+    TCPRcvQDrop = "in-order segments dropped for memory",
+    TCPZeroWindowDrop = "data that met a closed window",
+    BeyondWindow = "data beyond the right edge of the window",
+    PruneCalled = "times memory had to be won back",
+    RcvPruned = "segments dropped because pruning was not enough",
+    OfoPruned = "times the out-of-order queue was pruned",
+    DelayedACKs = "ACKs sent by the delayed-ACK timer",
+    DelayedACKLocked = "delayed-ACK timers that found the socket owned",
+    DelayedACKLost = "duplicate data received: our ACK was late or lost",
+    TCPDSACKOldSent = "DSACKs sent for data below rcv_nxt",
+    TCPDSACKOfoSent = "DSACKs sent for out-of-order data",
+    TCPAckCompressed = "duplicate ACKs left out by SACK compression",
+    TCPChallengeACK = "challenge ACKs sent",
+    TCPSYNChallenge = "SYNs met in a synchronised state",
+    TCPACKSkippedSynRecv = "replies left out by the 500 ms limit in SYN-RECEIVED",
+    TCPACKSkippedPAWS = "replies to PAWS rejects left out by the 500 ms limit",
+    TCPACKSkippedSeq = "replies to out-of-window segments left out by the 500 ms limit",
+    TCPACKSkippedFinWait2 = "replies left out by the 500 ms limit in FIN-WAIT-2",
+    TCPACKSkippedTimeWait = "replies left out by the 500 ms limit in TIME-WAIT",
+    TCPACKSkippedChallenge = "challenge ACKs left out by the 500 ms limit",
+    PAWSEstab = "segments rejected by PAWS on a connection",
+    PAWSOldAck = "old pure ACKs rejected by PAWS",
+    PAWSTimewait = "segments rejected by PAWS in TIME-WAIT",
+    TCPToZeroWindowAdv = "window closings advertised",
+    TCPFromZeroWindowAdv = "window openings advertised",
+    TCPWantZeroWindowAdv = "windows that should have closed but must not shrink",
+    TCPAbortOnData = "connections aborted by data after close, or by linger 0",
+    TCPAbortOnClose = "connections aborted by close with unread data",
+    TCPAbortOnMemory = "orphans aborted by a limit",
+    TCPAbortOnTimeout = "connections aborted by a timer",
+    TCPAbortOnLinger = "orphans aborted by a negative TCP_LINGER2",
+    TW = "TIME-WAIT entries that ran out",
+    TWRecycled = "TIME-WAIT entries replaced by a new connection",
+    TWKilled = "TIME-WAIT entries removed early",
+    TCPTimeWaitOverflow = "TIME-WAIT entries not made because there were too many",
+}
+
+/// One lcore's counters.
+#[derive(Clone, Debug)]
+pub struct Counters([u64; Counter::ALL.len()]);
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self([0; Counter::ALL.len()])
+    }
+}
+
+impl Counters {
+    /// Adds one.
+    pub fn bump(&mut self, counter: Counter) {
+        self.0[counter as usize] += 1;
+    }
+
+    /// Adds `n`.
+    pub fn add(&mut self, counter: Counter, n: u64) {
+        self.0[counter as usize] += n;
+    }
+
+    /// The count.
+    pub fn value(&self, counter: Counter) -> u64 {
+        self.0[counter as usize]
+    }
+
+    /// All counts, in the order of [`Counter::ALL`].
+    pub fn values(&self) -> &[u64] {
+        &self.0
+    }
+}

@@ -1,0 +1,24 @@
+//! The protocol core, sans-IO: no threads, no atomics, no clock, no DPDK, no `unsafe`.
+//!
+//! Generic over the packet buffer; takes the time as an argument; returns what to send.
+
+pub mod counters;
+pub mod seq;
+pub mod settings;
+
+use crate::time::Instant;
+
+pub use counters::{Counter, Counters};
+pub use seq::{SeqNum, SeqRange};
+pub use settings::Settings;
+
+/// What every entry point of the core is given: the time, the settings, the counters.
+#[derive(Debug)]
+pub struct Cx<'a> {
+    /// When the burst was read, or the timer looked at.
+    pub now: Instant,
+    /// The stack's settings.
+    pub settings: &'a Settings,
+    /// The calling lcore's counters.
+    pub counters: &'a mut Counters,
+}
