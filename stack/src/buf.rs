@@ -1,10 +1,11 @@
-//! The packet buffer as the protocol core sees it: one trait, one FIFO, and a heap twin.
+//! The packet buffer as the rooms above see it: one trait, its FIFO, its way home, and a heap twin.
 //!
 //! In production the buffer is an mbuf and the FIFO an intrusive list through its private area, so
 //! that queueing a segment allocates nothing. Tests, fuzzers and model checkers use [`HeapBuf`].
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
+use std::sync::{Mutex, PoisonError};
 
 use crate::time::Instant;
 
@@ -26,10 +27,28 @@ pub struct SegCb {
     pub generation: u32,
 }
 
+/// What the device said of a received frame's IP and TCP checksums.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Checksum {
+    /// Nothing: verify in software.
+    #[default]
+    Unknown,
+    /// Both were verified and are right.
+    Good,
+    /// One of them is wrong.
+    Bad,
+}
+
 /// An exclusively owned packet buffer. Dropping it gives the memory back.
+///
+/// An mbuf must be dropped on the lcore that owns its pool; every other thread hands it to that
+/// lcore's [`Returns`].
 pub trait PacketBuf: Debug + Send + Sized + 'static {
-    /// FIFO of such buffers.
+    /// FIFO of such buffers. Dropping it frees all of them, in bulk where that is cheaper.
     type Queue: BufQueue<Self>;
+
+    /// The way back from application threads to the lcore that owns the pool.
+    type Returns: Returns<Self>;
 
     /// The bytes that are left after trimming.
     fn data(&self) -> &[u8];
@@ -52,6 +71,11 @@ pub trait PacketBuf: Debug + Send + Sized + 'static {
 
     /// Copies `bytes` behind the data if the buffer has room for all of them, else does nothing.
     fn append(&mut self, bytes: &[u8]) -> bool;
+
+    /// What the device said of the checksums.
+    fn checksum(&self) -> Checksum {
+        Checksum::Unknown
+    }
 
     /// What the buffer costs while it is held: its metadata and whole data room, not its payload.
     fn truesize(&self) -> u32;
@@ -91,6 +115,15 @@ pub trait BufQueue<B>: Debug + Default + Send {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// The way back for buffers: many threads give, one lcore takes. Never full, nobody waits.
+pub trait Returns<B: PacketBuf>: Debug + Default + Send + Sync + 'static {
+    /// Hands over a chain of buffers, in any order; one atomic exchange however long it is.
+    fn give(&self, chain: B::Queue);
+
+    /// Takes whatever has been given so far. For the one lcore that owns the pool.
+    fn take_all(&self) -> B::Queue;
 }
 
 impl<B: Debug + Send> BufQueue<B> for VecDeque<B> {
@@ -144,6 +177,7 @@ pub struct HeapBuf {
     bytes: Vec<u8>,
     start: usize,
     room: usize,
+    checksum: Checksum,
     cb: SegCb,
 }
 
@@ -156,12 +190,34 @@ impl HeapBuf {
     /// A buffer holding a copy of `bytes`.
     pub fn new(bytes: &[u8]) -> Self {
         let room = bytes.len().max(Self::ROOM);
-        Self { bytes: bytes.to_vec(), start: 0, room, cb: SegCb::default() }
+        Self { bytes: bytes.to_vec(), room, ..Self::default() }
+    }
+
+    /// The same buffer, with the device's word on its checksums.
+    #[must_use]
+    pub fn with_checksum(mut self, checksum: Checksum) -> Self {
+        self.checksum = checksum;
+        self
+    }
+}
+
+/// The heap twin of the return stack: a locked queue, for tests only.
+#[derive(Debug, Default)]
+pub struct HeapReturns(Mutex<VecDeque<HeapBuf>>);
+
+impl Returns<HeapBuf> for HeapReturns {
+    fn give(&self, mut chain: VecDeque<HeapBuf>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).append(&mut chain);
+    }
+
+    fn take_all(&self) -> VecDeque<HeapBuf> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl PacketBuf for HeapBuf {
     type Queue = VecDeque<Self>;
+    type Returns = HeapReturns;
 
     fn data(&self) -> &[u8] {
         &self.bytes[self.start..]
@@ -183,6 +239,10 @@ impl PacketBuf for HeapBuf {
             self.bytes.extend_from_slice(bytes);
         }
         fits
+    }
+
+    fn checksum(&self) -> Checksum {
+        self.checksum
     }
 
     fn truesize(&self) -> u32 {
