@@ -157,3 +157,120 @@ fn parse_by_layers(frame: &[u8], checksum: Checksum) -> Result<Tcp4, Reject> {
         vlan: ethernet.vlan,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::samples::{TUPLE, frame, spoiled_frame};
+    use super::super::{Flags, MacAddr, Outgoing, Timestamps};
+    use super::*;
+
+    const WORDS: [Checksum; 3] = [Checksum::Unknown, Checksum::Good, Checksum::Bad];
+
+    fn sent(out: &Outgoing, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0; MAX_CONTROL_LEN + payload.len()];
+        let at = ethernet::emit(
+            &mut bytes,
+            MacAddr([2, 0, 0, 0, 0, 1]),
+            MacAddr([2, 0, 0, 0, 0, 2]),
+            None,
+            ethernet::IPV4,
+        );
+        let len = tcp::emit(&mut bytes[at..], &TUPLE, out, 0, payload);
+        bytes.truncate(at + len);
+        bytes
+    }
+
+    #[test]
+    fn ethernet_padding_is_no_payload() {
+        let mut bytes = sent(&Outgoing { flags: Flags::ACK, ..Outgoing::default() }, &[]);
+        bytes.resize(60, 0);
+        for word in WORDS {
+            let parsed = parse_tcp4(&bytes, word).unwrap();
+            assert_eq!((parsed.segment.len, parsed.header, parsed.payload), (0, 34, 54));
+        }
+    }
+
+    #[test]
+    fn the_local_end_is_the_destination() {
+        let ts = Some(Timestamps { val: 5, ecr: 6 });
+        let bytes = sent(&Outgoing { seq: 9, ts, ..Outgoing::default() }, b"hello");
+        let parsed = parse_tcp4(&bytes, Checksum::Unknown).unwrap();
+        let Tcp4 { tuple, segment, payload, .. } = parsed;
+        assert_eq!((tuple.local_addr, tuple.local_port), (TUPLE.remote_addr, TUPLE.remote_port));
+        assert_eq!((tuple.remote_addr, tuple.remote_port), (TUPLE.local_addr, TUPLE.local_port));
+        assert_eq!((segment.seq, segment.ts, segment.len), (9, ts, 5));
+        assert_eq!(&bytes[usize::from(payload)..], b"hello");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let good = sent(&Outgoing::default(), b"12345678");
+        let error = |at: usize, value: u8| {
+            let mut bytes = good.clone();
+            bytes[at] = value;
+            parse_tcp4(&bytes, Checksum::Good).unwrap_err()
+        };
+        let dst = TUPLE.remote_addr;
+        assert_eq!(error(13, 6), Reject::NotTcp4);
+        assert_eq!(error(14, 0x65), Reject::Ip(Ipv4Error::BadVersion));
+        assert_eq!(error(14, 0x44), Reject::Ip(Ipv4Error::BadLength));
+        assert_eq!(error(17, 49), Reject::Ip(Ipv4Error::Truncated));
+        assert_eq!(error(17, 39), Reject::Tcp { dst, error: TcpError::Truncated });
+        assert_eq!(error(20, 0x20), Reject::Fragment);
+        assert_eq!(error(21, 1), Reject::Fragment);
+        assert_eq!(error(23, 17), Reject::NotTcp4);
+        assert_eq!(error(46, 0x40), Reject::Tcp { dst, error: TcpError::BadOffset });
+        assert_eq!(error(46, 0x80), Reject::Tcp { dst, error: TcpError::BadLength });
+        assert_eq!(parse_tcp4(&good[..13], Checksum::Good), Err(Reject::NotTcp4));
+
+        let mut flipped = good.clone();
+        flipped[55] ^= 1;
+        let rejected = Err(Reject::Tcp { dst, error: TcpError::BadChecksum });
+        assert_eq!(parse_tcp4(&flipped, Checksum::Unknown), rejected);
+        flipped[22] ^= 1;
+        let rejected = Err(Reject::Ip(Ipv4Error::BadChecksum));
+        assert_eq!(parse_tcp4(&flipped, Checksum::Unknown), rejected);
+        assert!(parse_tcp4(&flipped, Checksum::Good).is_ok());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2048))]
+
+        #[test]
+        fn one_pass_agrees_with_the_layers(bytes in prop_oneof![frame(), spoiled_frame()]) {
+            for word in WORDS {
+                let layers = parse_by_layers(&bytes, word);
+                if let Some(usual) = parse_usual(&bytes, word) {
+                    prop_assert_eq!(Ok(usual), layers);
+                }
+                prop_assert_eq!(parse_tcp4(&bytes, word), layers);
+            }
+        }
+
+        #[test]
+        fn the_usual_shape_does_not_go_through_the_layers(bytes in frame()) {
+            let tagged = bytes[12..14] == ethernet::VLAN.to_be_bytes();
+            if !tagged && bytes[14] == 0x45 {
+                prop_assert!(parse_usual(&bytes, Checksum::Unknown).is_some());
+            }
+        }
+
+        #[test]
+        fn what_parses_is_in_bounds(bytes in spoiled_frame()) {
+            if let Ok(parsed) = parse_tcp4(&bytes, Checksum::Good) {
+                prop_assert!(parsed.header + tcp::HEADER_LEN as u16 <= parsed.payload);
+                let end = usize::from(parsed.payload) + parsed.segment.len as usize;
+                prop_assert!(end <= bytes.len());
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..120)) {
+            for word in WORDS {
+                let _ = parse_tcp4(&bytes, word);
+            }
+        }
+    }
+}

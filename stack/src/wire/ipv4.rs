@@ -174,3 +174,151 @@ pub(super) const fn is_fragment(flags_and_offset: [u8; 2]) -> bool {
 pub fn is_land(tuple: &FourTuple) -> bool {
     tuple.local_addr == tuple.remote_addr && tuple.local_port == tuple.remote_port
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const A: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+    const B: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+
+    fn datagram(payload_len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; HEADER_LEN + payload_len];
+        emit(&mut bytes, A, B, TCP, 0, payload_len);
+        bytes
+    }
+
+    /// Changes bytes of the header and makes its checksum right again.
+    fn changed(mut bytes: Vec<u8>, change: impl Fn(&mut [u8])) -> Vec<u8> {
+        change(&mut bytes);
+        let header_len = usize::from(bytes[0] & 0x0f) * 4;
+        bytes[10..12].fill(0);
+        let field = Sum::new().plus(&bytes[..header_len]).field();
+        bytes[10..12].copy_from_slice(&field);
+        bytes
+    }
+
+    #[test]
+    fn padding_behind_the_total_length_is_cut() {
+        let mut bytes = datagram(20);
+        bytes.extend([0xaa; 6]);
+        let ip = parse(&bytes, Checksum::Unknown).unwrap();
+        assert_eq!((ip.header_len, ip.total_len, ip.payload(&bytes).len()), (20, 40, 20));
+    }
+
+    #[test]
+    fn options_are_skipped() {
+        let bytes = changed(datagram(8), |bytes| bytes[0] = 0x47);
+        let ip = parse(&bytes, Checksum::Unknown).unwrap();
+        assert_eq!((ip.header_len, ip.total_len, ip.payload(&bytes).len()), (28, 28, 0));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let error = |bytes: &[u8]| parse(bytes, Checksum::Unknown).unwrap_err();
+        assert_eq!(error(&datagram(0)[..19]), Ipv4Error::Truncated);
+        assert_eq!(error(&datagram(9)[..28]), Ipv4Error::Truncated);
+        assert_eq!(error(&changed(datagram(0), |bytes| bytes[0] = 0x65)), Ipv4Error::BadVersion);
+        assert_eq!(error(&changed(datagram(0), |bytes| bytes[0] = 0x44)), Ipv4Error::BadLength);
+        assert_eq!(error(&changed(datagram(0), |bytes| bytes[3] = 19)), Ipv4Error::BadLength);
+        let mut longer = datagram(0);
+        longer[0] = 0x46;
+        assert_eq!(error(&longer), Ipv4Error::Truncated);
+        let mut flipped = datagram(0);
+        flipped[8] ^= 1;
+        assert_eq!(error(&flipped), Ipv4Error::BadChecksum);
+    }
+
+    #[test]
+    fn only_a_device_that_found_it_good_spares_the_checksum() {
+        let mut flipped = datagram(0);
+        flipped[8] ^= 1;
+        assert!(parse(&flipped, Checksum::Good).is_ok());
+        assert_eq!(parse(&flipped, Checksum::Bad), Err(Ipv4Error::BadChecksum));
+        assert!(parse(&datagram(0), Checksum::Bad).is_ok());
+    }
+
+    #[test]
+    fn fragments_are_recognised() {
+        for (field, fragment) in [
+            ([0x00, 0x00], false),
+            ([0x40, 0x00], false),
+            ([0x80, 0x00], false),
+            ([0x20, 0x00], true),
+            ([0x00, 0x01], true),
+            ([0x1f, 0xff], true),
+        ] {
+            let bytes = changed(datagram(8), |bytes| bytes[6..8].copy_from_slice(&field));
+            assert_eq!(parse(&bytes, Checksum::Unknown).unwrap().fragment, fragment, "{field:?}");
+        }
+    }
+
+    #[test]
+    fn ecn_and_ttl_are_shown() {
+        let bytes = changed(datagram(0), |bytes| (bytes[1], bytes[8]) = (0xbb, 7));
+        let ip = parse(&bytes, Checksum::Unknown).unwrap();
+        assert_eq!((ip.tos, ip.ecn(), ip.ttl), (0xbb, 3, 7));
+    }
+
+    #[test]
+    fn sources_that_cannot_be() {
+        for addr in ["0.0.0.0", "0.1.2.3", "127.0.0.1", "224.0.0.1", "239.1.1.1", "255.255.255.255"]
+        {
+            assert!(is_martian_source(addr.parse().unwrap()), "{addr}");
+        }
+        for addr in ["10.0.0.1", "192.168.255.255", "1.1.1.1", "223.255.255.255", "240.0.0.1"] {
+            assert!(!is_martian_source(addr.parse().unwrap()), "{addr}");
+        }
+    }
+
+    #[test]
+    fn broadcast_addresses_of_a_subnet() {
+        let is = |addr: [u8; 4], len| is_subnet_broadcast(addr.into(), A, len);
+        assert!(is([10, 0, 0, 255], 24) && is([10, 0, 0, 0], 24) && is([10, 255, 255, 255], 8));
+        assert!(!is([10, 0, 0, 2], 24) && !is([10, 0, 1, 255], 24) && !is([10, 0, 0, 255], 8));
+        assert!(!is([10, 0, 0, 0], 31) && !is([10, 0, 0, 1], 32) && !is([10, 0, 0, 1], 255));
+        assert!(is([10, 0, 0, 3], 30) && is([255, 255, 255, 255], 0));
+    }
+
+    #[test]
+    fn land_is_the_same_end_twice() {
+        let land = FourTuple { local_addr: A, remote_addr: A, local_port: 7, remote_port: 7 };
+        assert!(is_land(&land));
+        assert!(!is_land(&FourTuple { remote_port: 8, ..land }));
+        assert!(!is_land(&FourTuple { remote_addr: B, ..land }));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_emitted_is_parsed(
+            ends in any::<(u32, u32)>(),
+            protocol in any::<u8>(),
+            tos in any::<u8>(),
+            payload_len in 0_usize..100,
+        ) {
+            let (src, dst) = (Ipv4Addr::from(ends.0), Ipv4Addr::from(ends.1));
+            let mut bytes = vec![0xaa; HEADER_LEN + payload_len];
+            let header_len = emit(&mut bytes, src, dst, protocol, tos, payload_len);
+            let total_len = bytes.len();
+            let expected =
+                Ipv4 { src, dst, protocol, header_len, total_len, tos, ttl: 64, fragment: false };
+            prop_assert_eq!(parse(&bytes, Checksum::Unknown), Ok(expected));
+        }
+
+        #[test]
+        fn what_parses_is_in_bounds(mut bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+            if let Some(first) = bytes.first_mut() {
+                *first = 0x40 | *first & 0x0f;
+            }
+            if let Some([high, low]) = bytes.get_mut(2..4) {
+                (*high, *low) = (0, *low & 0x7f);
+            }
+            if let Ok(ip) = parse(&bytes, Checksum::Good) {
+                prop_assert!(20 <= ip.header_len && ip.header_len <= ip.total_len);
+                prop_assert_eq!(ip.payload(&bytes).len(), ip.total_len - ip.header_len);
+            }
+        }
+    }
+}

@@ -9,6 +9,10 @@ pub mod frame;
 pub mod icmp;
 pub mod ipv4;
 mod options;
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+mod samples;
 pub mod tcp;
 
 use std::net::Ipv4Addr;

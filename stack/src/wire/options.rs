@@ -183,3 +183,119 @@ impl<'a> Iterator for Walk<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TS: [u8; 10] = [8, 10, 0, 0, 0, 1, 0, 0, 0, 2];
+    const READ: Option<Timestamps> = Some(Timestamps { val: 1, ecr: 2 });
+
+    fn joined(pieces: &[&[u8]]) -> Vec<u8> {
+        pieces.concat()
+    }
+
+    #[test]
+    fn timestamps_are_read_at_any_alignment() {
+        assert_eq!(timestamps(&joined(&[&[1, 1], &TS])), READ);
+        assert_eq!(timestamps(&joined(&[&TS, &[1, 1]])), READ);
+        assert_eq!(timestamps(&joined(&[&[1], &TS, &[0]])), READ);
+        assert_eq!(timestamps(&joined(&[&[1; 30], &TS])), READ);
+        assert_eq!(
+            timestamps(&joined(&[&[1, 1], &TS, &[1, 1, 5, 10, 0, 0, 0, 3, 0, 0, 0, 4]])),
+            READ
+        );
+        assert_eq!(timestamps(&[1; 40]), None);
+        assert_eq!(timestamps(&[]), None);
+    }
+
+    #[test]
+    fn a_list_that_makes_no_sense_keeps_what_was_before() {
+        for nonsense in [
+            &[8][..],       // length byte missing
+            &[9, 0],        // length below 2
+            &[9, 1, 1, 1],  // length below 2
+            &[9, 5, 1, 1],  // beyond the end
+            &[2, 255, 5],   // beyond the end
+            &[0, 8, 10, 7], // behind the end of the list
+        ] {
+            assert_eq!(timestamps(&joined(&[&TS, nonsense])), READ, "{nonsense:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_read_behind_the_stop() {
+        for stop in [&[0][..], &[9, 0], &[9, 1], &[9, 40]] {
+            assert_eq!(timestamps(&joined(&[stop, &TS])), None, "{stop:?}");
+        }
+    }
+
+    #[test]
+    fn a_known_kind_of_wrong_length_is_skipped() {
+        assert_eq!(timestamps(&joined(&[&[8, 9, 0, 0, 0, 0, 0, 0, 0], &TS])), READ);
+        assert_eq!(timestamps(&joined(&[&TS, &[8, 11, 9, 9, 9, 9, 9, 9, 9, 9, 9]])), READ);
+        let list = [2, 3, 5, 2, 5, 0, 0, 0, 3, 2, 3, 4, 9, 9, 4, 3, 0, 2, 4, 5, 0xb4];
+        let expected = SynOptions { mss: Some(1460), ..SynOptions::default() };
+        assert_eq!(syn_options(&list), expected);
+    }
+
+    #[test]
+    fn unknown_kinds_are_skipped() {
+        let list = joined(&[&[253, 2], &[34, 4, 1, 2], &TS, &[172, 3, 0]]);
+        assert_eq!(timestamps(&list), READ);
+    }
+
+    #[test]
+    fn the_last_of_several_counts() {
+        let later = [8, 10, 0, 0, 0, 3, 0, 0, 0, 4];
+        assert_eq!(timestamps(&joined(&[&TS, &later])), Some(Timestamps { val: 3, ecr: 4 }));
+        assert_eq!(timestamps(&joined(&[&[1, 1], &later, &TS])), READ);
+        let options = syn_options(&[2, 4, 1, 0, 3, 3, 7, 2, 4, 2, 0, 3, 3, 15]);
+        assert_eq!((options.mss, options.window_scale), (Some(0x200), Some(15)));
+    }
+
+    #[test]
+    fn an_mss_of_zero_is_absent() {
+        assert_eq!(syn_options(&[2, 4, 0, 0]).mss, None);
+        assert_eq!(syn_options(&[2, 4, 5, 0xb4, 2, 4, 0, 0]).mss, Some(1460));
+    }
+
+    #[test]
+    fn sack_needs_whole_blocks() {
+        let block = [0, 0, 0, 3, 0, 0, 0, 4];
+        assert_eq!(sack_blocks(&joined(&[&[5, 10], &block])).as_slice(), [(3, 4)]);
+        assert!(sack_blocks(&[5, 2]).is_empty());
+        assert!(sack_blocks(&joined(&[&[5, 11], &block, &[0]])).is_empty());
+        assert!(sack_blocks(&[5, 0, 1, 1]).is_empty());
+        assert!(sack_blocks(&[5, 7, 0, 0, 0, 0, 0]).is_empty());
+    }
+
+    #[test]
+    fn three_blocks_fit_beside_timestamps_four_without() {
+        for (ts, most) in [(None, 4), (READ, 3)] {
+            assert_eq!(max_sack_blocks(ts.is_some()), most);
+            let mut out = Outgoing { ts, ..Outgoing::default() };
+            out.sack = (0..9).map(|n| (n, n + 1)).collect();
+            let mut list = [0; MAX_LEN];
+            let len = emit(&mut list, &out);
+            assert!(len <= MAX_LEN);
+            assert_eq!(sack_blocks(&list[..len]).as_slice(), &out.sack[..most]);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_list_is_survived(list in prop::collection::vec(0_u8..16, 0..=40)) {
+            let _ = (syn_options(&list), sack_blocks(&list));
+            prop_assert_eq!(timestamps(&list), walk_for_timestamps(&list));
+        }
+
+        #[test]
+        fn the_aligned_form_equals_the_walk(body in any::<[u8; 8]>(), tail in prop::collection::vec(any::<u8>(), 0..3)) {
+            let list = joined(&[&ALIGNED_TIMESTAMPS, &body, &tail]);
+            prop_assert_eq!(timestamps(&list), walk_for_timestamps(&list));
+        }
+    }
+}

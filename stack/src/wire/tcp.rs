@@ -146,3 +146,230 @@ fn option_list(header: &[u8]) -> &[u8] {
     let len = (usize::from(fixed[12] >> 4) * 4).saturating_sub(HEADER_LEN);
     rest.get(..len).unwrap_or(rest)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use proptest::prelude::*;
+
+    use super::super::Timestamps;
+    use super::super::samples::{TUPLE, outgoing, tuple};
+    use super::*;
+
+    const TS: Option<Timestamps> = Some(Timestamps { val: 0x0102_0304, ecr: 0x0506_0708 });
+
+    /// The segment as it stands in an emitted datagram, and that datagram's header.
+    fn emitted(out: &Outgoing, payload: &[u8]) -> (Ipv4, Vec<u8>) {
+        let mut buf = vec![0xaa; MAX_HEADERS_LEN + payload.len()];
+        let len = emit(&mut buf, &TUPLE, out, 0, payload);
+        buf.truncate(len);
+        let ip = ipv4::parse(&buf, Checksum::Unknown).unwrap();
+        (ip, buf.split_off(ip.header_len))
+    }
+
+    /// Makes the checksum right again after a change.
+    fn sealed(ip: &Ipv4, mut bytes: Vec<u8>) -> Vec<u8> {
+        bytes[16..18].fill(0);
+        let pseudo = Sum::pseudo_header(ip.src, ip.dst, ipv4::TCP, bytes.len() as u16);
+        let field = pseudo.plus(&bytes).field();
+        bytes[16..18].copy_from_slice(&field);
+        bytes
+    }
+
+    fn syn_ack(sack_permitted: bool, ts: Option<Timestamps>, window_scale: Option<u8>) -> Outgoing {
+        let flags = Flags::SYN.with(Flags::ACK);
+        Outgoing { flags, mss: Some(1460), sack_permitted, ts, window_scale, ..Outgoing::default() }
+    }
+
+    #[test]
+    fn options_of_a_syn_ack_stand_as_linux_lays_them_out() {
+        let list = |out: &Outgoing| emitted(out, &[]).1.split_off(HEADER_LEN);
+        let mss = [2, 4, 5, 0xb4];
+        let ts = [1, 2, 3, 4, 5, 6, 7, 8];
+        let scale = [1, 3, 3, 10];
+        assert_eq!(
+            list(&syn_ack(true, TS, Some(10))),
+            [&mss[..], &[4, 2, 8, 10], &ts, &scale].concat()
+        );
+        assert_eq!(list(&syn_ack(true, None, Some(10))), [mss, [1, 1, 4, 2], scale].concat());
+        assert_eq!(
+            list(&syn_ack(false, TS, Some(10))),
+            [&mss[..], &[1, 1, 8, 10], &ts, &scale].concat()
+        );
+        assert_eq!(list(&syn_ack(false, None, None)), mss);
+    }
+
+    #[test]
+    fn options_of_an_established_connection_are_aligned() {
+        let flags = Flags::ACK;
+        let sack = [(1, 2), (3, 4)].into_iter().collect();
+        let out = Outgoing { flags, ts: TS, sack, ..Outgoing::default() };
+        let expected = [
+            [1, 1, 8, 10],
+            [1, 2, 3, 4],
+            [5, 6, 7, 8],
+            [1, 1, 5, 18],
+            [0, 0, 0, 1],
+            [0, 0, 0, 2],
+            [0, 0, 0, 3],
+            [0, 0, 0, 4],
+        ];
+        assert_eq!(emitted(&out, &[]).1[HEADER_LEN..], *expected.as_flattened());
+        let out = Outgoing { ts: None, ..out };
+        assert_eq!(emitted(&out, &[]).1[HEADER_LEN..], expected.as_flattened()[12..]);
+        let out = Outgoing { sack: SackBlocks::new(), ..out };
+        assert_eq!(emitted(&out, &[]).1.len(), HEADER_LEN);
+    }
+
+    #[test]
+    fn the_acknowledgement_is_written_only_with_ack() {
+        let out = Outgoing { ack: 77, flags: Flags::RST, ..Outgoing::default() };
+        let (ip, bytes) = emitted(&out, &[]);
+        assert_eq!(parse(&ip, &bytes, Checksum::Unknown).unwrap().segment.ack, 0);
+    }
+
+    #[test]
+    fn a_bad_header_is_named_before_its_checksum() {
+        let (ip, good) = emitted(&Outgoing::default(), &[]);
+        let error = |bytes: &[u8]| parse(&ip, bytes, Checksum::Unknown).unwrap_err();
+        let with_offset = |words: u8| {
+            let mut bytes = good.clone();
+            bytes[12] = words << 4;
+            bytes
+        };
+        assert_eq!(error(&good[..19]), TcpError::Truncated);
+        assert_eq!(error(&good[..10]), TcpError::Truncated);
+        assert_eq!(error(&[]), TcpError::Truncated);
+        assert_eq!(error(&with_offset(4)), TcpError::BadOffset);
+        assert_eq!(error(&with_offset(0)), TcpError::BadOffset);
+        assert_eq!(error(&with_offset(6)), TcpError::BadLength);
+        assert_eq!(error(&with_offset(15)), TcpError::BadLength);
+        assert_eq!(parse(&ip, &with_offset(4), Checksum::Good), Err(TcpError::BadOffset));
+        assert_eq!(parse(&ip, &with_offset(15), Checksum::Good), Err(TcpError::BadLength));
+    }
+
+    #[test]
+    fn only_a_device_that_found_it_good_spares_the_checksum() {
+        let (ip, good) = emitted(&Outgoing::default(), b"odd");
+        let mut bad = good.clone();
+        bad[22] ^= 1;
+        assert_eq!(parse(&ip, &bad, Checksum::Unknown), Err(TcpError::BadChecksum));
+        assert_eq!(parse(&ip, &bad, Checksum::Bad), Err(TcpError::BadChecksum));
+        assert!(parse(&ip, &bad, Checksum::Good).is_ok());
+        assert!(parse(&ip, &good, Checksum::Bad).is_ok());
+    }
+
+    #[test]
+    fn a_checksum_of_zero_is_not_absent() {
+        let (ip, mut bytes) = emitted(&Outgoing::default(), &[]);
+        bytes[16..18].fill(0);
+        assert_eq!(parse(&ip, &bytes, Checksum::Unknown), Err(TcpError::BadChecksum));
+        // Where 0 is the right sum it is accepted: the window field takes up what is missing.
+        let field = sealed(&ip, bytes.clone())[16..18].to_owned();
+        bytes[14..16].copy_from_slice(&field);
+        let bytes = sealed(&ip, bytes);
+        assert_eq!(bytes[16..18], [0, 0]);
+        assert!(parse(&ip, &bytes, Checksum::Unknown).is_ok());
+    }
+
+    #[test]
+    fn reserved_bits_are_ignored() {
+        let (ip, bytes) = emitted(&Outgoing { flags: Flags::ACK, ..Outgoing::default() }, b"x");
+        let mut reserved = bytes.clone();
+        reserved[12] |= 0x0f;
+        let reserved = sealed(&ip, reserved);
+        assert_eq!(parse(&ip, &reserved, Checksum::Unknown), parse(&ip, &bytes, Checksum::Unknown));
+    }
+
+    #[test]
+    fn malformed_options_do_not_cost_the_segment() {
+        let out = Outgoing { flags: Flags::SYN, mss: Some(1460), ..Outgoing::default() };
+        let (ip, bytes) = emitted(&Outgoing { window_scale: Some(7), ..out }, &[]);
+        for nonsense in [[9, 0, 0, 0], [1, 1, 1, 8], [8, 10, 1, 1], [3, 4, 0, 0], [5, 1, 3, 0]] {
+            let mut bytes = bytes.clone();
+            bytes[24..28].copy_from_slice(&nonsense);
+            let bytes = sealed(&ip, bytes);
+            let view = parse(&ip, &bytes, Checksum::Unknown).unwrap();
+            assert_eq!((view.header_len, view.segment.ts), (28, None), "{nonsense:?}");
+            let expected = SynOptions { mss: Some(1460), ..SynOptions::default() };
+            assert_eq!(syn_options(&bytes), expected, "{nonsense:?}");
+        }
+    }
+
+    #[test]
+    fn options_end_at_the_data_offset() {
+        let (_, mut bytes) = emitted(&syn_ack(true, None, Some(7)), b"payload");
+        bytes[12] = 6 << 4;
+        assert_eq!(syn_options(&bytes), SynOptions { mss: Some(1460), ..SynOptions::default() });
+        bytes[12] = 4 << 4;
+        assert_eq!(syn_options(&bytes), SynOptions::default());
+        assert_eq!(syn_options(&bytes[..19]), SynOptions::default());
+        bytes[12] = 15 << 4;
+        assert_eq!(
+            syn_options(&bytes[..24]),
+            SynOptions { mss: Some(1460), ..SynOptions::default() }
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_emitted_is_parsed(
+            tuple in tuple(),
+            out in outgoing(),
+            tos in any::<u8>(),
+            payload in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let mut buf = vec![0xaa; MAX_HEADERS_LEN + payload.len()];
+            let len = emit(&mut buf, &tuple, &out, tos, &payload);
+            let ip = ipv4::parse(&buf[..len], Checksum::Unknown).unwrap();
+            prop_assert_eq!((ip.src, ip.dst), (tuple.local_addr, tuple.remote_addr));
+            prop_assert_eq!((ip.total_len, ip.protocol, ip.tos), (len, ipv4::TCP, tos));
+            let bytes = ip.payload(&buf);
+            let view = parse(&ip, bytes, Checksum::Unknown).unwrap();
+            prop_assert_eq!((view.src_port, view.dst_port), (tuple.local_port, tuple.remote_port));
+            prop_assert_eq!(view.header_len, header_len(&out));
+            prop_assert_eq!(&bytes[view.header_len..], &payload[..]);
+            let expected = Segment {
+                seq: out.seq,
+                ack: if out.flags.has(Flags::ACK) { out.ack } else { 0 },
+                len: payload.len() as u32,
+                window: out.window,
+                urgent: 0,
+                flags: out.flags,
+                ecn: tos & 3,
+                ts: out.ts,
+            };
+            prop_assert_eq!(view.segment, expected);
+            let expected = SynOptions {
+                mss: out.mss.filter(|mss| *mss != 0),
+                window_scale: out.window_scale,
+                sack_permitted: out.sack_permitted,
+            };
+            prop_assert_eq!(syn_options(bytes), expected);
+            let sent = sack_blocks(bytes);
+            prop_assert_eq!(&sent[..], &out.sack[..sent.len()]);
+            if out.mss.is_none() && out.window_scale.is_none() && !out.sack_permitted {
+                let most = max_sack_blocks(out.ts.is_some());
+                prop_assert_eq!(sent.len(), out.sack.len().min(most));
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_survived(mut bytes in prop::collection::vec(any::<u8>(), 0..100), words in 0_u8..16) {
+            if let Some(byte) = bytes.get_mut(12) {
+                *byte = words << 4;
+            }
+            let _ = (syn_options(&bytes), sack_blocks(&bytes));
+            let (src, dst) = (Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2));
+            let mut header = [0; ipv4::HEADER_LEN];
+            ipv4::emit(&mut header, src, dst, ipv4::TCP, 0, 0);
+            let ip = ipv4::parse(&header, Checksum::Unknown).unwrap();
+            if let Ok(view) = parse(&ip, &bytes, Checksum::Good) {
+                prop_assert!(HEADER_LEN <= view.header_len && view.header_len <= bytes.len());
+                prop_assert_eq!(view.segment.len as usize, bytes.len() - view.header_len);
+            }
+            prop_assert_ne!(parse(&ip, &bytes, Checksum::Good), Err(TcpError::BadChecksum));
+        }
+    }
+}
