@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn nothing_is_read_behind_the_stop() {
-        for stop in [&[0][..], &[9, 0], &[9, 1], &[9, 40]] {
+        for stop in [&[0][..], &[0, 2], &[0, 3, 1], &[9, 0], &[9, 1], &[9, 40]] {
             assert_eq!(timestamps(&joined(&[stop, &TS])), None, "{stop:?}");
         }
     }
@@ -265,6 +265,8 @@ mod tests {
     fn sack_needs_whole_blocks() {
         let block = [0, 0, 0, 3, 0, 0, 0, 4];
         assert_eq!(sack_blocks(&joined(&[&[5, 10], &block])).as_slice(), [(3, 4)]);
+        let later = [5, 10, 0, 0, 0, 5, 0, 0, 0, 6];
+        assert_eq!(sack_blocks(&joined(&[&[5, 10], &block, &later])).as_slice(), [(5, 6)]);
         assert!(sack_blocks(&[5, 2]).is_empty());
         assert!(sack_blocks(&joined(&[&[5, 11], &block, &[0]])).is_empty());
         assert!(sack_blocks(&[5, 0, 1, 1]).is_empty());
