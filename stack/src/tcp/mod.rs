@@ -3,6 +3,8 @@
 //! Generic over the packet buffer; takes the time as an argument; returns what to send.
 
 pub mod counters;
+pub mod ofo;
+pub mod sack;
 pub mod seq;
 pub mod settings;
 

@@ -1,0 +1,303 @@
+//! The out-of-order queue: segments above a hole, one by one in order of sequence.
+//!
+//! The connection's state machine inserts what arrives beyond rcv_nxt and takes out what a filled
+//! hole has made in sequence, on its lcore. The queue trims and drops buffers and says which
+//! duplicate to report, but never decides what is acknowledged; whatever a peer sends, an arrival
+//! costs O(log n) in what is queued, removals being paid by the arrival of what they remove.
+
+mod segments;
+
+use segments::{Segments, Slot};
+
+use super::sack::note_duplicate;
+use super::{SeqNum, SeqRange};
+use crate::buf::PacketBuf;
+
+/// Segments held at most.
+///
+/// Memory is charged by truesize, so this is no memory limit: the default largest receive buffer
+/// of 6 MiB holds about 2,500 mbufs. It bounds the depth of the tree and the time it takes to
+/// give everything back where an operator has set a far larger buffer.
+pub const MAX_SEGMENTS: usize = 4096;
+
+/// Payloads of up to this many bytes are copied behind their predecessor if it has the room.
+///
+/// A small segment pins a whole data room of 2 KiB; copying 256 bytes costs less than the cache
+/// miss on that room's header later.
+pub const COPY_LIMIT: usize = 256;
+
+/// The out-of-order queue of one connection.
+///
+/// Every segment starts after rcv_nxt, starts and ends both rise strictly, so none lies within
+/// another. An empty queue is one null pointer; the first segment behind a hole allocates the
+/// place for itself and the next few.
+#[derive(Debug)]
+pub struct OutOfOrder<B>(Option<Box<Queue<B>>>);
+
+#[derive(Debug)]
+struct Queue<B> {
+    segments: Segments<B>,
+    truesize: u32,
+}
+
+/// What became of an arrival.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// It is held as a segment of its own.
+    Queued,
+    /// It was copied behind the segment that ends where it starts (`TCPRcvCoalesce`).
+    Merged,
+    /// A single segment held all of it already; it was dropped.
+    Duplicate,
+    /// [`MAX_SEGMENTS`] are held; it was dropped (`TCPOFODrop`) and must not be reported as held.
+    Full,
+}
+
+/// The result of [`OutOfOrder::insert`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Inserted {
+    /// What became of the segment.
+    pub outcome: Outcome,
+    /// The segment's numbers, FIN included: to be noted in the SACK list unless it was dropped as
+    /// [`Outcome::Full`].
+    pub range: SeqRange,
+    /// The numbers that were held before, to be reported once (RFC 2883).
+    pub dsack: Option<SeqRange>,
+    /// Truesize of the buffers that were dropped, the arriving one included if it was.
+    pub freed: u32,
+    /// Segments dropped because another holds all of their numbers (`TCPOFOMerge`).
+    pub merged: u32,
+}
+
+/// A walk along the queue after rcv_nxt has advanced: make one with the new rcv_nxt, then call
+/// [`OutOfOrder::pop_ready`] until it has nothing more.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Walk {
+    began_at: SeqNum,
+    /// The duplicate to be reported: what was noted before the walk, grown by the numbers that
+    /// the queue held below the rcv_nxt that began the walk.
+    pub dsack: Option<SeqRange>,
+    /// Truesize of the segments that were dropped because all of their numbers are below rcv_nxt.
+    pub freed: u32,
+}
+
+impl Walk {
+    /// A walk from `rcv_nxt`, with the duplicate noted for the segment that advanced it.
+    pub const fn new(rcv_nxt: SeqNum, dsack: Option<SeqRange>) -> Self {
+        Self { began_at: rcv_nxt, dsack, freed: 0 }
+    }
+}
+
+/// The result of [`OutOfOrder::prune`].
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Pruned {
+    /// Truesize given back.
+    pub freed: u32,
+    /// Segments dropped.
+    pub segments: u32,
+}
+
+impl<B: PacketBuf> OutOfOrder<B> {
+    /// A queue that holds nothing, and takes no memory.
+    pub const fn new() -> Self {
+        Self(None)
+    }
+
+    /// Segments held.
+    pub fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |queue| queue.segments.len())
+    }
+
+    /// Whether nothing is held.
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Sum of the truesizes held.
+    pub fn truesize(&self) -> u32 {
+        self.0.as_ref().map_or(0, |queue| queue.truesize)
+    }
+
+    /// The number behind the highest segment.
+    pub fn end(&self) -> Option<SeqNum> {
+        Some(self.0.as_ref()?.segments.last()?.end)
+    }
+
+    /// Queues a segment: the buffer's bytes from `cb().seq` on, and its FIN.
+    ///
+    /// It must start after rcv_nxt and inside the window. Where copies of a byte differ, the
+    /// segment with the smaller start wins, of equal starts the longer, of equals the older, as in
+    /// Linux: an observer on the way can know what the application will read.
+    pub fn insert(&mut self, buf: B) -> Inserted {
+        let queue = self
+            .0
+            .get_or_insert_with(|| Box::new(Queue { segments: Segments::new(), truesize: 0 }));
+        let inserted = queue.insert(buf);
+        self.let_go_if_empty();
+        inserted
+    }
+
+    /// Takes the lowest segment if `rcv_nxt` has reached it, cut so that it starts there; its FIN
+    /// may be all that is left. Segments wholly below are dropped on the way.
+    ///
+    /// After a segment with FIN nothing more belongs to the stream: [`Self::clear`] is due.
+    pub fn pop_ready(&mut self, walk: &mut Walk, rcv_nxt: SeqNum) -> Option<B> {
+        let ready = self.0.as_mut()?.pop_ready(walk, rcv_nxt);
+        self.let_go_if_empty();
+        ready
+    }
+
+    /// Drops segments from the highest downwards until at least `at_least` of truesize is given
+    /// back, but none that starts before `keep_up_to`: what is needed first goes last.
+    ///
+    /// The SACK list must be cleared if anything was dropped (RFC 2018 §8).
+    pub fn prune(&mut self, at_least: u32, keep_up_to: SeqNum) -> Pruned {
+        let mut pruned = Pruned::default();
+        while pruned.freed < at_least
+            && let Some(queue) = &mut self.0
+            && let Some(slot) = queue.pop_last_from(keep_up_to)
+        {
+            pruned.freed += slot.buf.truesize();
+            pruned.segments += 1;
+            self.let_go_if_empty();
+        }
+        pruned
+    }
+
+    /// Drops everything and tells its truesize.
+    pub fn clear(&mut self) -> u32 {
+        self.0.take().map_or(0, |queue| queue.truesize)
+    }
+
+    fn let_go_if_empty(&mut self) {
+        if self.len() == 0 {
+            self.0 = None;
+        }
+    }
+}
+
+impl<B: PacketBuf> Default for OutOfOrder<B> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<B: PacketBuf> Queue<B> {
+    fn insert(&mut self, buf: B) -> Inserted {
+        let range = numbers_of(&buf);
+        let truesize = buf.truesize();
+        let mut result =
+            Inserted { outcome: Outcome::Duplicate, range, dsack: None, freed: 0, merged: 0 };
+        if range.is_empty() {
+            result.freed = truesize;
+            return result;
+        }
+
+        let mut whole = range;
+        // Of all segments that start at or before this one, the last also reaches farthest.
+        if let Some(before) = self.segments.at_or_before(range.start) {
+            let held = before.range;
+            if range.end.at_or_before(held.end) {
+                result.dsack = Some(range);
+                result.merged = 1;
+                result.freed = truesize;
+                return result;
+            }
+            if held.start == range.start {
+                self.drop_covered(held, &mut result);
+            } else if range.start.before(held.end) {
+                result.dsack = Some(SeqRange::new(range.start, held.end));
+            } else if range.start == held.end && take_small(&mut before.buf, &buf) {
+                whole.start = held.start;
+                self.segments.extend(whole);
+                result.outcome = Outcome::Merged;
+                result.freed = truesize;
+            }
+        }
+
+        while let Some(next) = self.segments.after(whole.start)
+            && next.start.before(range.end)
+        {
+            if next.end.after(range.end) {
+                note_duplicate(&mut result.dsack, SeqRange::new(next.start, range.end));
+                break;
+            }
+            self.drop_covered(next, &mut result);
+        }
+
+        if result.outcome == Outcome::Merged {
+            return result;
+        }
+        if self.segments.len() >= MAX_SEGMENTS {
+            return Inserted { outcome: Outcome::Full, dsack: None, freed: truesize, ..result };
+        }
+        self.truesize += truesize;
+        self.segments.insert(Slot { range, buf });
+        result.outcome = Outcome::Queued;
+        result
+    }
+
+    /// Drops a segment because the arriving one holds all of its numbers.
+    fn drop_covered(&mut self, covered: SeqRange, result: &mut Inserted) {
+        if let Some(slot) = self.segments.remove(covered.start) {
+            let truesize = slot.buf.truesize();
+            self.truesize -= truesize;
+            result.freed += truesize;
+            result.merged += 1;
+            note_duplicate(&mut result.dsack, covered);
+        }
+    }
+
+    fn pop_ready(&mut self, walk: &mut Walk, rcv_nxt: SeqNum) -> Option<B> {
+        loop {
+            if self.segments.first()?.start.after(rcv_nxt) {
+                return None;
+            }
+            let Slot { range, mut buf } = self.segments.pop_first()?;
+            self.truesize -= buf.truesize();
+            if range.start.before(walk.began_at) {
+                // What overlaps beyond that point was reported when it was queued.
+                let end = range.end.min(walk.began_at);
+                note_duplicate(&mut walk.dsack, SeqRange::new(range.start, end));
+            }
+            if range.end.at_or_before(rcv_nxt) {
+                walk.freed += buf.truesize();
+                continue;
+            }
+            let old = rcv_nxt.since(range.start) as usize;
+            if old > 0 {
+                buf.trim_front(old.min(buf.len()));
+                buf.cb_mut().seq = rcv_nxt.raw();
+            }
+            return Some(buf);
+        }
+    }
+
+    /// Takes the highest segment unless it starts before `lowest`.
+    fn pop_last_from(&mut self, lowest: SeqNum) -> Option<Slot<B>> {
+        if self.segments.last()?.start.before(lowest) {
+            return None;
+        }
+        let slot = self.segments.pop_last()?;
+        self.truesize -= slot.buf.truesize();
+        Some(slot)
+    }
+}
+
+/// The sequence numbers of a buffer's bytes and its FIN.
+fn numbers_of<B: PacketBuf>(buf: &B) -> SeqRange {
+    let start = SeqNum::new(buf.cb().seq);
+    SeqRange::new(start, start.plus(buf.len() as u32 + u32::from(buf.cb().fin)))
+}
+
+/// Copies a small payload, and takes over its FIN, behind the buffer that ends where it starts.
+fn take_small<B: PacketBuf>(before: &mut B, buf: &B) -> bool {
+    let small = buf.len() <= COPY_LIMIT && !before.cb().fin && before.append(buf.data());
+    if small && buf.cb().fin {
+        before.cb_mut().fin = true;
+    }
+    small
+}
+
+#[cfg(test)]
+mod tests;
