@@ -7,6 +7,8 @@
 
 mod segments;
 
+use std::mem;
+
 use segments::{Segments, Slot};
 
 use super::sack::note_duplicate;
@@ -120,7 +122,7 @@ impl<B: PacketBuf> OutOfOrder<B> {
 
     /// The number behind the highest segment.
     pub fn end(&self) -> Option<SeqNum> {
-        Some(self.0.as_ref()?.segments.last()?.end)
+        Some(self.0.as_ref()?.segments.last()?.range.end)
     }
 
     /// Queues a segment: the buffer's bytes from `cb().seq` on, and its FIN.
@@ -193,64 +195,76 @@ impl<B: PacketBuf> Queue<B> {
             return result;
         }
 
-        let mut whole = range;
+        let place = self.segments.place_behind(range.start);
         // Of all segments that start at or before this one, the last also reaches farthest.
-        if let Some(before) = self.segments.at_or_before(range.start) {
-            let held = before.range;
-            if range.end.at_or_before(held.end) {
+        let before = self.segments.before(place);
+        let unplaced = match before.map(|before| (before.range, before)) {
+            Some((held, _)) if range.end.at_or_before(held.end) => {
                 result.dsack = Some(range);
                 result.merged = 1;
                 result.freed = truesize;
                 return result;
             }
-            if held.start == range.start {
-                self.drop_covered(held, &mut result);
-            } else if range.start.before(held.end) {
-                result.dsack = Some(SeqRange::new(range.start, held.end));
-            } else if range.start == held.end && take_small(&mut before.buf, &buf) {
-                whole.start = held.start;
-                self.segments.extend(whole);
-                result.outcome = Outcome::Merged;
-                result.freed = truesize;
+            Some((held, before)) if range.start == held.start => {
+                let covered = mem::replace(before, Slot { range, buf });
+                self.truesize += truesize;
+                self.count_covered(&covered, &mut result);
+                result.outcome = Outcome::Queued;
+                None
             }
-        }
+            Some((held, _)) if range.start.before(held.end) => {
+                result.dsack = Some(SeqRange::new(range.start, held.end));
+                Some(buf)
+            }
+            Some((held, before)) if range.start == held.end => {
+                let refused = take_small(before, buf);
+                if refused.is_none() {
+                    result.outcome = Outcome::Merged;
+                    result.freed = truesize;
+                }
+                refused
+            }
+            Some(_) | None => Some(buf),
+        };
 
-        while let Some(next) = self.segments.after(whole.start)
+        while let Some(next) = self.segments.after(place).map(|slot| slot.range)
             && next.start.before(range.end)
         {
             if next.end.after(range.end) {
                 note_duplicate(&mut result.dsack, SeqRange::new(next.start, range.end));
                 break;
             }
-            self.drop_covered(next, &mut result);
+            if let Some(covered) = self.segments.remove_after(place) {
+                self.count_covered(&covered, &mut result);
+            }
         }
 
-        if result.outcome == Outcome::Merged {
-            return result;
+        if let Some(buf) = unplaced {
+            if self.segments.len() >= MAX_SEGMENTS {
+                return Inserted { outcome: Outcome::Full, dsack: None, freed: truesize, ..result };
+            }
+            self.truesize += truesize;
+            self.segments.insert(place, Slot { range, buf });
+            result.outcome = Outcome::Queued;
         }
-        if self.segments.len() >= MAX_SEGMENTS {
-            return Inserted { outcome: Outcome::Full, dsack: None, freed: truesize, ..result };
+        if result.merged > 0 {
+            self.segments.tidy(place);
         }
-        self.truesize += truesize;
-        self.segments.insert(Slot { range, buf });
-        result.outcome = Outcome::Queued;
         result
     }
 
-    /// Drops a segment because the arriving one holds all of its numbers.
-    fn drop_covered(&mut self, covered: SeqRange, result: &mut Inserted) {
-        if let Some(slot) = self.segments.remove(covered.start) {
-            let truesize = slot.buf.truesize();
-            self.truesize -= truesize;
-            result.freed += truesize;
-            result.merged += 1;
-            note_duplicate(&mut result.dsack, covered);
-        }
+    /// Accounts for a segment that goes because the arriving one holds all of its numbers.
+    fn count_covered(&mut self, covered: &Slot<B>, result: &mut Inserted) {
+        let truesize = covered.buf.truesize();
+        self.truesize -= truesize;
+        result.freed += truesize;
+        result.merged += 1;
+        note_duplicate(&mut result.dsack, covered.range);
     }
 
     fn pop_ready(&mut self, walk: &mut Walk, rcv_nxt: SeqNum) -> Option<B> {
         loop {
-            if self.segments.first()?.start.after(rcv_nxt) {
+            if self.segments.first()?.range.start.after(rcv_nxt) {
                 return None;
             }
             let Slot { range, mut buf } = self.segments.pop_first()?;
@@ -275,7 +289,7 @@ impl<B: PacketBuf> Queue<B> {
 
     /// Takes the highest segment unless it starts before `lowest`.
     fn pop_last_from(&mut self, lowest: SeqNum) -> Option<Slot<B>> {
-        if self.segments.last()?.start.before(lowest) {
+        if self.segments.last()?.range.start.before(lowest) {
             return None;
         }
         let slot = self.segments.pop_last()?;
@@ -290,13 +304,16 @@ fn numbers_of<B: PacketBuf>(buf: &B) -> SeqRange {
     SeqRange::new(start, start.plus(buf.len() as u32 + u32::from(buf.cb().fin)))
 }
 
-/// Copies a small payload, and takes over its FIN, behind the buffer that ends where it starts.
-fn take_small<B: PacketBuf>(before: &mut B, buf: &B) -> bool {
-    let small = buf.len() <= COPY_LIMIT && !before.cb().fin && before.append(buf.data());
-    if small && buf.cb().fin {
-        before.cb_mut().fin = true;
+/// Copies a small payload, and takes over its FIN, behind the segment that ends where it starts;
+/// gives the buffer back if that cannot be.
+fn take_small<B: PacketBuf>(before: &mut Slot<B>, buf: B) -> Option<B> {
+    // Nothing of the stream follows a FIN, and the copy would take the FIN's number.
+    if buf.len() > COPY_LIMIT || before.buf.cb().fin || !before.buf.append(buf.data()) {
+        return Some(buf);
     }
-    small
+    before.buf.cb_mut().fin = buf.cb().fin;
+    before.range.end = numbers_of(&buf).end;
+    None
 }
 
 #[cfg(test)]

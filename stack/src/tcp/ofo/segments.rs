@@ -1,256 +1,227 @@
-//! The segments of an out-of-order queue in order of sequence: an array while they are few, a tree
-//! beyond.
+//! The segments of an out-of-order queue in order of sequence: chunks of up to 64, in a list.
 //!
-//! It finds, inserts and removes by start in O(log n) and knows nothing of overlaps, which are
-//! [`super::OutOfOrder`]'s business. Few means a handful: losing one segment of a burst is by far
-//! the most frequent case, and an array of that size is one or two cache lines.
+//! It finds, inserts and removes, and knows nothing of overlaps, which are [`super::OutOfOrder`]'s
+//! business. A list of sorted chunks is a tree of two floors, enough for the few thousand segments
+//! there may be: two binary searches find a place, making room there moves at most half a chunk,
+//! and both ends, where a burst behind one lost segment is put and taken, cost no search at all.
 
-use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 
 use smallvec::SmallVec;
 
 use crate::tcp::{SeqNum, SeqRange};
 
-/// Segments kept in the array. Moving all of them by one place costs about as much as one step
-/// down a tree.
-const FEW: usize = 8;
+/// Segments in a full chunk: the square root of the most there may be in the queue, so that
+/// neither floor is longer than the other. Half of it is 512 bytes to move for an mbuf.
+const CHUNK: usize = 64;
 
-/// One segment and the numbers it takes, FIN included.
+/// Room of the first chunk when it is made: losing one segment of a burst is by far the most
+/// frequent case. Later ones are made in full size.
+const FIRST: usize = 8;
+
+/// One segment and the numbers it takes, FIN included: a search never looks into a buffer.
 #[derive(Debug)]
 pub(super) struct Slot<B> {
     pub(super) range: SeqRange,
     pub(super) buf: B,
 }
 
-/// Slots in order of their start, which is unique; all starts lie within 2^31 of each other.
+/// Slots in order of their starts, which are unique and within 2^31 of each other.
+///
+/// No chunk is empty. Two neighbours hold more than half a chunk together, the ends perhaps apart:
+/// so the list is short whatever was removed.
 #[derive(Debug)]
-pub(super) enum Segments<B> {
-    Few(SmallVec<[Slot<B>; FEW]>),
-    Many(Tree<B>),
+pub(super) struct Segments<B> {
+    chunks: SmallVec<[VecDeque<Slot<B>>; 1]>,
+    len: usize,
+}
+
+/// A place between two slots: before slot `slot` of chunk `chunk`, or at that chunk's end.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    chunk: usize,
+    slot: usize,
 }
 
 impl<B> Segments<B> {
     pub(super) fn new() -> Self {
-        Self::Few(SmallVec::new())
+        Self { chunks: SmallVec::new(), len: 0 }
     }
 
-    pub(super) fn len(&self) -> usize {
-        match self {
-            Self::Few(slots) => slots.len(),
-            Self::Many(tree) => tree.slots.len(),
+    pub(super) const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The lowest segment.
+    pub(super) fn first(&self) -> Option<&Slot<B>> {
+        self.chunks.first()?.front()
+    }
+
+    /// The highest segment.
+    pub(super) fn last(&self) -> Option<&Slot<B>> {
+        self.chunks.last()?.back()
+    }
+
+    /// The place behind every segment that starts at or before `seq`.
+    pub(super) fn place_behind(&self, seq: SeqNum) -> Place {
+        let starts_at_or_before = |slot: &Slot<B>| {
+            count_steps(1);
+            slot.range.start.at_or_before(seq)
+        };
+        // Most arrivals belong behind the last.
+        let Some(last) = self.chunks.last() else {
+            return Place { chunk: 0, slot: 0 };
+        };
+        if last.back().is_some_and(starts_at_or_before) {
+            return Place { chunk: self.chunks.len() - 1, slot: last.len() };
+        }
+        let chunk = self
+            .chunks
+            .partition_point(|chunk| chunk.front().is_some_and(starts_at_or_before))
+            .saturating_sub(1);
+        Place { chunk, slot: self.chunks[chunk].partition_point(starts_at_or_before) }
+    }
+
+    /// The segment before `place`, which must come from [`Self::place_behind`].
+    pub(super) fn before(&mut self, place: Place) -> Option<&mut Slot<B>> {
+        // A place found by a search is at the front of a chunk only if it is before everything.
+        self.chunks.get_mut(place.chunk)?.get_mut(place.slot.checked_sub(1)?)
+    }
+
+    /// The segment behind `place`.
+    pub(super) fn after(&self, place: Place) -> Option<&Slot<B>> {
+        match self.chunks.get(place.chunk)?.get(place.slot) {
+            Some(slot) => Some(slot),
+            None => self.chunks.get(place.chunk + 1)?.front(),
         }
     }
 
-    /// The numbers of the lowest segment.
-    pub(super) fn first(&self) -> Option<SeqRange> {
-        match self {
-            Self::Few(slots) => slots.first().map(|slot| slot.range),
-            Self::Many(tree) => tree.slots.first_key_value().map(|(_, slot)| slot.range),
-        }
-    }
-
-    /// The numbers of the highest segment.
-    pub(super) fn last(&self) -> Option<SeqRange> {
-        match self {
-            Self::Few(slots) => slots.last().map(|slot| slot.range),
-            Self::Many(tree) => (!tree.slots.is_empty()).then_some(tree.last),
-        }
-    }
-
-    /// The segment with the greatest start at or before `seq`.
-    pub(super) fn at_or_before(&mut self, seq: SeqNum) -> Option<&mut Slot<B>> {
-        match self {
-            Self::Few(slots) => {
-                let place = place_behind(slots, seq);
-                slots[..place].last_mut()
+    /// Puts a segment at `place`.
+    pub(super) fn insert(&mut self, mut place: Place, slot: Slot<B>) {
+        self.len += 1;
+        match self.chunks.get(place.chunk) {
+            None => self.chunks.push(VecDeque::with_capacity(FIRST)),
+            Some(chunk) if chunk.len() < CHUNK => {}
+            Some(_) if place.slot == CHUNK => {
+                place = Place { chunk: place.chunk + 1, slot: 0 };
+                // Data that keeps coming in order fills whole chunks.
+                if self.chunks.get(place.chunk).is_none_or(|next| next.len() == CHUNK) {
+                    self.insert_chunk(place.chunk, VecDeque::with_capacity(CHUNK));
+                }
             }
-            Self::Many(tree) => tree.at_or_before(seq),
-        }
-    }
-
-    /// The numbers of the segment with the smallest start after `seq`.
-    pub(super) fn after(&self, seq: SeqNum) -> Option<SeqRange> {
-        match self {
-            Self::Few(slots) => slots.get(place_behind(slots, seq)).map(|slot| slot.range),
-            Self::Many(tree) => tree.after(seq),
-        }
-    }
-
-    /// Adds a segment. No other may start where it does.
-    pub(super) fn insert(&mut self, slot: Slot<B>) {
-        match self {
-            Self::Few(slots) if slots.len() < FEW => {
-                slots.insert(place_behind(slots, slot.range.start), slot);
+            Some(_) => {
+                let mut upper = VecDeque::with_capacity(CHUNK);
+                upper.extend(self.chunks[place.chunk].drain(CHUNK / 2..));
+                count_steps(upper.len());
+                self.insert_chunk(place.chunk + 1, upper);
+                if place.slot > CHUNK / 2 {
+                    place = Place { chunk: place.chunk + 1, slot: place.slot - CHUNK / 2 };
+                }
             }
-            Self::Few(slots) => {
-                let mut tree = Tree::new(slot.range);
-                slots.drain(..).for_each(|old| tree.insert(old));
-                tree.insert(slot);
-                *self = Self::Many(tree);
-            }
-            Self::Many(tree) => tree.insert(slot),
         }
+        let chunk = &mut self.chunks[place.chunk];
+        count_steps(place.slot.min(chunk.len() - place.slot));
+        chunk.insert(place.slot, slot);
     }
 
-    /// Tells that the segment that starts at `range.start` now ends at `range.end`.
-    pub(super) fn extend(&mut self, range: SeqRange) {
-        if let Some(slot) = self.at_or_before(range.start) {
-            debug_assert_eq!(slot.range.start, range.start);
-            slot.range.end = range.end;
-        }
-        if let Self::Many(tree) = self
-            && tree.last.start == range.start
-        {
-            tree.last = range;
-        }
+    /// Takes the segment behind `place`. `place` stays good; [`Self::tidy`] is due in the end.
+    pub(super) fn remove_after(&mut self, place: Place) -> Option<Slot<B>> {
+        let chunk = self.chunks.get_mut(place.chunk)?;
+        count_steps(place.slot.min(chunk.len() - place.slot));
+        let removed = match chunk.remove(place.slot) {
+            Some(slot) => slot,
+            None => {
+                let next = place.chunk + 1;
+                let slot = self.chunks.get_mut(next)?.pop_front()?;
+                if self.chunks[next].is_empty() {
+                    self.remove_chunk(next);
+                }
+                slot
+            }
+        };
+        self.len -= 1;
+        Some(removed)
     }
 
-    /// Takes the segment that starts at `start`.
-    pub(super) fn remove(&mut self, start: SeqNum) -> Option<Slot<B>> {
-        match self {
-            Self::Few(slots) => {
-                let index = place_behind(slots, start).checked_sub(1)?;
-                (slots[index].range.start == start).then(|| slots.remove(index))
+    /// Joins the chunks around `place` if removals have left little in them. Makes places void.
+    pub(super) fn tidy(&mut self, place: Place) {
+        for lower in (place.chunk.saturating_sub(1)..=place.chunk + 1).rev() {
+            if let Some([low, high]) = self.chunks.get_mut(lower..lower + 2)
+                && low.len() + high.len() <= CHUNK / 2
+            {
+                count_steps(high.len());
+                low.append(high);
+                self.remove_chunk(lower + 1);
             }
-            Self::Many(tree) => tree.remove(start),
         }
     }
 
     /// Takes the lowest segment.
     pub(super) fn pop_first(&mut self) -> Option<Slot<B>> {
-        match self {
-            Self::Few(slots) => (!slots.is_empty()).then(|| slots.remove(0)),
-            // The hint to the last is void only if this was the last, and then nobody asks.
-            Self::Many(tree) => tree.slots.pop_first().map(|(_, slot)| slot),
+        let chunk = self.chunks.first_mut()?;
+        let slot = chunk.pop_front()?;
+        if chunk.is_empty() {
+            self.remove_chunk(0);
         }
+        self.len -= 1;
+        Some(slot)
     }
 
     /// Takes the highest segment.
     pub(super) fn pop_last(&mut self) -> Option<Slot<B>> {
-        match self {
-            Self::Few(slots) => slots.pop(),
-            Self::Many(tree) => tree.remove(tree.last.start),
+        let chunk = self.chunks.last_mut()?;
+        let slot = chunk.pop_back()?;
+        if chunk.is_empty() {
+            self.chunks.pop();
         }
+        self.len -= 1;
+        Some(slot)
+    }
+
+    fn insert_chunk(&mut self, index: usize, chunk: VecDeque<Slot<B>>) {
+        count_steps(self.chunks.len() - index);
+        self.chunks.insert(index, chunk);
+    }
+
+    fn remove_chunk(&mut self, index: usize) {
+        count_steps(self.chunks.len() - index);
+        self.chunks.remove(index);
     }
 }
 
-/// The tree, and what would cost a descent to find out.
-#[derive(Debug)]
-pub(super) struct Tree<B> {
-    slots: BTreeMap<Place, Slot<B>>,
-    /// Numbers of the highest segment: most arrivals belong behind it.
-    last: SeqRange,
-    /// Where that segment is: the base from which every other place is counted.
-    last_place: Place,
-}
-
-impl<B> Tree<B> {
-    /// An empty tree for segments near `any`.
-    fn new(any: SeqRange) -> Self {
-        Self { slots: BTreeMap::new(), last: any, last_place: Place::origin(any.start) }
-    }
-
-    fn place(&self, seq: SeqNum) -> Place {
-        self.last_place.near(seq)
-    }
-
-    fn at_or_before(&mut self, seq: SeqNum) -> Option<&mut Slot<B>> {
-        let place = self.place(seq);
-        self.slots.range_mut(..=place).next_back().map(|(_, slot)| slot)
-    }
-
-    fn after(&self, seq: SeqNum) -> Option<SeqRange> {
-        if seq.at_or_after(self.last.start) {
-            return None;
-        }
-        let place = self.place(seq.plus(1));
-        self.slots.range(place..).next().map(|(_, slot)| slot.range)
-    }
-
-    fn insert(&mut self, slot: Slot<B>) {
-        let place = self.place(slot.range.start);
-        if self.slots.is_empty() || place > self.last_place {
-            self.last = slot.range;
-            self.last_place = place;
-        }
-        let same = self.slots.insert(place, slot);
-        debug_assert!(same.is_none());
-    }
-
-    fn remove(&mut self, start: SeqNum) -> Option<Slot<B>> {
-        let place = self.place(start);
-        let slot = self.slots.remove(&place);
-        if place == self.last_place
-            && let Some((&place, slot)) = self.slots.last_key_value()
-        {
-            self.last = slot.range;
-            self.last_place = place;
-        }
-        slot
-    }
-}
-
-/// A place in the stream that does not wrap: its low half is the sequence number.
-#[derive(Clone, Copy, Debug)]
-struct Place(u64);
-
-impl Place {
-    /// The place of `seq` in the second round of the sequence space, so that there is room below.
-    fn origin(seq: SeqNum) -> Self {
-        Self(1 << 32 | u64::from(seq.raw()))
-    }
-
-    /// The place of `seq`, which is within 2^31 of this one.
-    fn near(self, seq: SeqNum) -> Self {
-        let distance = seq.offset_from(SeqNum::new(self.0 as u32));
-        Self(self.0.wrapping_add_signed(i64::from(distance)))
-    }
-}
-
-impl Ord for Place {
-    fn cmp(&self, other: &Self) -> Ordering {
-        step();
-        self.0.cmp(&other.0)
-    }
-}
-
-impl PartialOrd for Place {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Eq for Place {}
-
-impl PartialEq for Place {
-    fn eq(&self, other: &Self) -> bool {
-        self.0 == other.0
-    }
-}
-
-/// How many of the slots start at or before `seq`; looks from the end, where most arrivals belong.
-fn place_behind<B>(slots: &[Slot<B>], seq: SeqNum) -> usize {
-    let behind = |slot: &Slot<B>| {
-        step();
-        slot.range.start.at_or_before(seq)
-    };
-    slots.iter().rposition(behind).map_or(0, |index| index + 1)
-}
-
-/// One comparison of two places. Tests count them: the work per arrival must stay bounded.
+/// Counts comparisons, and slots and chunks moved: tests bound the work an arrival can cause.
 #[inline]
-fn step() {
+fn count_steps(_steps: usize) {
     #[cfg(test)]
-    tests::STEPS.with(|steps| steps.set(steps.get() + 1));
+    tests::STEPS.with(|sum| sum.set(sum.get() + _steps));
 }
 
 #[cfg(test)]
 pub(super) mod tests {
     use std::cell::Cell;
 
+    use super::*;
+
     thread_local! {
-        /// Comparisons made on this thread.
-        pub(in super::super) static STEPS: Cell<u64> = const { Cell::new(0) };
+        pub(super) static STEPS: Cell<usize> = const { Cell::new(0) };
+    }
+
+    /// The steps counted on this thread since the last call.
+    pub(in super::super) fn take_steps() -> usize {
+        STEPS.take()
+    }
+
+    impl<B> Segments<B> {
+        /// The numbers of all segments in order, after a look at the chunks.
+        pub(in super::super) fn checked_ranges(&self) -> Vec<SeqRange> {
+            assert!(self.chunks.iter().all(|chunk| (1..=CHUNK).contains(&chunk.len())));
+            let inner = self.chunks.get(1..self.chunks.len().saturating_sub(1)).unwrap_or(&[]);
+            for pair in inner.windows(2) {
+                assert!(pair[0].len() + pair[1].len() > CHUNK / 2, "the list has not been tidied");
+            }
+            let ranges: Vec<_> = self.chunks.iter().flatten().map(|slot| slot.range).collect();
+            assert_eq!(ranges.len(), self.len);
+            ranges
+        }
     }
 }
