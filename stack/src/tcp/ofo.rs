@@ -318,3 +318,5 @@ fn take_small<B: PacketBuf>(before: &mut Slot<B>, buf: B) -> Option<B> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod twin;

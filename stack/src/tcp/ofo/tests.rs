@@ -377,7 +377,7 @@ fn removals_are_paid_by_what_they_remove() {
     assert!(sum / arrivals <= 40, "{sum} steps for {arrivals} arrivals");
 }
 
-/// The same steps to the end of what a poor generator makes of it, every time.
+/// The numbers below `n` in an order that is the same every time.
 fn shuffled(n: u32) -> Vec<u32> {
     let mut order: Vec<_> = (0..n).collect();
     let mut state = 1_u32;
@@ -388,7 +388,8 @@ fn shuffled(n: u32) -> Vec<u32> {
     order
 }
 
-fn held(queue: &OutOfOrder<HeapBuf>) -> Vec<SeqRange> {
+/// The numbers of all segments, after a look at how they lie.
+pub(super) fn held(queue: &OutOfOrder<HeapBuf>) -> Vec<SeqRange> {
     let ranges = queue.0.as_ref().map_or_else(Vec::new, |queue| queue.segments.checked_ranges());
     for pair in ranges.windows(2) {
         assert!(pair[0].start.before(pair[1].start) && pair[0].end.before(pair[1].end));
