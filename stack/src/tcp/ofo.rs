@@ -9,7 +9,7 @@ mod segments;
 
 use std::mem;
 
-use segments::{Segments, Slot};
+use segments::{Place, Segments, Slot};
 
 use super::sack::note_duplicate;
 use super::{SeqNum, SeqRange};
@@ -187,28 +187,43 @@ impl<B: PacketBuf> Default for OutOfOrder<B> {
 impl<B: PacketBuf> Queue<B> {
     fn insert(&mut self, buf: B) -> Inserted {
         let range = numbers_of(&buf);
-        let truesize = buf.truesize();
         let mut result =
             Inserted { outcome: Outcome::Duplicate, range, dsack: None, freed: 0, merged: 0 };
         if range.is_empty() {
-            result.freed = truesize;
+            result.freed = buf.truesize();
             return result;
         }
 
+        match self.segments.last_mut() {
+            // Some segment reaches beyond the start of this one.
+            Some(last) if range.start.before(last.range.end) => self.insert_among(buf, &mut result),
+            // Most arrivals belong behind all others: nothing to search, nothing overlaps.
+            Some(last) if range.start == last.range.end => {
+                if let Some(buf) = take_small(last, buf, &mut result) {
+                    self.store(None, buf, &mut result);
+                }
+            }
+            Some(_) | None => self.store(None, buf, &mut result),
+        }
+        result
+    }
+
+    /// Queues a segment that starts before the end of the last one.
+    fn insert_among(&mut self, buf: B, result: &mut Inserted) {
+        let range = result.range;
         let place = self.segments.place_behind(range.start);
         // Of all segments that start at or before this one, the last also reaches farthest.
-        let before = self.segments.before(place);
-        let unplaced = match before.map(|before| (before.range, before)) {
+        let unplaced = match self.segments.before(place).map(|before| (before.range, before)) {
             Some((held, _)) if range.end.at_or_before(held.end) => {
                 result.dsack = Some(range);
                 result.merged = 1;
-                result.freed = truesize;
-                return result;
+                result.freed = buf.truesize();
+                return;
             }
             Some((held, before)) if range.start == held.start => {
+                self.truesize += buf.truesize();
                 let covered = mem::replace(before, Slot { range, buf });
-                self.truesize += truesize;
-                self.count_covered(&covered, &mut result);
+                self.count_covered(&covered, result);
                 result.outcome = Outcome::Queued;
                 None
             }
@@ -216,14 +231,7 @@ impl<B: PacketBuf> Queue<B> {
                 result.dsack = Some(SeqRange::new(range.start, held.end));
                 Some(buf)
             }
-            Some((held, before)) if range.start == held.end => {
-                let refused = take_small(before, buf);
-                if refused.is_none() {
-                    result.outcome = Outcome::Merged;
-                    result.freed = truesize;
-                }
-                refused
-            }
+            Some((held, before)) if range.start == held.end => take_small(before, buf, result),
             Some(_) | None => Some(buf),
         };
 
@@ -235,22 +243,33 @@ impl<B: PacketBuf> Queue<B> {
                 break;
             }
             if let Some(covered) = self.segments.remove_after(place) {
-                self.count_covered(&covered, &mut result);
+                self.count_covered(&covered, result);
             }
         }
 
         if let Some(buf) = unplaced {
-            if self.segments.len() >= MAX_SEGMENTS {
-                return Inserted { outcome: Outcome::Full, dsack: None, freed: truesize, ..result };
-            }
-            self.truesize += truesize;
-            self.segments.insert(place, Slot { range, buf });
-            result.outcome = Outcome::Queued;
+            self.store(Some(place), buf, result);
         }
         if result.merged > 0 {
             self.segments.tidy(place);
         }
-        result
+    }
+
+    /// Makes the arrival a segment of its own, at `place` or behind all others.
+    fn store(&mut self, place: Option<Place>, buf: B, result: &mut Inserted) {
+        let truesize = buf.truesize();
+        if self.segments.len() >= MAX_SEGMENTS {
+            // Nothing was dropped for it, or there would be room.
+            *result = Inserted { outcome: Outcome::Full, dsack: None, freed: truesize, ..*result };
+            return;
+        }
+        self.truesize += truesize;
+        let slot = Slot { range: result.range, buf };
+        match place {
+            Some(place) => self.segments.insert(place, slot),
+            None => self.segments.push_back(slot),
+        }
+        result.outcome = Outcome::Queued;
     }
 
     /// Accounts for a segment that goes because the arriving one holds all of its numbers.
@@ -278,9 +297,10 @@ impl<B: PacketBuf> Queue<B> {
                 walk.freed += buf.truesize();
                 continue;
             }
+            // At most all bytes: what ends after rcv_nxt has a byte or its FIN left.
             let old = rcv_nxt.since(range.start) as usize;
             if old > 0 {
-                buf.trim_front(old.min(buf.len()));
+                buf.trim_front(old);
                 buf.cb_mut().seq = rcv_nxt.raw();
             }
             return Some(buf);
@@ -306,13 +326,15 @@ fn numbers_of<B: PacketBuf>(buf: &B) -> SeqRange {
 
 /// Copies a small payload, and takes over its FIN, behind the segment that ends where it starts;
 /// gives the buffer back if that cannot be.
-fn take_small<B: PacketBuf>(before: &mut Slot<B>, buf: B) -> Option<B> {
-    // Nothing of the stream follows a FIN, and the copy would take the FIN's number.
+fn take_small<B: PacketBuf>(before: &mut Slot<B>, buf: B, result: &mut Inserted) -> Option<B> {
+    // Behind a FIN there are no bytes to be put.
     if buf.len() > COPY_LIMIT || before.buf.cb().fin || !before.buf.append(buf.data()) {
         return Some(buf);
     }
     before.buf.cb_mut().fin = buf.cb().fin;
-    before.range.end = numbers_of(&buf).end;
+    before.range.end = result.range.end;
+    result.outcome = Outcome::Merged;
+    result.freed = buf.truesize();
     None
 }
 

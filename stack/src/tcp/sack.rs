@@ -37,9 +37,8 @@ impl SackList {
         let mut kept = 0;
         for i in 0..self.len() {
             let old = self.ranges[i];
-            // One pass is enough: what touches the sum of two ranges that touch each other
-            // touches one of them, and no two ranges of the list touch.
-            if old.touches(grown) {
+            // What touches `grown` touches `range`: no two ranges of the list touch each other.
+            if old.touches(range) {
                 grown.start = grown.start.min(old.start);
                 grown.end = grown.end.max(old.end);
             } else {

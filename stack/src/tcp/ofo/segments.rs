@@ -17,7 +17,7 @@ const CHUNK: usize = 64;
 
 /// Room of the first chunk when it is made: losing one segment of a burst is by far the most
 /// frequent case. Later ones are made in full size.
-const FIRST: usize = 8;
+const FIRST: usize = 16;
 
 /// One segment and the numbers it takes, FIN included: a search never looks into a buffer.
 #[derive(Debug)]
@@ -68,18 +68,13 @@ impl<B> Segments<B> {
             count_steps(1);
             slot.range.start.at_or_before(seq)
         };
-        // Most arrivals belong behind the last.
-        let Some(last) = self.chunks.last() else {
-            return Place { chunk: 0, slot: 0 };
-        };
-        if last.back().is_some_and(starts_at_or_before) {
-            return Place { chunk: self.chunks.len() - 1, slot: last.len() };
+        let chunks = &self.chunks;
+        let behind = chunks.partition_point(|chunk| chunk.front().is_some_and(starts_at_or_before));
+        let chunk = behind.saturating_sub(1);
+        Place {
+            chunk,
+            slot: chunks.get(chunk).map_or(0, |chunk| chunk.partition_point(starts_at_or_before)),
         }
-        let chunk = self
-            .chunks
-            .partition_point(|chunk| chunk.front().is_some_and(starts_at_or_before))
-            .saturating_sub(1);
-        Place { chunk, slot: self.chunks[chunk].partition_point(starts_at_or_before) }
     }
 
     /// The segment before `place`, which must come from [`Self::place_behind`].
@@ -96,15 +91,34 @@ impl<B> Segments<B> {
         }
     }
 
+    /// The highest segment, to be appended to.
+    pub(super) fn last_mut(&mut self) -> Option<&mut Slot<B>> {
+        self.chunks.last_mut()?.back_mut()
+    }
+
+    /// Puts a segment behind all others: data that keeps coming in order fills whole chunks.
+    pub(super) fn push_back(&mut self, slot: Slot<B>) {
+        count_steps(1);
+        self.len += 1;
+        match self.chunks.last_mut() {
+            Some(last) if last.len() < CHUNK => last.push_back(slot),
+            last => {
+                let room = if last.is_some() { CHUNK } else { FIRST };
+                let mut chunk = VecDeque::with_capacity(room);
+                chunk.push_back(slot);
+                self.chunks.push(chunk);
+            }
+        }
+    }
+
     /// Puts a segment at `place`.
     pub(super) fn insert(&mut self, mut place: Place, slot: Slot<B>) {
-        self.len += 1;
         match self.chunks.get(place.chunk) {
-            None => self.chunks.push(VecDeque::with_capacity(FIRST)),
+            None => return self.push_back(slot),
             Some(chunk) if chunk.len() < CHUNK => {}
+            // The front of the next chunk is the same place.
             Some(_) if place.slot == CHUNK => {
                 place = Place { chunk: place.chunk + 1, slot: 0 };
-                // Data that keeps coming in order fills whole chunks.
                 if self.chunks.get(place.chunk).is_none_or(|next| next.len() == CHUNK) {
                     self.insert_chunk(place.chunk, VecDeque::with_capacity(CHUNK));
                 }
@@ -119,6 +133,7 @@ impl<B> Segments<B> {
                 }
             }
         }
+        self.len += 1;
         let chunk = &mut self.chunks[place.chunk];
         count_steps(place.slot.min(chunk.len() - place.slot));
         chunk.insert(place.slot, slot);

@@ -357,6 +357,18 @@ fn a_hostile_peer_cannot_make_an_arrival_expensive() {
 }
 
 #[test]
+fn segments_that_come_from_above_fill_chunks_too() {
+    let mut queue = holding(&(0..64).map(|n| (10 * n, 10 * n + 4)).collect::<Vec<_>>());
+    queue.insert(segment(10_000, 10_001, b'o'));
+    take_steps();
+    for n in (100..1000).rev() {
+        queue.insert(segment(10 * n, 10 * n + 4, b'o'));
+        held(&queue);
+    }
+    assert!(take_steps() / 900 <= 12);
+}
+
+#[test]
 fn removals_are_paid_by_what_they_remove() {
     let mut queue = OutOfOrder::new();
     take_steps();
