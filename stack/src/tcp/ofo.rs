@@ -71,6 +71,12 @@ pub struct Inserted {
     pub merged: u32,
 }
 
+impl Inserted {
+    const fn stored(range: SeqRange) -> Self {
+        Self { outcome: Outcome::Queued, range, dsack: None, freed: 0, merged: 0 }
+    }
+}
+
 /// A walk along the queue after rcv_nxt has advanced: make one with the new rcv_nxt, then call
 /// [`OutOfOrder::pop_ready`] until it has nothing more.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -131,12 +137,12 @@ impl<B: PacketBuf> OutOfOrder<B> {
     /// segment with the smaller start wins, of equal starts the longer, of equals the older, as in
     /// Linux: an observer on the way can know what the application will read.
     pub fn insert(&mut self, buf: B) -> Inserted {
-        let queue = self
-            .0
-            .get_or_insert_with(|| Box::new(Queue { segments: Segments::new(), truesize: 0 }));
-        let inserted = queue.insert(buf);
-        self.let_go_if_empty();
-        inserted
+        let range = numbers_of(&buf);
+        if range.is_empty() {
+            let (outcome, freed) = (Outcome::Duplicate, buf.truesize());
+            return Inserted { outcome, freed, ..Inserted::stored(range) };
+        }
+        self.0.get_or_insert_with(|| Box::new(Queue::new())).insert(buf, range)
     }
 
     /// Takes the lowest segment if `rcv_nxt` has reached it, cut so that it starts there; its FIN
@@ -185,53 +191,57 @@ impl<B: PacketBuf> Default for OutOfOrder<B> {
 }
 
 impl<B: PacketBuf> Queue<B> {
-    fn insert(&mut self, buf: B) -> Inserted {
-        let range = numbers_of(&buf);
-        let mut result =
-            Inserted { outcome: Outcome::Duplicate, range, dsack: None, freed: 0, merged: 0 };
-        if range.is_empty() {
-            result.freed = buf.truesize();
-            return result;
-        }
+    fn new() -> Self {
+        Self { segments: Segments::new(), truesize: 0 }
+    }
 
-        match self.segments.last_mut() {
+    fn insert(&mut self, buf: B, range: SeqRange) -> Inserted {
+        let stored = Inserted::stored(range);
+        let buf = match self.segments.last_mut() {
             // Some segment reaches beyond the start of this one.
-            Some(last) if range.start.before(last.range.end) => self.insert_among(buf, &mut result),
-            // Most arrivals belong behind all others: nothing to search, nothing overlaps.
-            Some(last) if range.start == last.range.end => {
-                if let Some(buf) = take_small(last, buf, &mut result) {
-                    self.store(None, buf, &mut result);
-                }
+            Some(last) if range.start.before(last.range.end) => {
+                return self.insert_among(buf, stored);
             }
-            Some(_) | None => self.store(None, buf, &mut result),
-        }
-        result
+            // Most arrivals belong behind all others: nothing to search, nothing overlaps.
+            Some(last) if range.start == last.range.end => match take_small(last, buf, range) {
+                Ok(freed) => return Inserted { outcome: Outcome::Merged, freed, ..stored },
+                Err(buf) => buf,
+            },
+            Some(_) | None => buf,
+        };
+        self.store(None, buf, stored)
     }
 
     /// Queues a segment that starts before the end of the last one.
-    fn insert_among(&mut self, buf: B, result: &mut Inserted) {
+    #[inline(never)] // or its frame would burden the frequent case
+    fn insert_among(&mut self, buf: B, mut result: Inserted) -> Inserted {
         let range = result.range;
         let place = self.segments.place_behind(range.start);
         // Of all segments that start at or before this one, the last also reaches farthest.
         let unplaced = match self.segments.before(place).map(|before| (before.range, before)) {
             Some((held, _)) if range.end.at_or_before(held.end) => {
-                result.dsack = Some(range);
-                result.merged = 1;
-                result.freed = buf.truesize();
-                return;
+                let (outcome, freed) = (Outcome::Duplicate, buf.truesize());
+                return Inserted { outcome, dsack: Some(range), freed, merged: 1, ..result };
             }
             Some((held, before)) if range.start == held.start => {
                 self.truesize += buf.truesize();
                 let covered = mem::replace(before, Slot { range, buf });
-                self.count_covered(&covered, result);
-                result.outcome = Outcome::Queued;
+                self.count_covered(&covered, &mut result);
                 None
             }
             Some((held, _)) if range.start.before(held.end) => {
                 result.dsack = Some(SeqRange::new(range.start, held.end));
                 Some(buf)
             }
-            Some((held, before)) if range.start == held.end => take_small(before, buf, result),
+            Some((held, before)) if range.start == held.end => {
+                match take_small(before, buf, range) {
+                    Ok(freed) => {
+                        result = Inserted { outcome: Outcome::Merged, freed, ..result };
+                        None
+                    }
+                    Err(buf) => Some(buf),
+                }
+            }
             Some(_) | None => Some(buf),
         };
 
@@ -243,25 +253,25 @@ impl<B: PacketBuf> Queue<B> {
                 break;
             }
             if let Some(covered) = self.segments.remove_after(place) {
-                self.count_covered(&covered, result);
+                self.count_covered(&covered, &mut result);
             }
         }
 
         if let Some(buf) = unplaced {
-            self.store(Some(place), buf, result);
+            result = self.store(Some(place), buf, result);
         }
         if result.merged > 0 {
             self.segments.tidy(place);
         }
+        result
     }
 
     /// Makes the arrival a segment of its own, at `place` or behind all others.
-    fn store(&mut self, place: Option<Place>, buf: B, result: &mut Inserted) {
+    fn store(&mut self, place: Option<Place>, buf: B, result: Inserted) -> Inserted {
         let truesize = buf.truesize();
         if self.segments.len() >= MAX_SEGMENTS {
             // Nothing was dropped for it, or there would be room.
-            *result = Inserted { outcome: Outcome::Full, dsack: None, freed: truesize, ..*result };
-            return;
+            return Inserted { outcome: Outcome::Full, dsack: None, freed: truesize, ..result };
         }
         self.truesize += truesize;
         let slot = Slot { range: result.range, buf };
@@ -269,7 +279,7 @@ impl<B: PacketBuf> Queue<B> {
             Some(place) => self.segments.insert(place, slot),
             None => self.segments.push_back(slot),
         }
-        result.outcome = Outcome::Queued;
+        result
     }
 
     /// Accounts for a segment that goes because the arriving one holds all of its numbers.
@@ -324,18 +334,16 @@ fn numbers_of<B: PacketBuf>(buf: &B) -> SeqRange {
     SeqRange::new(start, start.plus(buf.len() as u32 + u32::from(buf.cb().fin)))
 }
 
-/// Copies a small payload, and takes over its FIN, behind the segment that ends where it starts;
-/// gives the buffer back if that cannot be.
-fn take_small<B: PacketBuf>(before: &mut Slot<B>, buf: B, result: &mut Inserted) -> Option<B> {
+/// Copies a small payload, and takes over its FIN, behind the segment that ends where it starts.
+/// Tells the truesize of the buffer, or gives it back if that cannot be.
+fn take_small<B: PacketBuf>(before: &mut Slot<B>, buf: B, range: SeqRange) -> Result<u32, B> {
     // Behind a FIN there are no bytes to be put.
     if buf.len() > COPY_LIMIT || before.buf.cb().fin || !before.buf.append(buf.data()) {
-        return Some(buf);
+        return Err(buf);
     }
     before.buf.cb_mut().fin = buf.cb().fin;
-    before.range.end = result.range.end;
-    result.outcome = Outcome::Merged;
-    result.freed = buf.truesize();
-    None
+    before.range.end = range.end;
+    Ok(buf.truesize())
 }
 
 #[cfg(test)]
