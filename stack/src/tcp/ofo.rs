@@ -18,8 +18,8 @@ use crate::buf::PacketBuf;
 /// Segments held at most.
 ///
 /// Memory is charged by truesize, so this is no memory limit: the default largest receive buffer
-/// of 6 MiB holds about 2,500 mbufs. It bounds the depth of the tree and the time it takes to
-/// give everything back where an operator has set a far larger buffer.
+/// of 6 MiB holds about 2,600 mbufs. It bounds the work of an arrival, and the time it takes to
+/// give everything back, where an operator has set a far larger buffer.
 pub const MAX_SEGMENTS: usize = 4096;
 
 /// Payloads of up to this many bytes are copied behind their predecessor if it has the room.
@@ -178,7 +178,7 @@ impl<B: PacketBuf> OutOfOrder<B> {
     }
 
     fn let_go_if_empty(&mut self) {
-        if self.len() == 0 {
+        if self.0.as_ref().is_some_and(|queue| queue.segments.is_empty()) {
             self.0 = None;
         }
     }

@@ -126,6 +126,8 @@ pub fn note_duplicate(dsack: &mut Option<SeqRange>, range: SeqRange) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn range(start: u32, end: u32) -> SeqRange {
@@ -222,5 +224,40 @@ mod tests {
         note_duplicate(&mut dsack, range(20, 25));
         note_duplicate(&mut dsack, range(5, 12));
         assert_eq!(dsack, Some(range(5, 25)));
+    }
+    proptest! {
+        #[test]
+        fn the_newest_comes_first_and_ranges_stay_apart(
+            base in any::<u32>().prop_map(SeqNum::new),
+            notes in prop::collection::vec((1..2000_u32, 1..100_u32, 0..200_u32), 1..100),
+        ) {
+            let mut list = SackList::new();
+            let mut rcv_nxt = base;
+            for (gap, len, progress) in notes {
+                let before = list.clone();
+                let start = rcv_nxt.plus(gap);
+                let noted = SeqRange::new(start, start.plus(len));
+                list.note(noted);
+                let holds = |a: SeqRange, b: SeqRange| {
+                    a.start.at_or_before(b.start) && a.end.at_or_after(b.end)
+                };
+                let ranges = list.ranges();
+                assert!(holds(ranges[0], noted));
+                for (i, range) in ranges.iter().enumerate() {
+                    assert!(ranges[i + 1..].iter().all(|other| !range.touches(*other)));
+                }
+                // Whatever touched it is in it; of the rest at most the oldest is forgotten.
+                let (joined, apart): (Vec<_>, Vec<_>) =
+                    before.ranges().iter().copied().partition(|old| old.touches(noted));
+                assert!(joined.iter().all(|old| holds(ranges[0], *old)));
+                assert_eq!(ranges[1..], apart[..apart.len().min(SLOTS - 1)]);
+                let most = joined.iter().fold(noted.len(), |sum, old| sum + old.len());
+                assert!(ranges[0].len() <= most);
+
+                rcv_nxt = rcv_nxt.plus(progress.saturating_sub(150));
+                list.advance(rcv_nxt);
+                assert!(list.ranges().iter().all(|range| range.start.after(rcv_nxt)));
+            }
+        }
     }
 }

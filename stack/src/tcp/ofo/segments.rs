@@ -28,7 +28,7 @@ pub(super) struct Slot<B> {
 
 /// Slots in order of their starts, which are unique and within 2^31 of each other.
 ///
-/// No chunk is empty. Two neighbours hold more than half a chunk together, the ends perhaps apart:
+/// No chunk is empty, and two neighbours together hold more than half a chunk, except at both ends:
 /// so the list is short whatever was removed.
 #[derive(Debug)]
 pub(super) struct Segments<B> {
@@ -50,6 +50,10 @@ impl<B> Segments<B> {
 
     pub(super) const fn len(&self) -> usize {
         self.len
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
     /// The lowest segment.
