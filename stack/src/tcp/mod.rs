@@ -3,8 +3,18 @@
 //! Generic over the packet buffer; takes the time as an argument; returns what to send.
 
 pub mod counters;
+pub mod isn;
+pub mod listen;
+pub mod negotiate;
+pub mod ratelimit;
+pub mod request;
+pub mod reset;
 pub mod seq;
 pub mod settings;
+#[cfg(test)]
+mod testing;
+pub mod time_wait;
+pub mod timestamps;
 
 use crate::time::Instant;
 
