@@ -396,3 +396,6 @@ pub(super) fn in_window(seq: SeqNum, end: SeqNum, rcv_nxt: SeqNum, wnd: u32) -> 
 }
 
 const _: () = assert!(size_of::<Request>() <= 128);
+
+#[cfg(test)]
+mod tests;

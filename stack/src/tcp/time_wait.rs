@@ -78,7 +78,8 @@ pub enum TwVerdict {
     Remove(Option<Outgoing>),
     /// The segment is a SYN that may open the same four-tuple again. If there is a listener,
     /// remove the entry, count `TWRecycled`, and hand the SYN to it with this ISN and
-    /// [`SynOrigin::TimeWait`](super::listen::SynOrigin); if not, call [`TimeWait::ack`].
+    /// [`SynOrigin::TimeWait`](super::listen::SynOrigin); if not, call
+    /// [`TimeWait::on_no_listener`].
     NewConnection {
         /// Our initial sequence number for the new connection.
         isn: u32,
@@ -119,6 +120,11 @@ impl TimeWait {
     /// Whether the peer's FIN has come.
     pub fn is_time_wait(&self) -> bool {
         self.substate == Substate::TimeWait
+    }
+
+    /// `syn` could open the four-tuple again, but nobody listens: it is an old segment like others.
+    pub fn on_no_listener(&mut self, cx: &mut Cx<'_>, syn: &Segment) -> TwVerdict {
+        self.limited_ack(cx, syn, Counter::TCPACKSkippedTimeWait)
     }
 
     /// `<SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>`.
@@ -250,3 +256,6 @@ impl TimeWait {
 }
 
 const _: () = assert!(size_of::<TimeWait>() <= 96);
+
+#[cfg(test)]
+mod tests;
