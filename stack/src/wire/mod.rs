@@ -2,9 +2,25 @@
 //!
 //! A frame is parsed once into small `Copy` structs. What parsed is in bounds: no accessor panics.
 
+pub mod arp;
+pub mod checksum;
+pub mod ethernet;
+pub mod frame;
+pub mod icmp;
+pub mod ipv4;
+mod options;
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+mod samples;
+pub mod tcp;
+
 use std::net::Ipv4Addr;
 
 use smallvec::SmallVec;
+
+pub use ethernet::MacAddr;
+pub use frame::parse_tcp4;
 
 /// The two ends of a connection as this host sees them, in host byte order.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -112,7 +128,7 @@ pub struct SynOptions {
 /// Half-open ranges of sequence numbers in a SACK option, DSACK first if there is one.
 pub type SackBlocks = SmallVec<[(u32, u32); 4]>;
 
-/// A segment to be sent: what [`tcp::emit`](self) needs beyond addresses and ports.
+/// A segment to be sent: what [`tcp::emit`] needs beyond addresses and ports.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Outgoing {
     /// Sequence number.

@@ -1,0 +1,276 @@
+//! The one-pass parser: from the bytes of a frame to connection, segment and payload.
+//!
+//! Called by the poll loop for every received frame. The usual shape (no tag, no IP options) is read
+//! straight from fixed offsets; everything else, and everything wrong, goes through the layers, which
+//! also name the reason. It never looks at state: neither addresses nor ports are judged here.
+
+use std::net::Ipv4Addr;
+
+use super::checksum::Sum;
+use super::ipv4::{self, Ipv4Error};
+use super::tcp::{self, TcpError};
+use super::{FourTuple, Segment, ethernet};
+use crate::buf::Checksum;
+
+/// Bytes of the longest frame without payload: tagged Ethernet, IPv4, TCP with all options.
+pub const MAX_CONTROL_LEN: usize = ethernet::MAX_HEADER_LEN + tcp::MAX_HEADERS_LEN;
+
+/// Offset of the TCP header in a frame of the usual shape.
+const TCP_AT: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN;
+/// Bytes of the headers of a frame of the usual shape, without TCP options.
+const HEADERS_LEN: usize = TCP_AT + tcp::HEADER_LEN;
+
+/// A TCP segment in an Ethernet frame.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Tcp4 {
+    /// The connection: the local end is the segment's destination.
+    pub tuple: FourTuple,
+    /// What the header says. `segment.len` bytes of payload begin at `payload`.
+    pub segment: Segment,
+    /// Where the TCP header begins in the frame.
+    pub header: u16,
+    /// Where the payload begins in the frame.
+    pub payload: u16,
+    /// The former type of service: DSCP and ECN.
+    pub tos: u8,
+    /// Time to live.
+    pub ttl: u8,
+    /// VLAN identifier, if the frame is tagged.
+    pub vlan: Option<u16>,
+}
+
+/// Why a frame was not taken.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Reject {
+    /// Not TCP over IPv4: ARP, ICMP, another protocol, or too short for an Ethernet header.
+    NotTcp4,
+    /// A fragment of a TCP segment.
+    Fragment,
+    /// Not a valid IPv4 datagram.
+    Ip(Ipv4Error),
+    /// Not a valid segment. To be counted if `dst` is this host.
+    Tcp {
+        /// Destination of the datagram.
+        dst: Ipv4Addr,
+        /// What is wrong.
+        error: TcpError,
+    },
+}
+
+/// Parses a frame; `checksum` is the device's word on it.
+///
+/// # Errors
+/// See [`Reject`]. Frames that are not TCP over IPv4 are parsed again by the caller, layer by layer.
+#[inline]
+pub fn parse_tcp4(frame: &[u8], checksum: Checksum) -> Result<Tcp4, Reject> {
+    match parse_usual(frame, checksum) {
+        Some(parsed) => Ok(parsed),
+        None => parse_by_layers(frame, checksum),
+    }
+}
+
+/// The usual shape without anything wrong; `None` for all else.
+#[inline]
+fn parse_usual(frame: &[u8], checksum: Checksum) -> Option<Tcp4> {
+    let (headers, rest) = frame.split_first_chunk::<HEADERS_LEN>()?;
+    let (ethernet, datagram) = headers.split_first_chunk::<{ ethernet::HEADER_LEN }>()?;
+    let (ip, tcp) = datagram.split_first_chunk::<{ ipv4::HEADER_LEN }>()?;
+    let tcp = tcp.first_chunk::<{ tcp::HEADER_LEN }>()?;
+    let [.., t0, t1] = *ethernet;
+    let [vihl, tos, l0, l1, _, _, f0, f1, ttl, protocol, _, _, s0, s1, s2, s3, d0, d1, d2, d3] =
+        *ip;
+    let [p0, p1, p2, p3, ..] = *tcp;
+
+    let usual = u16::from_be_bytes([t0, t1]) == ethernet::IPV4
+        && vihl == 0x45
+        && protocol == ipv4::TCP
+        && !ipv4::is_fragment([f0, f1]);
+    if !usual {
+        return None;
+    }
+    let total_len = usize::from(u16::from_be_bytes([l0, l1]));
+    let rest_len = total_len.checked_sub(ipv4::HEADER_LEN + tcp::HEADER_LEN)?;
+    let rest = rest.get(..rest_len)?;
+    let options_len = (usize::from(tcp[12] >> 4) * 4).checked_sub(tcp::HEADER_LEN)?;
+    let (list, payload) = rest.split_at_checked(options_len)?;
+    if checksum != Checksum::Good && !is_intact(&frame[ethernet::HEADER_LEN..][..total_len]) {
+        return None;
+    }
+    Some(Tcp4 {
+        tuple: FourTuple {
+            local_addr: Ipv4Addr::new(d0, d1, d2, d3),
+            remote_addr: Ipv4Addr::new(s0, s1, s2, s3),
+            local_port: u16::from_be_bytes([p2, p3]),
+            remote_port: u16::from_be_bytes([p0, p1]),
+        },
+        segment: tcp::segment(tcp, list, payload.len() as u32, tos & 3),
+        header: TCP_AT as u16,
+        payload: (HEADERS_LEN + options_len) as u16,
+        tos,
+        ttl,
+        vlan: None,
+    })
+}
+
+/// Whether both checksums of a datagram without IP options are right.
+fn is_intact(datagram: &[u8]) -> bool {
+    let Some((ip, tcp)) = datagram.split_first_chunk::<{ ipv4::HEADER_LEN }>() else {
+        return false;
+    };
+    let [.., s0, s1, s2, s3, d0, d1, d2, d3] = *ip;
+    let (src, dst) = (Ipv4Addr::new(s0, s1, s2, s3), Ipv4Addr::new(d0, d1, d2, d3));
+    Sum::new().plus(ip).is_valid()
+        && Sum::pseudo_header(src, dst, ipv4::TCP, tcp.len() as u16).plus(tcp).is_valid()
+}
+
+/// Any frame, layer by layer.
+#[cold]
+#[inline(never)]
+fn parse_by_layers(frame: &[u8], checksum: Checksum) -> Result<Tcp4, Reject> {
+    let ethernet = ethernet::parse(frame).ok_or(Reject::NotTcp4)?;
+    if ethernet.ethertype != ethernet::IPV4 {
+        return Err(Reject::NotTcp4);
+    }
+    let datagram = frame.get(ethernet.header_len..).unwrap_or_default();
+    let ip = ipv4::parse(datagram, checksum).map_err(Reject::Ip)?;
+    if ip.protocol != ipv4::TCP {
+        return Err(Reject::NotTcp4);
+    }
+    if ip.fragment {
+        return Err(Reject::Fragment);
+    }
+    let tcp = tcp::parse(&ip, ip.payload(datagram), checksum)
+        .map_err(|error| Reject::Tcp { dst: ip.dst, error })?;
+    let header = ethernet.header_len + ip.header_len;
+    Ok(Tcp4 {
+        tuple: FourTuple {
+            local_addr: ip.dst,
+            remote_addr: ip.src,
+            local_port: tcp.dst_port,
+            remote_port: tcp.src_port,
+        },
+        segment: tcp.segment,
+        header: header as u16,
+        payload: (header + tcp.header_len) as u16,
+        tos: ip.tos,
+        ttl: ip.ttl,
+        vlan: ethernet.vlan,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::samples::{TUPLE, frame, spoiled_frame};
+    use super::super::{Flags, MacAddr, Outgoing, Timestamps};
+    use super::*;
+
+    const WORDS: [Checksum; 3] = [Checksum::Unknown, Checksum::Good, Checksum::Bad];
+
+    fn sent(out: &Outgoing, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0; MAX_CONTROL_LEN + payload.len()];
+        let at = ethernet::emit(
+            &mut bytes,
+            MacAddr([2, 0, 0, 0, 0, 1]),
+            MacAddr([2, 0, 0, 0, 0, 2]),
+            None,
+            ethernet::IPV4,
+        );
+        let len = tcp::emit(&mut bytes[at..], &TUPLE, out, 0, payload);
+        bytes.truncate(at + len);
+        bytes
+    }
+
+    #[test]
+    fn ethernet_padding_is_no_payload() {
+        let mut bytes = sent(&Outgoing { flags: Flags::ACK, ..Outgoing::default() }, &[]);
+        bytes.resize(60, 0);
+        for word in WORDS {
+            let parsed = parse_tcp4(&bytes, word).unwrap();
+            assert_eq!((parsed.segment.len, parsed.header, parsed.payload), (0, 34, 54));
+        }
+    }
+
+    #[test]
+    fn the_local_end_is_the_destination() {
+        let ts = Some(Timestamps { val: 5, ecr: 6 });
+        let bytes = sent(&Outgoing { seq: 9, ts, ..Outgoing::default() }, b"hello");
+        let parsed = parse_tcp4(&bytes, Checksum::Unknown).unwrap();
+        let Tcp4 { tuple, segment, payload, .. } = parsed;
+        assert_eq!((tuple.local_addr, tuple.local_port), (TUPLE.remote_addr, TUPLE.remote_port));
+        assert_eq!((tuple.remote_addr, tuple.remote_port), (TUPLE.local_addr, TUPLE.local_port));
+        assert_eq!((segment.seq, segment.ts, segment.len), (9, ts, 5));
+        assert_eq!(&bytes[usize::from(payload)..], b"hello");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let good = sent(&Outgoing::default(), b"12345678");
+        let error = |at: usize, value: u8| {
+            let mut bytes = good.clone();
+            bytes[at] = value;
+            parse_tcp4(&bytes, Checksum::Good).unwrap_err()
+        };
+        let dst = TUPLE.remote_addr;
+        assert_eq!(error(13, 6), Reject::NotTcp4);
+        assert_eq!(error(14, 0x65), Reject::Ip(Ipv4Error::BadVersion));
+        assert_eq!(error(14, 0x44), Reject::Ip(Ipv4Error::BadLength));
+        assert_eq!(error(17, 49), Reject::Ip(Ipv4Error::Truncated));
+        assert_eq!(error(17, 39), Reject::Tcp { dst, error: TcpError::Truncated });
+        assert_eq!(error(20, 0x20), Reject::Fragment);
+        assert_eq!(error(21, 1), Reject::Fragment);
+        assert_eq!(error(23, 17), Reject::NotTcp4);
+        assert_eq!(error(46, 0x40), Reject::Tcp { dst, error: TcpError::BadOffset });
+        assert_eq!(error(46, 0x80), Reject::Tcp { dst, error: TcpError::BadLength });
+        assert_eq!(parse_tcp4(&good[..13], Checksum::Good), Err(Reject::NotTcp4));
+
+        let mut flipped = good.clone();
+        flipped[55] ^= 1;
+        let rejected = Err(Reject::Tcp { dst, error: TcpError::BadChecksum });
+        assert_eq!(parse_tcp4(&flipped, Checksum::Unknown), rejected);
+        flipped[22] ^= 1;
+        let rejected = Err(Reject::Ip(Ipv4Error::BadChecksum));
+        assert_eq!(parse_tcp4(&flipped, Checksum::Unknown), rejected);
+        assert!(parse_tcp4(&flipped, Checksum::Good).is_ok());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2048))]
+
+        #[test]
+        fn one_pass_agrees_with_the_layers(bytes in prop_oneof![frame(), spoiled_frame()]) {
+            for word in WORDS {
+                let layers = parse_by_layers(&bytes, word);
+                if let Some(usual) = parse_usual(&bytes, word) {
+                    prop_assert_eq!(Ok(usual), layers);
+                }
+                prop_assert_eq!(parse_tcp4(&bytes, word), layers);
+            }
+        }
+
+        #[test]
+        fn the_usual_shape_does_not_go_through_the_layers(bytes in frame()) {
+            let tagged = bytes[12..14] == ethernet::VLAN.to_be_bytes();
+            if !tagged && bytes[14] == 0x45 {
+                prop_assert!(parse_usual(&bytes, Checksum::Unknown).is_some());
+            }
+        }
+
+        #[test]
+        fn what_parses_is_in_bounds(bytes in spoiled_frame()) {
+            if let Ok(parsed) = parse_tcp4(&bytes, Checksum::Good) {
+                prop_assert!(parsed.header + tcp::HEADER_LEN as u16 <= parsed.payload);
+                let end = usize::from(parsed.payload) + parsed.segment.len as usize;
+                prop_assert!(end <= bytes.len());
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..120)) {
+            for word in WORDS {
+                let _ = parse_tcp4(&bytes, word);
+            }
+        }
+    }
+}
