@@ -126,13 +126,15 @@ mod tests {
     #[test]
     fn other_families_and_operations_are_refused() {
         let mut packet = [0; PACKET_LEN];
-        emit(&mut packet, &REQUEST);
-        assert_eq!(parse(&packet), Some(REQUEST));
-        assert_eq!(parse(&packet[..27]), None);
-        for at in 0..8 {
-            let mut other = packet;
-            other[at] ^= 0x40;
-            assert_eq!(parse(&other), None, "byte {at}");
+        for arp in [REQUEST, REQUEST.reply(MacAddr([2, 0, 0, 0, 0, 1]))] {
+            emit(&mut packet, &arp);
+            assert_eq!(parse(&packet), Some(arp));
+            assert_eq!(parse(&packet[..27]), None);
+            for at in 0..8 {
+                let mut other = packet;
+                other[at] ^= 0x40;
+                assert_eq!(parse(&other), None, "byte {at}");
+            }
         }
     }
 

@@ -204,6 +204,15 @@ mod tests {
         assert!(parse(&frame[..13]).is_none());
     }
 
+    #[test]
+    fn the_priority_is_no_part_of_the_vlan() {
+        let mut frame = [0; 18];
+        emit(&mut frame, MacAddr::BROADCAST, MacAddr::default(), Some(0xf005), ARP);
+        assert_eq!(frame[14..16], [0, 5]);
+        frame[14] = 0xe0;
+        assert_eq!(parse(&frame).unwrap().vlan, Some(5));
+    }
+
     proptest! {
         #[test]
         fn what_is_emitted_is_parsed(

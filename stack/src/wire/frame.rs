@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use super::checksum::Sum;
 use super::ipv4::{self, Ipv4Error};
 use super::tcp::{self, TcpError};
-use super::{FourTuple, Segment, ethernet};
+use super::{FourTuple, Segment, ethernet, options};
 use crate::buf::Checksum;
 
 /// Bytes of the longest frame without payload: tagged Ethernet, IPv4, TCP with all options.
@@ -19,6 +19,8 @@ pub const MAX_CONTROL_LEN: usize = ethernet::MAX_HEADER_LEN + tcp::MAX_HEADERS_L
 const TCP_AT: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN;
 /// Bytes of the headers of a frame of the usual shape, without TCP options.
 const HEADERS_LEN: usize = TCP_AT + tcp::HEADER_LEN;
+/// The same, of the datagram alone.
+const DATAGRAM_HEADERS_LEN: usize = ipv4::HEADER_LEN + tcp::HEADER_LEN;
 
 /// A TCP segment in an Ethernet frame.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -63,47 +65,42 @@ pub enum Reject {
 /// See [`Reject`]. Frames that are not TCP over IPv4 are parsed again by the caller, layer by layer.
 #[inline]
 pub fn parse_tcp4(frame: &[u8], checksum: Checksum) -> Result<Tcp4, Reject> {
-    match parse_usual(frame, checksum) {
-        Some(parsed) => Ok(parsed),
-        None => parse_by_layers(frame, checksum),
+    // Verified first, while nothing read is at hand to be kept across the call.
+    let intact = checksum == Checksum::Good || is_intact(frame);
+    if intact && let Some(parsed) = parse_usual(frame) {
+        return Ok(parsed);
     }
+    parse_by_layers(frame, if intact { Checksum::Good } else { checksum })
 }
 
-/// The usual shape without anything wrong; `None` for all else.
+/// The usual shape with nothing wrong and no options but aligned timestamps; `None` for all else.
+/// The checksums have been verified.
 #[inline]
-fn parse_usual(frame: &[u8], checksum: Checksum) -> Option<Tcp4> {
+fn parse_usual(frame: &[u8]) -> Option<Tcp4> {
     let (headers, rest) = frame.split_first_chunk::<HEADERS_LEN>()?;
-    let (ethernet, datagram) = headers.split_first_chunk::<{ ethernet::HEADER_LEN }>()?;
-    let (ip, tcp) = datagram.split_first_chunk::<{ ipv4::HEADER_LEN }>()?;
-    let tcp = tcp.first_chunk::<{ tcp::HEADER_LEN }>()?;
-    let [.., t0, t1] = *ethernet;
-    let [vihl, tos, l0, l1, _, _, f0, f1, ttl, protocol, _, _, s0, s1, s2, s3, d0, d1, d2, d3] =
-        *ip;
+    let (ip, tcp) = usual_headers(headers)?;
+    let [_, tos, l0, l1, _, _, _, _, ttl, _, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = *ip;
     let [p0, p1, p2, p3, ..] = *tcp;
+    // Read at once: the two ports stand in a FourTuple as they do in the number.
+    let ports = u32::from_be_bytes([p0, p1, p2, p3]);
 
-    let usual = u16::from_be_bytes([t0, t1]) == ethernet::IPV4
-        && vihl == 0x45
-        && protocol == ipv4::TCP
-        && !ipv4::is_fragment([f0, f1]);
-    if !usual {
-        return None;
-    }
-    let total_len = usize::from(u16::from_be_bytes([l0, l1]));
-    let rest_len = total_len.checked_sub(ipv4::HEADER_LEN + tcp::HEADER_LEN)?;
+    let rest_len = usize::from(u16::from_be_bytes([l0, l1])).checked_sub(DATAGRAM_HEADERS_LEN)?;
     let rest = rest.get(..rest_len)?;
-    let options_len = (usize::from(tcp[12] >> 4) * 4).checked_sub(tcp::HEADER_LEN)?;
-    let (list, payload) = rest.split_at_checked(options_len)?;
-    if checksum != Checksum::Good && !is_intact(&frame[ethernet::HEADER_LEN..][..total_len]) {
-        return None;
-    }
+    let (ts, options_len) = match tcp[12] >> 4 {
+        5 => (None, 0),
+        8 => {
+            (Some(options::aligned_timestamps(rest.first_chunk()?)?), options::TIMESTAMPS_ONLY_LEN)
+        }
+        _ => return None,
+    };
     Some(Tcp4 {
         tuple: FourTuple {
             local_addr: Ipv4Addr::new(d0, d1, d2, d3),
             remote_addr: Ipv4Addr::new(s0, s1, s2, s3),
-            local_port: u16::from_be_bytes([p2, p3]),
-            remote_port: u16::from_be_bytes([p0, p1]),
+            local_port: ports as u16,
+            remote_port: (ports >> 16) as u16,
         },
-        segment: tcp::segment(tcp, list, payload.len() as u32, tos & 3),
+        segment: tcp::segment(tcp, ts, (rest_len - options_len) as u32, tos & 3),
         header: TCP_AT as u16,
         payload: (HEADERS_LEN + options_len) as u16,
         tos,
@@ -112,15 +109,33 @@ fn parse_usual(frame: &[u8], checksum: Checksum) -> Option<Tcp4> {
     })
 }
 
-/// Whether both checksums of a datagram without IP options are right.
-fn is_intact(datagram: &[u8]) -> bool {
-    let Some((ip, tcp)) = datagram.split_first_chunk::<{ ipv4::HEADER_LEN }>() else {
-        return false;
-    };
-    let [.., s0, s1, s2, s3, d0, d1, d2, d3] = *ip;
+/// The IPv4 and TCP headers, if they stand where they usually do.
+#[inline]
+fn usual_headers(
+    headers: &[u8; HEADERS_LEN],
+) -> Option<(&[u8; ipv4::HEADER_LEN], &[u8; tcp::HEADER_LEN])> {
+    let (ethernet, datagram) = headers.split_first_chunk::<{ ethernet::HEADER_LEN }>()?;
+    let (ip, tcp) = datagram.split_first_chunk::<{ ipv4::HEADER_LEN }>()?;
+    let [.., t0, t1] = *ethernet;
+    let [vihl, _, _, _, _, _, f0, f1, _, protocol, ..] = *ip;
+    let usual = u16::from_be_bytes([t0, t1]) == ethernet::IPV4
+        && vihl == 0x45
+        && protocol == ipv4::TCP
+        && !ipv4::is_fragment([f0, f1]);
+    if usual { Some((ip, tcp.first_chunk()?)) } else { None }
+}
+
+/// Whether a frame has the usual shape and both checksums are right. The rest is left to the layers.
+#[inline(never)]
+fn is_intact(frame: &[u8]) -> bool {
+    let Some((ip, _)) = frame.first_chunk().and_then(usual_headers) else { return false };
+    let [_, _, l0, l1, _, _, _, _, _, _, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = *ip;
+    let end = ethernet::HEADER_LEN + usize::from(u16::from_be_bytes([l0, l1]));
+    let Some(segment) = frame.get(TCP_AT..end) else { return false };
     let (src, dst) = (Ipv4Addr::new(s0, s1, s2, s3), Ipv4Addr::new(d0, d1, d2, d3));
-    Sum::new().plus(ip).is_valid()
-        && Sum::pseudo_header(src, dst, ipv4::TCP, tcp.len() as u16).plus(tcp).is_valid()
+    // A total length fits in 16 bits, and so does what is behind the header.
+    let pseudo = Sum::pseudo_header(src, dst, ipv4::TCP, segment.len() as u16);
+    Sum::new().plus(ip).is_valid() && pseudo.plus(segment).is_valid()
 }
 
 /// Any frame, layer by layer.
@@ -235,25 +250,28 @@ mod tests {
         assert!(parse_tcp4(&flipped, Checksum::Good).is_ok());
     }
 
+    #[test]
+    fn usual_segments_do_not_go_through_the_layers() {
+        for ts in [None, Some(Timestamps { val: 5, ecr: 6 })] {
+            let mut bytes = sent(&Outgoing { ts, ..Outgoing::default() }, b"hello");
+            assert!(is_intact(&bytes));
+            assert_eq!(parse_usual(&bytes).unwrap().segment.ts, ts);
+            bytes.extend([0; 3]);
+            assert!(is_intact(&bytes));
+            assert_eq!(parse_usual(&bytes).unwrap().segment.len, 5);
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2048))]
 
         #[test]
         fn one_pass_agrees_with_the_layers(bytes in prop_oneof![frame(), spoiled_frame()]) {
-            for word in WORDS {
-                let layers = parse_by_layers(&bytes, word);
-                if let Some(usual) = parse_usual(&bytes, word) {
-                    prop_assert_eq!(Ok(usual), layers);
-                }
-                prop_assert_eq!(parse_tcp4(&bytes, word), layers);
+            if let Some(usual) = parse_usual(&bytes) {
+                prop_assert_eq!(Ok(usual), parse_by_layers(&bytes, Checksum::Good));
             }
-        }
-
-        #[test]
-        fn the_usual_shape_does_not_go_through_the_layers(bytes in frame()) {
-            let tagged = bytes[12..14] == ethernet::VLAN.to_be_bytes();
-            if !tagged && bytes[14] == 0x45 {
-                prop_assert!(parse_usual(&bytes, Checksum::Unknown).is_some());
+            for word in WORDS {
+                prop_assert_eq!(parse_tcp4(&bytes, word), parse_by_layers(&bytes, word));
             }
         }
 

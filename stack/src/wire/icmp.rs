@@ -74,12 +74,14 @@ mod tests {
             bad[at] ^= 1;
             assert_eq!(reply(&bad), None, "byte {at}");
         }
-        let mut unreachable = good.clone();
-        unreachable[0] = 3;
-        unreachable[2..4].fill(0);
-        let field = Sum::new().plus(&unreachable).field();
-        unreachable[2..4].copy_from_slice(&field);
-        assert_eq!(reply(&unreachable), None);
+        for (kind, code) in [(3, 0), (ECHO_REPLY, 0), (ECHO_REQUEST, 1)] {
+            let mut other = good.clone();
+            (other[0], other[1]) = (kind, code);
+            other[2..4].fill(0);
+            let field = Sum::new().plus(&other).field();
+            other[2..4].copy_from_slice(&field);
+            assert_eq!(reply(&other), None, "type {kind} code {code}");
+        }
     }
 
     #[test]

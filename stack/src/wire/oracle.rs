@@ -147,7 +147,7 @@ proptest! {
     }
 
     #[test]
-    fn smoltcp_reads_options_alike(list in prop::collection::vec(0_u8..12, 0..=10)) {
+    fn smoltcp_reads_options_alike(list in prop::collection::vec(0_u8..12, 0..=40)) {
         let mut header = vec![0; 20];
         let words = list.len() / 4;
         header[12] = ((5 + words) as u8) << 4;

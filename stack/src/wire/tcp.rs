@@ -5,7 +5,7 @@
 
 use super::checksum::Sum;
 use super::ipv4::{self, Ipv4};
-use super::{Flags, FourTuple, Outgoing, SackBlocks, Segment, SynOptions, options};
+use super::{Flags, FourTuple, Outgoing, SackBlocks, Segment, SynOptions, Timestamps, options};
 use crate::buf::Checksum;
 
 pub use options::max_sack_blocks;
@@ -62,7 +62,7 @@ pub fn parse(ip: &Ipv4, bytes: &[u8], checksum: Checksum) -> Result<TcpView, Tcp
     }
     let [p0, p1, p2, p3, ..] = *fixed;
     Ok(TcpView {
-        segment: segment(fixed, list, payload.len() as u32, ip.ecn()),
+        segment: segment(fixed, options::timestamps(list), payload.len() as u32, ip.ecn()),
         src_port: u16::from_be_bytes([p0, p1]),
         dst_port: u16::from_be_bytes([p2, p3]),
         header_len: HEADER_LEN + options_len,
@@ -120,9 +120,14 @@ pub fn emit(buf: &mut [u8], tuple: &FourTuple, out: &Outgoing, tos: u8, payload:
     at + tcp_len
 }
 
-/// What the header says, its options and lengths having been checked.
+/// What the header says, its options having been read and its lengths checked.
 #[inline]
-pub(super) fn segment(fixed: &[u8; HEADER_LEN], list: &[u8], len: u32, ecn: u8) -> Segment {
+pub(super) fn segment(
+    fixed: &[u8; HEADER_LEN],
+    ts: Option<Timestamps>,
+    len: u32,
+    ecn: u8,
+) -> Segment {
     let [_, _, _, _, s0, s1, s2, s3, a0, a1, a2, a3, _, flags, w0, w1, _, _, u0, u1] = *fixed;
     Segment {
         seq: u32::from_be_bytes([s0, s1, s2, s3]),
@@ -132,7 +137,7 @@ pub(super) fn segment(fixed: &[u8; HEADER_LEN], list: &[u8], len: u32, ecn: u8) 
         urgent: u16::from_be_bytes([u0, u1]),
         flags: Flags(flags),
         ecn,
-        ts: options::timestamps(list),
+        ts,
     }
 }
 
@@ -153,7 +158,6 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::Timestamps;
     use super::super::samples::{TUPLE, outgoing, tuple};
     use super::*;
 

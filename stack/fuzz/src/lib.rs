@@ -1,0 +1,157 @@
+//! What the fuzz targets do with their bytes. Each function panics if the library breaks a promise.
+//!
+//! `stack/tests/fuzz_bodies.rs` runs the same functions on random bytes with every `cargo test`.
+
+use prequeue::buf::Checksum;
+use prequeue::wire::ethernet::{self, MacAddr};
+use prequeue::wire::frame::{MAX_CONTROL_LEN, Reject, Tcp4};
+use prequeue::wire::{Flags, FourTuple, Outgoing, arp, icmp, ipv4, parse_tcp4, tcp};
+
+/// A frame off the wire: whatever parses is in bounds, is what the layers say, and is read alike
+/// when it is sent again.
+pub fn tcp_frame(bytes: &[u8]) {
+    // With the device's word a fuzzer gets past the checksums.
+    for word in [Checksum::Good, Checksum::Unknown, Checksum::Bad] {
+        let parsed = parse_tcp4(bytes, word);
+        assert_eq!(parsed, layer_by_layer(bytes, word));
+        if let Ok(parsed) = parsed {
+            send_again(bytes, &parsed);
+        }
+    }
+}
+
+/// An option list: no more is read than there is, and what was read is read alike when sent again.
+pub fn tcp_options(bytes: &[u8]) {
+    let list = &bytes[..bytes.len().min(40) & !3];
+    let mut header = [0; tcp::MAX_HEADER_LEN];
+    header[12] = ((tcp::HEADER_LEN + list.len()) as u8) << 2;
+    header[tcp::HEADER_LEN..][..list.len()].copy_from_slice(list);
+    let exact = &header[..tcp::HEADER_LEN + list.len()];
+
+    let (syn, sack) = (tcp::syn_options(exact), tcp::sack_blocks(exact));
+    assert_eq!((syn, &sack), (tcp::syn_options(&header), &tcp::sack_blocks(&header)));
+    assert!(sack.len() <= 4 && sack.len() * 8 <= list.len());
+
+    let out = Outgoing {
+        mss: syn.mss,
+        window_scale: syn.window_scale,
+        sack_permitted: syn.sack_permitted,
+        ..Outgoing::default()
+    };
+    assert_eq!(tcp::syn_options(&sent(&out)), syn);
+    let out = Outgoing { sack, ..Outgoing::default() };
+    assert_eq!(tcp::sack_blocks(&sent(&out)), out.sack);
+}
+
+/// A frame that is not TCP: ARP is sent again as it was read, an echo request gets its data back.
+pub fn other_frame(bytes: &[u8]) {
+    let Some(header) = ethernet::parse(bytes) else { return };
+    let mut again = [0; ethernet::MAX_HEADER_LEN];
+    let ethernet::Ethernet { dst, src, ethertype, vlan, header_len } = header;
+    assert_eq!(ethernet::emit(&mut again, dst, src, vlan, ethertype), header_len);
+    if ethertype != ethernet::VLAN {
+        assert_eq!(ethernet::parse(&again[..header_len]), Some(header));
+    }
+    let payload = &bytes[header_len..];
+    if let Some(packet) = arp::parse(payload) {
+        let mut again = [0; arp::PACKET_LEN];
+        arp::emit(&mut again, &packet);
+        assert_eq!(again, payload[..arp::PACKET_LEN]);
+        assert_eq!(packet.reply(MacAddr::BROADCAST).target_mac, packet.sender_mac);
+    }
+    if let Ok(ip) = ipv4::parse(payload, Checksum::Good) {
+        let message = ip.payload(payload);
+        let mut reply = vec![0; ipv4::HEADER_LEN + message.len()];
+        if let Some(len) = icmp::echo_reply(&mut reply, &ip, message) {
+            assert_eq!(len, reply.len());
+            let back = ipv4::parse(&reply, Checksum::Unknown).expect("what is emitted is parsed");
+            assert_eq!((back.src, back.dst), (ip.dst, ip.src));
+            assert_eq!(back.payload(&reply)[4..], message[4..]);
+        }
+    }
+}
+
+fn layer_by_layer(bytes: &[u8], word: Checksum) -> Result<Tcp4, Reject> {
+    let ethernet = ethernet::parse(bytes).ok_or(Reject::NotTcp4)?;
+    if ethernet.ethertype != ethernet::IPV4 {
+        return Err(Reject::NotTcp4);
+    }
+    let datagram = &bytes[ethernet.header_len..];
+    let ip = ipv4::parse(datagram, word).map_err(Reject::Ip)?;
+    if ip.protocol != ipv4::TCP {
+        return Err(Reject::NotTcp4);
+    }
+    if ip.fragment {
+        return Err(Reject::Fragment);
+    }
+    let view = tcp::parse(&ip, ip.payload(datagram), word)
+        .map_err(|error| Reject::Tcp { dst: ip.dst, error })?;
+    let header = ethernet.header_len + ip.header_len;
+    Ok(Tcp4 {
+        tuple: FourTuple {
+            local_addr: ip.dst,
+            remote_addr: ip.src,
+            local_port: view.dst_port,
+            remote_port: view.src_port,
+        },
+        segment: view.segment,
+        header: header as u16,
+        payload: (header + view.header_len) as u16,
+        tos: ip.tos,
+        ttl: ip.ttl,
+        vlan: ethernet.vlan,
+    })
+}
+
+fn send_again(bytes: &[u8], parsed: &Tcp4) {
+    let Tcp4 { tuple, segment, header, payload, tos, .. } = *parsed;
+    let header = &bytes[usize::from(header)..usize::from(payload)];
+    let payload = &bytes[usize::from(payload)..][..segment.len as usize];
+    let syn = tcp::syn_options(header);
+    let out = Outgoing {
+        seq: segment.seq,
+        ack: segment.ack,
+        // The acknowledgement number is written only with ACK.
+        flags: segment.flags.with(Flags::ACK),
+        window: segment.window,
+        mss: syn.mss,
+        window_scale: syn.window_scale,
+        sack_permitted: syn.sack_permitted,
+        ts: segment.ts,
+        sack: tcp::sack_blocks(header),
+    };
+    let mut frame = vec![0; MAX_CONTROL_LEN + payload.len()];
+    let (dst, src) = (MacAddr::BROADCAST, MacAddr::default());
+    let at = ethernet::emit(&mut frame, dst, src, None, ethernet::IPV4);
+    // The longest payload leaves no room for a longer header than it came with.
+    if usize::from(u16::MAX) < tcp::MAX_HEADERS_LEN + payload.len() {
+        return;
+    }
+    let len = tcp::emit(&mut frame[at..], &tuple, &out, tos, payload);
+    frame.truncate(at + len);
+    let again = parse_tcp4(&frame, Checksum::Unknown).expect("what is emitted is parsed");
+    assert_eq!(
+        (again.tuple.local_addr, again.tuple.remote_port),
+        (tuple.remote_addr, tuple.local_port)
+    );
+    let mut expected = segment;
+    (expected.flags, expected.urgent) = (out.flags, 0);
+    assert_eq!(again.segment, expected);
+    assert_eq!(&frame[usize::from(again.payload)..], payload);
+    let header = &frame[usize::from(again.header)..usize::from(again.payload)];
+    assert_eq!(tcp::syn_options(header), syn);
+}
+
+/// The TCP header of an emitted segment.
+fn sent(out: &Outgoing) -> Vec<u8> {
+    let tuple = FourTuple {
+        local_addr: [10, 0, 0, 1].into(),
+        remote_addr: [10, 0, 0, 2].into(),
+        local_port: 7,
+        remote_port: 7,
+    };
+    let mut buf = vec![0; tcp::MAX_HEADERS_LEN];
+    let len = tcp::emit(&mut buf, &tuple, out, 0, &[]);
+    buf.truncate(len);
+    buf.split_off(ipv4::HEADER_LEN)
+}
