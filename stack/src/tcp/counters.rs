@@ -80,6 +80,7 @@ counters! {
     TCPACKSkippedChallenge = "challenge ACKs left out by the 500 ms limit",
     PAWSEstab = "segments rejected by PAWS on a connection",
     PAWSOldAck = "old pure ACKs rejected by PAWS",
+    TSEcrRejected = "segments that echo a timestamp we never sent",
     PAWSTimewait = "segments rejected by PAWS in TIME-WAIT",
     TCPToZeroWindowAdv = "window closings advertised",
     TCPFromZeroWindowAdv = "window openings advertised",
@@ -93,6 +94,7 @@ counters! {
     TWRecycled = "TIME-WAIT entries replaced by a new connection",
     TWKilled = "TIME-WAIT entries removed early",
     TCPTimeWaitOverflow = "TIME-WAIT entries not made because there were too many",
+    RstsSkipped = "RSTs to segments of no connection left out by the rate limit",
 }
 
 /// One lcore's counters.

@@ -3,10 +3,20 @@
 //! Generic over the packet buffer; takes the time as an argument; returns what to send.
 
 pub mod counters;
+pub mod isn;
+pub mod listen;
+pub mod negotiate;
 pub mod ofo;
+pub mod ratelimit;
+pub mod request;
+pub mod reset;
 pub mod sack;
 pub mod seq;
 pub mod settings;
+#[cfg(test)]
+mod testing;
+pub mod time_wait;
+pub mod timestamps;
 
 use crate::time::Instant;
 

@@ -1,0 +1,214 @@
+//! What a SYN offers and what we agree to: MSS, window scale, SACK, timestamps, initial window.
+//!
+//! Called once per admitted SYN on an lcore; pure arithmetic over the settings. It sends nothing
+//! and agrees to nothing that the peer did not offer.
+
+use crate::wire::{Segment, SynOptions};
+
+use super::Settings;
+
+/// IPv4 and TCP header without options: what the MSS option leaves of the MTU (RFC 6691).
+const HEADERS: u16 = 40;
+
+/// Room that the timestamps option takes in every segment, padding included.
+const TIMESTAMPS_ROOM: u16 = 12;
+
+/// The peer's MSS if it names none (RFC 9293 §3.7.1, MUST-15).
+const DEFAULT_MSS: u16 = 536;
+
+/// Smaller values are taken as this: a tiny MSS would make every reply a flood of segments.
+const LEAST_MSS: u16 = 48;
+
+/// The largest shift (RFC 7323 §2.3); larger ones are read as this.
+const MOST_SHIFT: u8 = 14;
+
+/// The outcome of the option exchange.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Negotiated {
+    /// The peer's MSS: the most payload, options included, that we may send in a segment.
+    pub mss: u16,
+    /// The MSS that we announce: MTU − 40, whatever options segments will carry (RFC 6691).
+    pub mss_option: u16,
+    /// The payload that a full segment of the peer carries: `mss_option` less the room of
+    /// timestamps if they are on.
+    pub advmss: u16,
+    /// Shifts of both directions; `None` unless both sides offered one.
+    pub scale: Option<Scale>,
+    /// We may report SACK blocks (RFC 2018).
+    pub sack_ok: bool,
+    /// Both sides send timestamps; the peer's first TSval.
+    pub ts_recent: Option<u32>,
+    /// The window of our SYN-ACK in bytes; windows in SYNs are never scaled (RFC 7323 §2.2).
+    pub window: u16,
+}
+
+/// Window-scale shifts that were agreed on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Scale {
+    /// Ours: windows that we advertise are shifted right by it.
+    pub rcv: u8,
+    /// The peer's: windows that it advertises are shifted left by it; at most 14.
+    pub snd: u8,
+}
+
+impl Negotiated {
+    /// What comes of a SYN with these options on a link with this MTU (at least 68 bytes).
+    pub fn from_syn(settings: &Settings, syn: &Segment, options: &SynOptions, mtu: u16) -> Self {
+        let SynOptions { mss, window_scale, sack_permitted } = *options;
+        let ts_recent = syn.ts.filter(|_| settings.tcp_timestamps).map(|ts| ts.val);
+        let mss_option = mtu.saturating_sub(HEADERS).max(LEAST_MSS);
+        let advmss = match ts_recent {
+            Some(_) => mss_option.saturating_sub(TIMESTAMPS_ROOM),
+            None => mss_option,
+        };
+        let scale = window_scale
+            .filter(|_| settings.tcp_window_scaling)
+            .map(|shift| Scale { rcv: our_shift(settings), snd: shift.min(MOST_SHIFT) });
+        Self {
+            mss: mss.filter(|&mss| mss != 0).unwrap_or(DEFAULT_MSS).max(LEAST_MSS),
+            mss_option,
+            advmss,
+            scale,
+            sack_ok: sack_permitted && settings.tcp_sack,
+            ts_recent,
+            window: initial_window(settings, advmss, scale.is_some()),
+        }
+    }
+}
+
+/// The smallest shift with which the largest receive buffer that the settings allow can be
+/// advertised.
+fn our_shift(settings: &Settings) -> u8 {
+    let most = settings.tcp_rmem[2].max(settings.rmem_max);
+    (0..MOST_SHIFT).find(|&shift| most <= u32::from(u16::MAX) << shift).unwrap_or(MOST_SHIFT)
+}
+
+/// The window of the SYN-ACK: half the initial buffer in whole segments, unscaled.
+///
+/// Half is what Linux assumes payload to be of its truesize before it has seen any. With the
+/// default buffer this gives 64240 for an MSS of 1460 and 65160 for one of 1448.
+fn initial_window(settings: &Settings, advmss: u16, scaled: bool) -> u16 {
+    let most = u32::from(u16::MAX);
+    let space = settings.tcp_rmem[1] / 2;
+    // Without scaling nothing beyond 16 bits can ever be advertised: whole segments of that.
+    let space = if scaled { space } else { space.min(most) };
+    let advmss = u32::from(advmss);
+    let whole = if space > advmss { space - space % advmss } else { space };
+    whole.min(most) as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Flags, Timestamps};
+
+    const SYN: Segment = Segment {
+        seq: 0,
+        ack: 0,
+        len: 0,
+        window: 64_240,
+        urgent: 0,
+        flags: Flags::SYN,
+        ecn: 0,
+        ts: None,
+    };
+    const SYN_TS: Segment = Segment { ts: Some(Timestamps { val: 77, ecr: 0 }), ..SYN };
+    const ALL: SynOptions =
+        SynOptions { mss: Some(1460), window_scale: Some(7), sack_permitted: true };
+
+    fn negotiate(settings: &Settings, syn: &Segment, options: &SynOptions) -> Negotiated {
+        Negotiated::from_syn(settings, syn, options, 1500)
+    }
+
+    #[test]
+    fn everything_offered_is_agreed_to() {
+        let n = negotiate(&Settings::default(), &SYN_TS, &ALL);
+        let Negotiated { mss, mss_option, advmss, scale, sack_ok, ts_recent, window } = n;
+        assert_eq!((mss, mss_option, advmss), (1460, 1460, 1448));
+        assert_eq!(scale, Some(Scale { rcv: 10, snd: 7 }));
+        assert!(sack_ok);
+        assert_eq!(ts_recent, Some(77));
+        assert_eq!(window, 65_160);
+    }
+
+    #[test]
+    fn nothing_offered_is_nothing_agreed_to() {
+        let n = negotiate(&Settings::default(), &SYN, &SynOptions::default());
+        let Negotiated { mss, mss_option, advmss, scale, sack_ok, ts_recent, window } = n;
+        assert_eq!((mss, mss_option, advmss), (536, 1460, 1460));
+        assert_eq!((scale, sack_ok, ts_recent), (None, false, None));
+        assert_eq!(window, 64_240);
+    }
+
+    #[test]
+    fn settings_switch_options_off() {
+        let settings = Settings {
+            tcp_timestamps: false,
+            tcp_window_scaling: false,
+            tcp_sack: false,
+            ..Settings::default()
+        };
+        let n = negotiate(&settings, &SYN_TS, &ALL);
+        assert_eq!((n.scale, n.sack_ok, n.ts_recent, n.advmss), (None, false, None, 1460));
+    }
+
+    #[test]
+    fn an_mss_of_zero_is_none_and_small_ones_are_floored() {
+        for (offered, taken) in [(0, 536), (1, 48), (48, 48), (88, 88), (65_535, 65_535)] {
+            let options = SynOptions { mss: Some(offered), ..ALL };
+            assert_eq!(negotiate(&Settings::default(), &SYN, &options).mss, taken);
+        }
+    }
+
+    #[test]
+    fn a_shift_beyond_14_is_read_as_14() {
+        for (offered, taken) in [(0, 0), (14, 14), (15, 14), (255, 14)] {
+            let options = SynOptions { window_scale: Some(offered), ..ALL };
+            let scale = negotiate(&Settings::default(), &SYN, &options).scale.unwrap();
+            assert_eq!(scale.snd, taken);
+        }
+    }
+
+    #[test]
+    fn our_shift_covers_the_largest_buffer() {
+        for (most, shift) in [
+            (1, 0),
+            (65_535, 0),
+            (65_536, 1),
+            (6_291_456, 7),
+            (33_554_432, 10),
+            (65_535 << 14, 14),
+            (u32::MAX, 14),
+        ] {
+            let settings =
+                Settings { tcp_rmem: [4096, 131_072, most], rmem_max: 0, ..Settings::default() };
+            assert_eq!(our_shift(&settings), shift, "for {most}");
+            let settings = Settings { tcp_rmem: [0; 3], rmem_max: most, ..settings };
+            assert_eq!(our_shift(&settings), shift, "for rmem_max {most}");
+        }
+    }
+
+    #[test]
+    fn the_initial_window_is_whole_segments_in_16_bits() {
+        for (rcvbuf, advmss, scaled, window) in [
+            (131_072, 1460, true, 64_240),
+            (131_072, 1448, true, 65_160),
+            (131_072, 8960, true, 62_720),
+            (20_000, 1460, true, 8_760),
+            (2_000, 1460, true, 1_000),
+            (1_000_000, 1460, true, 65_535),
+            (1_000_000, 1460, false, 64_240),
+        ] {
+            let settings = Settings { tcp_rmem: [4096, rcvbuf, rcvbuf], ..Settings::default() };
+            assert_eq!(initial_window(&settings, advmss, scaled), window, "{rcvbuf} {advmss}");
+        }
+    }
+
+    #[test]
+    fn the_mss_option_follows_the_mtu() {
+        for (mtu, mss) in [(1500, 1460), (9000, 8960), (576, 536), (68, 48), (0, 48)] {
+            let n = Negotiated::from_syn(&Settings::default(), &SYN, &ALL, mtu);
+            assert_eq!(n.mss_option, mss);
+        }
+    }
+}

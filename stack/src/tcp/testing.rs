@@ -1,0 +1,34 @@
+//! What the tests of the core share: a virtual clock with settings and counters beside it.
+
+use crate::time::Instant;
+
+use super::{Counter, Counters, Cx, Settings};
+
+/// Owns what a [`Cx`] borrows.
+#[derive(Debug, Default)]
+pub(crate) struct World {
+    pub(crate) now: Instant,
+    pub(crate) settings: Settings,
+    pub(crate) counters: Counters,
+}
+
+impl World {
+    pub(crate) fn cx(&mut self) -> Cx<'_> {
+        Cx { now: self.now, settings: &self.settings, counters: &mut self.counters }
+    }
+
+    /// Sets the clock.
+    pub(crate) fn at_ms(&mut self, ms: u64) {
+        self.now = Instant::from_millis(ms);
+    }
+
+    pub(crate) fn count(&self, counter: Counter) -> u64 {
+        self.counters.value(counter)
+    }
+
+    /// All counters that are not zero, in order of declaration.
+    pub(crate) fn counted(&self) -> Vec<(Counter, u64)> {
+        let pairs = Counter::ALL.iter().map(|&c| (c, self.count(c)));
+        pairs.filter(|&(_, n)| n != 0).collect()
+    }
+}
