@@ -13,6 +13,7 @@ pub mod reset;
 pub mod sack;
 pub mod seq;
 pub mod settings;
+pub mod tcb;
 #[cfg(test)]
 mod testing;
 pub mod time_wait;

@@ -1,0 +1,510 @@
+//! When to acknowledge: quick mode, the adaptive delay, compression of duplicate ACKs.
+//!
+//! Fed by every segment that is taken; asked once per burst, or per segment where each deserves an
+//! ACK of its own. The delays are Linux's, within RFC 9293 §3.8.6.3: no ACK waits for half a second
+//! (MUST-40), and two full segments are not both left without one (SHLD-19).
+
+use std::time::Duration;
+
+use crate::buf::PacketBuf;
+use crate::tcp::request::Opened;
+use crate::tcp::{Counter, Cx, SeqNum};
+use crate::time::Instant;
+use crate::wire::{Flags, Outgoing, SackBlocks, Segment};
+
+use super::close::Closing;
+use super::window::Window;
+use super::{NEVER, Tcb};
+
+/// Least delay of an ACK, in milliseconds, and what the adaptive delay starts from.
+const ATO_MIN: u32 = 40;
+
+/// Gaps of up to this bring the adaptive delay back to its least.
+const QUICK_SUCCESSION: Duration = Duration::from_millis(ATO_MIN as u64 / 2);
+
+/// Most delay in interactive mode or behind small segments: the peer may be waiting for us.
+const DELAY_MAX: u32 = 200;
+
+/// No delay reaches this: one tick less than the least retransmission timeout of the peer.
+const DELAY_CAP: u32 = 199;
+
+/// Most delay by RFC 1122 §4.2.3.2.
+const DELAY_ABSOLUTE: u32 = 500;
+
+/// ACKs sent at once in a row at most.
+const QUICK_MAX: u32 = 16;
+
+/// Segment size assumed before any was seen (RFC 9293 §3.7.1).
+const DEFAULT_MSS: u16 = 536;
+
+/// Smaller estimates would make every segment look full.
+const LEAST_MSS: u16 = 88;
+
+/// Duplicate ACKs sent at once for a hole: enough for the peer's fast retransmit (RFC 5681 §3.2).
+const DUP_ACKS_AT_ONCE: u8 = 3;
+
+/// Duplicate ACKs left out in a row at most.
+const COMPRESSED_MAX: u8 = 44;
+
+/// Longest time that a duplicate ACK is held back.
+const COMPRESSION_MAX: Duration = Duration::from_millis(1);
+
+/// What an ACK is owed for.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Owed(u8);
+
+impl Owed {
+    /// Something was received that takes an ACK, now or later.
+    pub(super) const ACK: Self = Self(0x01);
+    /// It must not be delayed.
+    pub(super) const NOW: Self = Self(0x02);
+    /// Data in sequence had to be dropped: the ACK closes the window.
+    pub(super) const NO_MEMORY: Self = Self(0x04);
+    /// A small or pushed segment came: when all is read, nothing will follow soon.
+    pub(super) const PUSHED: Self = Self(0x08);
+    /// Another one did.
+    pub(super) const PUSHED_AGAIN: Self = Self(0x10);
+
+    pub(super) const fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    pub(super) const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// The state of the ACK policy.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(super) struct AckState {
+    /// When a delayed or compressed ACK must go.
+    pub(super) deadline: Instant,
+    /// When data last came.
+    last_data: Instant,
+    /// Estimate of the peer's segment size.
+    pub(super) rcv_mss: u16,
+    /// The largest payload the peer may send in a segment.
+    pub(super) advmss: u16,
+    /// Length of the last segment if it was small, to recognise a second of the same size.
+    last_small: u16,
+    /// The adaptive delay in milliseconds; zero before the first data.
+    ato: u16,
+    /// ACKs still to be sent at once.
+    pub(super) quick: u8,
+    /// Interactive mode: no quick ACKs.
+    pub(super) pingpong: bool,
+    pub(super) owed: Owed,
+    /// Duplicate ACKs sent at once for [`Tcb::hole`].
+    dup_acks: u8,
+    /// Duplicate ACKs left out since the last ACK.
+    compressed: u8,
+}
+
+impl AckState {
+    pub(super) fn new(opened: &Opened, window: u32) -> Self {
+        let half = u16::try_from(window / 2).unwrap_or(u16::MAX);
+        let rcv_mss = opened.advmss.min(opened.mss).min(half).clamp(LEAST_MSS, DEFAULT_MSS);
+        Self {
+            deadline: NEVER,
+            last_data: Instant::ZERO,
+            rcv_mss,
+            advmss: opened.advmss,
+            last_small: 0,
+            ato: 0,
+            quick: 0,
+            pingpong: false,
+            owed: Owed::default(),
+            dup_acks: 0,
+            compressed: 0,
+        }
+    }
+
+    /// Notes that an ACK is owed, and why.
+    pub(super) fn owe(&mut self, what: Owed) {
+        self.owed = self.owed.with(what).with(Owed::ACK);
+    }
+
+    /// Raises the number of quick ACKs to what the open window is worth.
+    fn refill_quick(&mut self, window: &Window) {
+        let segments = window.wnd / (2 * u32::from(self.rcv_mss));
+        let quick = if segments == 0 { 2 } else { segments.min(QUICK_MAX) };
+        self.quick = self.quick.max(quick as u8);
+    }
+
+    /// The peer's view and ours differ, or it starts anew: ACK at once for a while.
+    pub(super) fn enter_quick(&mut self, window: &Window) {
+        self.refill_quick(window);
+        self.pingpong = false;
+        self.ato = ATO_MIN as u16;
+        self.owe(Owed::NOW);
+    }
+
+    /// Learns from a segment with payload in sequence.
+    #[inline]
+    pub(super) fn on_data(
+        &mut self,
+        cx: &Cx<'_>,
+        window: &mut Window,
+        seg: &Segment,
+        truesize: u32,
+        closing: &Closing,
+    ) {
+        self.owed = self.owed.with(Owed::ACK);
+        // Full segments that follow each other quickly teach nothing new.
+        let repeats = seg.len == u32::from(self.rcv_mss)
+            && self.ato == ATO_MIN as u16
+            && cx.now <= self.last_data + QUICK_SUCCESSION
+            && !seg.flags.has(Flags::PSH)
+            && window.is_about_opened();
+        if repeats {
+            self.last_small = 0;
+            self.last_data = cx.now;
+        } else {
+            self.learn(cx, window, seg, truesize, closing);
+        }
+    }
+
+    #[inline(never)]
+    fn learn(
+        &mut self,
+        cx: &Cx<'_>,
+        window: &mut Window,
+        seg: &Segment,
+        truesize: u32,
+        closing: &Closing,
+    ) {
+        self.measure(window, seg, truesize);
+        if self.ato == 0 {
+            self.ato = ATO_MIN as u16;
+            self.refill_quick(window);
+        } else {
+            self.adapt(cx, window, closing.rto_ms());
+        }
+        self.last_data = cx.now;
+        if seg.len >= 128 {
+            self.grow(cx, window, seg.len, truesize);
+        }
+    }
+
+    /// Opens the window's limit for a well-filled segment.
+    pub(super) fn grow(&mut self, cx: &Cx<'_>, window: &mut Window, len: u32, truesize: u32) {
+        let (advmss, rcv_mss) = (u32::from(self.advmss), u32::from(self.rcv_mss));
+        if window.grow(cx.settings, len, truesize, advmss, rcv_mss) {
+            self.quick |= 1;
+        }
+    }
+
+    /// Adapts the delay to the gap since the last data.
+    fn adapt(&mut self, cx: &Cx<'_>, window: &Window, rto: u32) {
+        let ato = u32::from(self.ato);
+        if cx.now <= self.last_data + QUICK_SUCCESSION {
+            self.set_ato(ato / 2 + ATO_MIN / 2);
+            return;
+        }
+        let gap = u32::try_from(cx.now.since(self.last_data).as_millis()).unwrap_or(u32::MAX);
+        if gap < ato {
+            self.set_ato((ato / 2 + gap).min(rto));
+        } else if gap > rto {
+            // The peer paused for so long that it starts again with a small window.
+            self.refill_quick(window);
+        }
+    }
+
+    fn set_ato(&mut self, ms: u32) {
+        self.ato = ms.min(u32::from(u16::MAX)) as u16;
+    }
+
+    /// Keeps the estimate of the peer's segment size, and the share of buffers that it fills.
+    ///
+    /// A larger segment is believed at once. A smaller one only if a second of the same size
+    /// follows, and if it is no mere end of a write.
+    pub(super) fn measure(&mut self, window: &mut Window, seg: &Segment, truesize: u32) {
+        let len = seg.len.min(u32::from(u16::MAX)) as u16;
+        let last = std::mem::take(&mut self.last_small);
+        if len >= self.rcv_mss {
+            if len != self.rcv_mss {
+                window.measure(seg.len, truesize);
+                self.rcv_mss = len.min(self.advmss).max(LEAST_MSS);
+            }
+            if seg.flags.has(Flags::PSH) {
+                self.owed = self.owed.with(Owed::PUSHED);
+            }
+            return;
+        }
+        let ends_write = seg.flags.any(Flags::PSH.with(Flags::FIN).with(Flags::URG));
+        if len >= DEFAULT_MSS || (len >= LEAST_MSS && !ends_write) {
+            self.last_small = len;
+            if len == last {
+                self.rcv_mss = len;
+                return;
+            }
+        }
+        let pushed = if self.owed.has(Owed::PUSHED) { Owed::PUSHED_AGAIN } else { Owed::PUSHED };
+        self.owed = self.owed.with(pushed);
+    }
+
+    /// Whether the next ACK is to be sent at once because of quick mode.
+    const fn is_quick(&self) -> bool {
+        self.quick > 0 && !self.pingpong
+    }
+
+    /// An ACK leaves.
+    fn sent(&mut self, cx: &mut Cx<'_>) {
+        if self.compressed > 0 {
+            cx.counters.add(Counter::TCPAckCompressed, u64::from(self.compressed));
+            self.compressed = 0;
+        }
+        if self.quick > 0 {
+            self.quick -= 1;
+            if self.quick == 0 {
+                self.ato = ATO_MIN as u16;
+            }
+        }
+        self.owed = Owed::default();
+        self.deadline = NEVER;
+    }
+
+    /// Nothing is owed any more, and nothing will be sent.
+    pub(super) fn settle(&mut self) {
+        self.owed = Owed::default();
+        self.compressed = 0;
+        self.deadline = NEVER;
+    }
+
+    /// Starts the delay, or tells that the ACK had better go now because it is about to end.
+    fn delay(&mut self, now: Instant, srtt: Option<u32>) -> bool {
+        let mut ato = if self.ato == 0 { ATO_MIN } else { u32::from(self.ato) };
+        if ato > ATO_MIN {
+            let interactive = self.pingpong || self.owed.has(Owed::PUSHED);
+            let mut most = if interactive { DELAY_MAX } else { DELAY_ABSOLUTE };
+            if let Some(srtt) = srtt {
+                most = most.min(srtt.max(ATO_MIN));
+            }
+            ato = ato.min(most);
+        }
+        ato = ato.min(DELAY_CAP);
+        let wait = |ms: u32| now + Duration::from_millis(u64::from(ms));
+        if self.deadline != NEVER && self.deadline <= wait(ato / 4) {
+            return true;
+        }
+        self.deadline = self.deadline.min(wait(ato));
+        false
+    }
+
+    /// Whether one more duplicate ACK goes at once, or is held back until the deadline.
+    fn hold_back(&mut self, now: Instant, new_hole: bool, srtt: Option<Duration>) -> bool {
+        if self.compressed >= COMPRESSED_MAX {
+            return false;
+        }
+        if new_hole {
+            self.dup_acks = 0;
+        }
+        if self.dup_acks < DUP_ACKS_AT_ONCE {
+            self.dup_acks += 1;
+            return false;
+        }
+        self.compressed += 1;
+        if self.compressed == 1 {
+            let wait = srtt.map_or(COMPRESSION_MAX, |srtt| (srtt / 20).min(COMPRESSION_MAX));
+            self.deadline = self.deadline.min(now + wait);
+        }
+        true
+    }
+
+    /// The deadline was that of a delayed ACK: the next may wait longer.
+    fn delay_expired(&mut self, rto: u32) {
+        if self.pingpong {
+            self.pingpong = false;
+            self.ato = ATO_MIN as u16;
+        } else {
+            self.set_ato((u32::from(self.ato) * 2).min(rto));
+        }
+    }
+}
+
+impl<B: PacketBuf> Tcb<B> {
+    /// The one ACK decision of a burst (RFC 9293 §3.10.7.4, MUST-58 and -59).
+    pub fn end_burst(&mut self, cx: &mut Cx<'_>) -> Option<Outgoing> {
+        if !self.ack.owed.has(Owed::ACK) {
+            return None;
+        }
+        self.is_ack_due(cx).then(|| self.outgoing_ack(cx))
+    }
+
+    fn is_ack_due(&mut self, cx: &Cx<'_>) -> bool {
+        if self.ack.owed.has(Owed::NOW) || self.ack.is_quick() {
+            return true;
+        }
+        if self.rcv_nxt.since(self.window.wup) > u32::from(self.ack.rcv_mss) {
+            // If the edge would not move on by what came, the reader will make it, and the ACK.
+            if self.window_target() >= self.window.wnd {
+                return true;
+            }
+        }
+        if self.ofo.is_empty() {
+            return self.ack.delay(cx.now, self.closing.srtt_ms());
+        }
+        self.is_duplicate_ack_due(cx)
+    }
+
+    /// Whether a segment above a hole is acknowledged at once. Without SACK each one is: the peer
+    /// counts them (RFC 5681 §3.2).
+    pub(super) fn is_duplicate_ack_due(&mut self, cx: &Cx<'_>) -> bool {
+        if !self.sack_ok {
+            return true;
+        }
+        let new_hole = std::mem::replace(&mut self.hole, self.rcv_nxt) != self.rcv_nxt;
+        !self.ack.hold_back(cx.now, new_hole, self.closing.srtt())
+    }
+
+    /// Whether duplicate ACKs are being held back.
+    pub(super) const fn holds_acks_back(&self) -> bool {
+        self.ack.compressed > 0
+    }
+
+    /// In quick mode every segment is acknowledged, also above a hole, but once per burst will do.
+    pub(super) const fn acknowledges_quickly(&self) -> bool {
+        self.ack.is_quick()
+    }
+
+    /// The window that would be advertised now.
+    pub(super) fn window_target(&mut self) -> u32 {
+        let target = self.window.target(u32::from(self.ack.rcv_mss));
+        if target.low {
+            self.ack.quick = 0;
+        }
+        target.window
+    }
+
+    /// `<SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>` with window, timestamps, SACK; everything that was
+    /// owed is settled by it.
+    pub(super) fn outgoing_ack(&mut self, cx: &mut Cx<'_>) -> Outgoing {
+        let target = self.window_target();
+        let no_memory = self.ack.owed.has(Owed::NO_MEMORY);
+        let was_open = self.window.is_open();
+        let window = self.window.advertise(cx, self.rcv_nxt, target, no_memory);
+        self.ack.sent(cx);
+        if was_open != self.window.is_open() {
+            self.predict();
+        }
+        let out = Outgoing {
+            seq: self.snd_nxt.raw(),
+            ack: self.rcv_nxt.raw(),
+            flags: Flags::ACK,
+            window,
+            ts: self.ts.map(|ts| ts.option(cx.now)),
+            sack: self.take_sack_blocks(),
+            ..Outgoing::default()
+        };
+        self.check();
+        out
+    }
+
+    /// The SACK option of the next ACK; the duplicate is reported once (RFC 2883 §4).
+    fn take_sack_blocks(&mut self) -> SackBlocks {
+        // 40 bytes of options hold four blocks, three beside timestamps.
+        let room = if self.ts.is_some() { 3 } else { 4 };
+        let dsack = self.dsack.take();
+        if dsack.is_none() && self.sack.is_empty() {
+            return SackBlocks::new();
+        }
+        self.sack.blocks(dsack, room)
+    }
+
+    /// The ACK deadline has passed.
+    pub(super) fn on_ack_deadline(&mut self, cx: &mut Cx<'_>) -> Option<Outgoing> {
+        if self.ack.compressed == 0 {
+            if !self.ack.owed.has(Owed::ACK) {
+                self.ack.deadline = NEVER;
+                return None;
+            }
+            self.ack.delay_expired(self.closing.rto_ms());
+            cx.counters.bump(Counter::DelayedACKs);
+        }
+        Some(self.outgoing_ack(cx))
+    }
+
+    /// The application has read up to `copied_seq`, or its buffers have come back: the ACK that
+    /// waited for that, or the window update that is worth sending (RFC 9293 §3.8.6.2.2).
+    pub fn reader_progress(&mut self, cx: &mut Cx<'_>, copied_seq: SeqNum) -> Option<Outgoing> {
+        let freed = self.window.take_freed();
+        let read = copied_seq.after(self.copied_seen);
+        if read {
+            self.copied_seen = copied_seq.min(self.edge());
+            if self.urgent.pass(self.copied_seen) {
+                self.predict();
+            }
+        }
+        let due = self.is_ack_due_on_read(read) || ((read || freed) && self.is_update_due());
+        due.then(|| self.outgoing_ack(cx))
+    }
+
+    fn is_ack_due_on_read(&self, read: bool) -> bool {
+        let owed = self.ack.owed;
+        let small = owed.has(Owed::PUSHED_AGAIN) || (owed.has(Owed::PUSHED) && !self.ack.pingpong);
+        owed.has(Owed::ACK)
+            && (self.rcv_nxt.since(self.window.wup) > u32::from(self.ack.rcv_mss)
+                || (read && small && self.copied_seen == self.edge()))
+    }
+
+    /// Whether the window can be at least doubled. It is not worth telling when nothing more will
+    /// be received, or when more than half of the most is open anyway.
+    fn is_update_due(&mut self) -> bool {
+        let open = self.window.open(self.rcv_nxt);
+        if !self.is_receiving() || open > self.window.clamp / 2 {
+            return false;
+        }
+        let target = self.window_target();
+        target != 0 && target / 2 >= open
+    }
+
+    /// The copied_seq from which on [`Self::reader_progress`] may have something to send; `None`
+    /// while nothing can be owed.
+    ///
+    /// Changes only with a segment taken, an ACK sent, or memory that came back. A reader that
+    /// calls earlier costs time, one that calls later an update: it is an estimate on the early
+    /// side, and buffers that come back are looked at in any case.
+    pub fn notify_at(&self) -> Option<SeqNum> {
+        if !self.is_receiving() {
+            return None;
+        }
+        let edge = self.edge();
+        let mut at = None;
+        let mut earlier = |seq: SeqNum| at = Some(at.map_or(seq, |at: SeqNum| at.min(seq)));
+        if let Some(mark) = self.urgent.mark() {
+            earlier(mark.plus(1));
+        }
+        if self.ack.owed.has(Owed::ACK) {
+            if self.rcv_nxt.since(self.window.wup) > u32::from(self.ack.rcv_mss) {
+                earlier(self.copied_seen.plus(1));
+            } else if self.ack.owed.has(Owed::PUSHED.with(Owed::PUSHED_AGAIN)) {
+                earlier(edge);
+            }
+        }
+        let open = self.window.open(self.rcv_nxt);
+        if open <= self.window.clamp / 2 && self.window.rmem > 0 {
+            earlier(self.copied_seen.plus(self.bytes_until_update(open)).min(edge));
+        }
+        at.filter(|at| at.after(self.copied_seen))
+    }
+
+    /// Bytes to be read, at the average filling of what is charged, until the window can double.
+    fn bytes_until_update(&self, open: u32) -> u32 {
+        let least = self.window.clamp >> 4;
+        let wanted = self.window.space_of((2 * open).max(least).max(self.rcv_mss()));
+        let rmem = u64::from(self.window.rmem);
+        let free = u64::from(self.window.rcvbuf).saturating_sub(rmem);
+        let unread = u64::from(self.edge().since(self.copied_seen));
+        let bytes = wanted.saturating_sub(free) * unread / rmem.max(1);
+        u32::try_from(bytes).unwrap_or(u32::MAX / 2).max(1)
+    }
+
+    /// Whether more data can come that the application would read.
+    const fn is_receiving(&self) -> bool {
+        use super::State::{Established, FinWait1, FinWait2};
+        matches!(self.state, Established | FinWait1 | FinWait2)
+            && !self.wants.eof
+            && !self.wants.read_shut
+    }
+}

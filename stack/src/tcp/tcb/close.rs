@@ -1,0 +1,373 @@
+//! Closing: FINs of both sides, resets, orphans, and the retransmission of our FIN.
+//!
+//! Driven by segments, timers and the application's wishes, on the lcore. The FIN is all this
+//! stack ever retransmits, so RFC 6298 is here in its smallest form.
+
+use std::time::Duration;
+
+use crate::buf::{BufQueue, PacketBuf};
+use crate::tcp::sack::SackList;
+use crate::tcp::time_wait::{Ending, Phase, TIME_WAIT};
+use crate::tcp::{Counter, Cx, SeqNum};
+use crate::time::Instant;
+use crate::wire::{Flags, Outgoing};
+
+use super::{ConnError, NEVER, Owed, State, Tcb, UNPREDICTABLE, Verdict};
+
+/// Retransmission timeout before a round trip was measured (RFC 6298 §2.1).
+const RTO_INITIAL: u32 = 1000;
+
+/// Least retransmission timeout, in milliseconds. RFC 6298 §2.4 asks for a second; Linux has used
+/// this for decades.
+const RTO_MIN: u32 = 200;
+
+/// Most (RFC 6298 §2.5 allows a limit of at least 60 s).
+const RTO_MAX: u32 = 120_000;
+
+/// Retransmissions of an orphan's FIN if the setting is zero, unless the timeout is at its most.
+const ORPHAN_RETRIES: u8 = 8;
+
+/// What closing needs to remember: the timers of our FIN and of FIN-WAIT-2.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Closing {
+    /// Retransmission of the FIN, or the end of a long FIN-WAIT-2.
+    pub(super) deadline: Instant,
+    /// When our FIN was first sent.
+    fin_sent: Instant,
+    /// Smoothed round-trip time in microseconds; zero while unknown.
+    srtt_us: u32,
+    rttvar_us: u32,
+    /// Retransmission timeout in milliseconds, backed off.
+    rto: u32,
+    /// Retransmissions of the FIN so far.
+    retries: u8,
+}
+
+impl Closing {
+    pub(super) fn new(rtt: Option<Duration>) -> Self {
+        let mut closing = Self {
+            deadline: NEVER,
+            fin_sent: Instant::ZERO,
+            srtt_us: 0,
+            rttvar_us: 0,
+            rto: RTO_INITIAL,
+            retries: 0,
+        };
+        if let Some(rtt) = rtt {
+            closing.sample(rtt);
+        }
+        closing
+    }
+
+    /// RFC 6298 §2.2 and §2.3.
+    fn sample(&mut self, rtt: Duration) {
+        let rtt = u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX).clamp(1, RTO_MAX * 1000);
+        if self.srtt_us == 0 {
+            self.srtt_us = rtt;
+            self.rttvar_us = rtt / 2;
+        } else {
+            let error = self.srtt_us.abs_diff(rtt);
+            self.rttvar_us = self.rttvar_us - self.rttvar_us / 4 + error / 4;
+            self.srtt_us = (self.srtt_us - self.srtt_us / 8 + rtt / 8).max(1);
+        }
+        let margin = (4 * u64::from(self.rttvar_us)).max(u64::from(RTO_MIN) * 1000);
+        let rto = (u64::from(self.srtt_us) + margin).div_ceil(1000);
+        self.rto = u32::try_from(rto).unwrap_or(RTO_MAX).min(RTO_MAX);
+    }
+
+    /// The retransmission timeout in milliseconds.
+    pub(super) const fn rto_ms(&self) -> u32 {
+        self.rto
+    }
+
+    /// The smoothed round-trip time, if one was measured.
+    pub(super) fn srtt(&self) -> Option<Duration> {
+        (self.srtt_us != 0).then(|| Duration::from_micros(u64::from(self.srtt_us)))
+    }
+
+    /// The same in whole milliseconds.
+    pub(super) fn srtt_ms(&self) -> Option<u32> {
+        (self.srtt_us != 0).then_some(self.srtt_us / 1000)
+    }
+
+    fn arm(&mut self, now: Instant) {
+        self.deadline = now + Duration::from_millis(u64::from(self.rto));
+    }
+
+    /// Doubles the timeout (RFC 6298 §5.5).
+    fn back_off(&mut self) {
+        self.retries = self.retries.saturating_add(1);
+        self.rto = (self.rto * 2).min(RTO_MAX);
+    }
+}
+
+impl<B: PacketBuf> Tcb<B> {
+    /// The application will not read any more. Nothing is sent; data that comes is still taken
+    /// until both directions are shut, then it resets the connection.
+    pub fn shutdown_read(&mut self) {
+        self.wants.read_shut = true;
+    }
+
+    /// The application will not write any more: the FIN that tells the peer, once.
+    pub fn shutdown_write(&mut self, cx: &mut Cx<'_>) -> Option<Outgoing> {
+        self.state = match self.state {
+            State::Established => State::FinWait1,
+            State::CloseWait => State::LastAck,
+            State::FinWait1
+            | State::FinWait2
+            | State::Closing
+            | State::LastAck
+            | State::TimeWait
+            | State::Closed => return None,
+        };
+        self.prediction = UNPREDICTABLE;
+        self.snd_nxt = self.snd_nxt.plus(1);
+        self.closing.fin_sent = cx.now;
+        self.closing.arm(cx.now);
+        Some(self.outgoing_fin(cx))
+    }
+
+    /// The last handle is gone, having read up to `copied_seq`.
+    ///
+    /// In-sequence data that nobody read means RST instead of FIN (RFC 9293 §3.6.1, SHLD-3);
+    /// out-of-order data does not. `linger_zero` (SO_LINGER with zero seconds) means RST as well.
+    /// From now on the connection is an orphan: new data resets it, and its FIN is repeated less
+    /// often.
+    pub fn close(
+        &mut self,
+        cx: &mut Cx<'_>,
+        copied_seq: SeqNum,
+        linger_zero: bool,
+    ) -> Option<Outgoing> {
+        self.wants.read_shut = true;
+        self.wants.orphan = true;
+        if self.state == State::Closed {
+            self.drop_receive_queue();
+            return None;
+        }
+        let unread = copied_seq.before(self.edge());
+        self.drop_receive_queue();
+        if unread {
+            cx.counters.bump(Counter::TCPAbortOnClose);
+            let rst = self.outgoing_rst(cx);
+            self.die(cx, None);
+            return Some(rst);
+        }
+        if linger_zero {
+            cx.counters.bump(Counter::TCPAbortOnData);
+            return self.abort(cx);
+        }
+        if self.state == State::FinWait2 {
+            self.wait_as_orphan(cx);
+        }
+        self.shutdown_write(cx)
+    }
+
+    /// Ends the connection at once, by RST unless both sides have said FIN already. Queued data
+    /// stays readable.
+    pub fn abort(&mut self, cx: &mut Cx<'_>) -> Option<Outgoing> {
+        let rst = match self.state {
+            State::Established | State::CloseWait | State::FinWait1 | State::FinWait2 => {
+                Some(self.outgoing_rst(cx))
+            }
+            State::Closing | State::LastAck | State::TimeWait | State::Closed => None,
+        };
+        self.die(cx, None);
+        rst
+    }
+
+    /// Ends an orphan because there are too many (tcp_max_orphans), or no memory for them.
+    pub fn abort_orphan(&mut self, cx: &mut Cx<'_>) -> Option<Outgoing> {
+        cx.counters.bump(Counter::TCPAbortOnMemory);
+        self.abort(cx)
+    }
+
+    /// Whether [`Self::close`] was called: the connection counts against tcp_max_orphans until it
+    /// is closed or replaced.
+    pub const fn is_orphan(&self) -> bool {
+        self.wants.orphan
+    }
+
+    /// What is left to the small record that replaces the connection on the wire, when one can:
+    /// in TIME-WAIT, and for an orphan in FIN-WAIT-2 of which at most a minute is left.
+    pub fn time_wait(&self, settings: &crate::tcp::Settings) -> Option<Ending> {
+        let phase = match self.state {
+            State::TimeWait => Phase::TimeWait,
+            State::FinWait2 if self.wants.orphan && self.closing.deadline == NEVER => {
+                Phase::FinWait2(self.orphan_life(settings).min(TIME_WAIT))
+            }
+            _ => return None,
+        };
+        Some(Ending {
+            snd_nxt: self.snd_nxt,
+            rcv_nxt: self.rcv_nxt,
+            rcv_wnd: self.offered_window(),
+            rcv_wscale: self.window.shift(),
+            ts: self.ts,
+            phase,
+        })
+    }
+
+    /// A deadline has passed: call again until there is nothing more to send.
+    pub fn on_timer(&mut self, cx: &mut Cx<'_>) -> Option<Outgoing> {
+        if self.ack.deadline <= cx.now
+            && let Some(ack) = self.on_ack_deadline(cx)
+        {
+            return Some(ack);
+        }
+        if self.closing.deadline > cx.now {
+            return None;
+        }
+        let out = self.on_close_deadline(cx);
+        self.check();
+        out
+    }
+
+    fn on_close_deadline(&mut self, cx: &mut Cx<'_>) -> Option<Outgoing> {
+        self.closing.deadline = NEVER;
+        if !matches!(self.state, State::FinWait1 | State::Closing | State::LastAck) {
+            // The long part of an orphan's FIN-WAIT-2 is over: a record takes the rest.
+            return None;
+        }
+        cx.counters.bump(Counter::TCPTimeouts);
+        if self.closing.retries >= self.most_retries(cx) {
+            cx.counters.bump(Counter::TCPAbortOnTimeout);
+            let rst = self.outgoing_rst(cx);
+            self.die(cx, Some(ConnError::TimedOut));
+            return Some(rst);
+        }
+        cx.counters.bump(Counter::RetransSegs);
+        self.closing.back_off();
+        self.closing.arm(cx.now);
+        Some(self.outgoing_fin(cx))
+    }
+
+    fn most_retries(&self, cx: &Cx<'_>) -> u8 {
+        let settings = cx.settings;
+        match (self.wants.orphan, settings.tcp_orphan_retries) {
+            (false, _) => settings.tcp_retries2,
+            (true, 0) if self.closing.rto >= RTO_MAX => 0,
+            (true, 0) => ORPHAN_RETRIES,
+            (true, retries) => retries,
+        }
+    }
+
+    /// The peer's FIN is in sequence (RFC 9293 §3.10.7.4, eighth step). What lies behind it does
+    /// not belong to the stream.
+    pub(super) fn on_fin(&mut self) {
+        self.rcv_nxt = self.rcv_nxt.plus(1);
+        self.wants.eof = true;
+        match self.state {
+            State::Established => {
+                self.state = State::CloseWait;
+                // Our FIN may follow soon and carry the ACK.
+                self.ack.pingpong = true;
+                self.ack.owe(Owed::ACK);
+            }
+            State::FinWait1 => {
+                self.state = State::Closing;
+                self.ack.owe(Owed::NOW);
+            }
+            State::FinWait2 => {
+                self.state = State::TimeWait;
+                self.closing.deadline = NEVER;
+                self.ack.owe(Owed::NOW);
+            }
+            State::CloseWait
+            | State::Closing
+            | State::LastAck
+            | State::TimeWait
+            | State::Closed => {}
+        }
+        self.drop_out_of_order();
+        self.prediction = UNPREDICTABLE;
+    }
+
+    /// The ACK field covers our FIN.
+    pub(super) fn on_fin_acked(&mut self, cx: &mut Cx<'_>) -> Result<(), Verdict> {
+        if self.closing.retries == 0 {
+            self.closing.sample(cx.now.since(self.closing.fin_sent));
+        }
+        self.closing.deadline = NEVER;
+        match self.state {
+            State::FinWait1 => {
+                self.state = State::FinWait2;
+                if self.wants.orphan {
+                    self.wait_as_orphan(cx);
+                }
+                Ok(())
+            }
+            State::Closing => {
+                self.state = State::TimeWait;
+                Err(Verdict::Later)
+            }
+            State::LastAck => {
+                self.die(cx, None);
+                Err(Verdict::Later)
+            }
+            State::Established
+            | State::CloseWait
+            | State::FinWait2
+            | State::TimeWait
+            | State::Closed => Ok(()),
+        }
+    }
+
+    /// Starts the part of an orphan's FIN-WAIT-2 that is longer than a record may last.
+    fn wait_as_orphan(&mut self, cx: &Cx<'_>) {
+        let life = self.orphan_life(cx.settings);
+        if life > TIME_WAIT {
+            self.closing.deadline = cx.now + (life - TIME_WAIT);
+        }
+    }
+
+    /// How long an orphan waits for the peer's FIN: tcp_fin_timeout, but 3.5 timeouts at least.
+    fn orphan_life(&self, settings: &crate::tcp::Settings) -> Duration {
+        let rto = Duration::from_millis(u64::from(self.closing.rto));
+        settings.tcp_fin_timeout.max(rto * 7 / 2)
+    }
+
+    /// The connection is over. Queued data stays readable, unless nobody is left to read it.
+    pub(super) fn die(&mut self, cx: &mut Cx<'_>, error: Option<ConnError>) {
+        if matches!(self.state, State::Established | State::CloseWait) {
+            cx.counters.bump(Counter::EstabResets);
+        }
+        self.state = State::Closed;
+        self.error = self.error.or(error);
+        self.prediction = UNPREDICTABLE;
+        self.ack.settle();
+        self.dsack = None;
+        self.closing.deadline = NEVER;
+        self.drop_out_of_order();
+    }
+
+    fn drop_out_of_order(&mut self) {
+        let freed = self.ofo.clear();
+        self.window.uncharge(freed);
+        self.sack = SackList::new();
+    }
+
+    fn drop_receive_queue(&mut self) {
+        let queue = self.take_receive_queue();
+        let freed = queue.iter().map(B::truesize).sum();
+        self.window.uncharge(freed);
+    }
+
+    /// Our FIN, first or again; it carries the ACK.
+    fn outgoing_fin(&mut self, cx: &mut Cx<'_>) -> Outgoing {
+        let ack = self.outgoing_ack(cx);
+        Outgoing { seq: self.snd_nxt.minus(1).raw(), flags: Flags::FIN.with(Flags::ACK), ..ack }
+    }
+
+    /// `<SEQ=SND.NXT><ACK=RCV.NXT><CTL=RST,ACK>`.
+    fn outgoing_rst(&self, cx: &Cx<'_>) -> Outgoing {
+        Outgoing {
+            seq: self.snd_nxt.raw(),
+            ack: self.rcv_nxt.raw(),
+            flags: Flags::RST.with(Flags::ACK),
+            window: self.window.field(self.rcv_nxt),
+            ts: self.ts.map(|ts| ts.option(cx.now)),
+            ..Outgoing::default()
+        }
+    }
+}

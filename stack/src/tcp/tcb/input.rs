@@ -1,0 +1,416 @@
+//! What becomes of a segment: header prediction, then the checks, then one of five cases.
+//!
+//! The lcore calls it for every segment of the connection, as its owner. Buffers leave it into the
+//! sink, the receive queue, the out-of-order queue, or are dropped; nothing is sent from here.
+
+use crate::buf::{BufQueue, PacketBuf};
+use crate::tcp::ofo::{COPY_LIMIT, Outcome, Walk};
+use crate::tcp::{Counter, Cx, SeqNum, SeqRange};
+use crate::wire::{Flags, Segment};
+
+use super::{Owed, Sink, State, Tcb, Verdict};
+
+/// The prediction for a peer whose last window field was `window`: that window, and ACK alone.
+pub(super) const fn predicted_header(window: u16) -> u32 {
+    header(window, Flags::ACK)
+}
+
+/// What is compared with the prediction: PSH makes no difference.
+const fn header(window: u16, flags: Flags) -> u32 {
+    (window as u32) << 8 | (flags.0 & !Flags::PSH.0) as u32
+}
+
+impl<B: PacketBuf> Tcb<B> {
+    /// A segment of this connection, and its payload in a buffer from which the headers are
+    /// trimmed: `buf.len() == seg.len`. The socket, generation and arrival time in the control
+    /// block are the caller's.
+    pub fn on_segment(
+        &mut self,
+        cx: &mut Cx<'_>,
+        seg: &Segment,
+        buf: B,
+        sink: &mut impl Sink<B>,
+    ) -> Verdict {
+        debug_assert_eq!(buf.len(), seg.len as usize, "payload and header disagree");
+        if self.is_predicted(seg) {
+            self.on_predicted(cx, seg, buf, sink);
+            self.check();
+            return Verdict::Later;
+        }
+        let verdict = self.on_unpredicted(cx, seg, buf, sink);
+        self.check();
+        verdict
+    }
+
+    /// Whether the segment is the next in order of a connection in which nothing else goes on.
+    ///
+    /// We have no data to send: in ESTABLISHED the one ACK field that says nothing is SND.NXT.
+    /// Older ones, however old, are for the checks (RFC 5961 §5).
+    #[inline]
+    fn is_predicted(&self, seg: &Segment) -> bool {
+        header(seg.window, seg.flags) == self.prediction
+            && seg.seq == self.rcv_nxt.raw()
+            && seg.ack == self.snd_nxt.raw()
+            // What is in order in ESTABLISHED never passed the edge.
+            && seg.len <= self.window.right_edge().since(self.rcv_nxt)
+            && self.window.rmem < self.window.rcvbuf
+            && match (&self.ts, seg.ts) {
+                (None, _) => true,
+                (Some(ts), Some(option)) => option.val.wrapping_sub(ts.recent) as i32 >= 0,
+                (Some(_), None) => false,
+            }
+    }
+
+    #[inline]
+    fn on_predicted(
+        &mut self,
+        cx: &mut Cx<'_>,
+        seg: &Segment,
+        mut buf: B,
+        sink: &mut impl Sink<B>,
+    ) {
+        if self.rcv_nxt == self.window.wup
+            && let (Some(ts), Some(option)) = (&mut self.ts, seg.ts)
+        {
+            ts.learn(option.val, cx.now);
+        }
+        self.snd_wl1 = self.rcv_nxt;
+        if seg.len == 0 {
+            cx.counters.bump(Counter::TCPHPAcks);
+            return;
+        }
+        cx.counters.bump(Counter::TCPHPHits);
+        let truesize = buf.truesize();
+        let cb = buf.cb_mut();
+        cb.seq = seg.seq;
+        cb.fin = false;
+        self.enqueue(cx, buf, sink);
+        self.rcv_nxt = self.rcv_nxt.plus(seg.len);
+        self.ack.on_data(cx, &mut self.window, seg, truesize, &self.closing);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn on_unpredicted(
+        &mut self,
+        cx: &mut Cx<'_>,
+        seg: &Segment,
+        mut buf: B,
+        sink: &mut impl Sink<B>,
+    ) -> Verdict {
+        if matches!(self.state, State::Closed | State::TimeWait) {
+            return Verdict::Later;
+        }
+        if let Err(verdict) = self.validate(cx, seg) {
+            return verdict;
+        }
+        self.on_urgent(cx, seg);
+        let fin = seg.flags.has(Flags::FIN);
+        if seg.len == 0 && !fin {
+            return Verdict::Later;
+        }
+        if let Some(verdict) = self.on_text_after_close(cx, seg) {
+            return verdict;
+        }
+        let cb = buf.cb_mut();
+        cb.seq = seg.seq;
+        cb.fin = fin;
+        self.on_text(cx, seg, buf, sink)
+    }
+
+    /// Payload or FIN in a state in which not all of it is welcome.
+    fn on_text_after_close(&mut self, cx: &mut Cx<'_>, seg: &Segment) -> Option<Verdict> {
+        let ignores = match self.state {
+            State::Established => return None,
+            State::FinWait1 | State::FinWait2 => false,
+            State::CloseWait | State::Closing | State::LastAck => true,
+            State::TimeWait | State::Closed => return Some(Verdict::Later),
+        };
+        let seq = SeqNum::new(seg.seq);
+        if ignores && seq.at_or_after(self.rcv_nxt) {
+            return Some(Verdict::Later);
+        }
+        let nobody_reads = ignores || self.wants.read_shut;
+        let is_new = seg.len > 0 && seq.plus(seg.len).after(self.rcv_nxt);
+        (nobody_reads && is_new).then(|| self.refuse_data(cx, seg))
+    }
+
+    /// The five cases: in order, duplicate, beyond the window, overlapping rcv_nxt, above a hole
+    /// (RFC 9293 §3.10.7.4, seventh and eighth step).
+    fn on_text(
+        &mut self,
+        cx: &mut Cx<'_>,
+        seg: &Segment,
+        mut buf: B,
+        sink: &mut impl Sink<B>,
+    ) -> Verdict {
+        let (seq, end) = (SeqNum::new(seg.seq), SeqNum::new(seg.end_seq()));
+        let open = self.window.open(self.rcv_nxt);
+        if seq == self.rcv_nxt {
+            // A bare FIN takes no memory: it is taken even if the window is closed.
+            if open == 0 && seg.len > 0 {
+                cx.counters.bump(Counter::TCPZeroWindowDrop);
+                self.ack.enter_quick(&self.window);
+                return Verdict::Later;
+            }
+            return self.on_text_in_order(cx, seg, buf, sink);
+        }
+        if end.at_or_before(self.rcv_nxt) {
+            return self.on_duplicate(cx, SeqRange::new(seq, end));
+        }
+        if seq.at_or_after(self.rcv_nxt.plus(open)) {
+            self.ack.enter_quick(&self.window);
+            return self.answer(None);
+        }
+        if seq.after(self.rcv_nxt) {
+            return self.on_text_out_of_order(cx, seg, buf);
+        }
+        // Some of it is old. The report is made before that is cut off.
+        let earlier = self.note_dsack(cx, SeqRange::new(seq, self.rcv_nxt));
+        let verdict = if open == 0 && seq.plus(seg.len).after(self.rcv_nxt) {
+            cx.counters.bump(Counter::TCPZeroWindowDrop);
+            self.ack.enter_quick(&self.window);
+            Verdict::Later
+        } else {
+            let old = self.rcv_nxt.since(seq) as usize;
+            buf.trim_front(old.min(buf.len()));
+            buf.cb_mut().seq = self.rcv_nxt.raw();
+            self.on_text_in_order(cx, seg, buf, sink)
+        };
+        match earlier {
+            Some(ack) => {
+                self.ack.owe(Owed::NOW);
+                Verdict::Send(ack)
+            }
+            None => verdict,
+        }
+    }
+
+    /// Case 1: the buffer starts at rcv_nxt.
+    fn on_text_in_order(
+        &mut self,
+        cx: &mut Cx<'_>,
+        seg: &Segment,
+        mut buf: B,
+        sink: &mut impl Sink<B>,
+    ) -> Verdict {
+        self.cut_at_right_edge(cx, &mut buf);
+        let truesize = buf.truesize();
+        if !buf.is_empty() {
+            match self.admit(cx, buf) {
+                Admission::Admitted(admitted) => buf = admitted,
+                Admission::Copied { len, fin } => {
+                    return self.advanced(cx, seg, len, fin, truesize, sink);
+                }
+                Admission::Refused => return Verdict::Later,
+            }
+        }
+        let (len, fin) = (buf.len() as u32, buf.cb().fin);
+        if len > 0 {
+            self.enqueue(cx, buf, sink);
+        }
+        self.advanced(cx, seg, len, fin, truesize, sink)
+    }
+
+    /// `len` bytes, and perhaps the FIN, have been taken at rcv_nxt.
+    fn advanced(
+        &mut self,
+        cx: &mut Cx<'_>,
+        seg: &Segment,
+        len: u32,
+        fin: bool,
+        truesize: u32,
+        sink: &mut impl Sink<B>,
+    ) -> Verdict {
+        self.rcv_nxt = self.rcv_nxt.plus(len);
+        if len > 0 {
+            self.ack.on_data(cx, &mut self.window, seg, truesize, &self.closing);
+        }
+        if fin {
+            self.on_fin();
+        } else if !self.ofo.is_empty() {
+            self.pull_ready(cx, sink);
+        }
+        self.predict();
+        // A socket in TIME-WAIT is about to be replaced by its record: the ACK must not be lost.
+        if self.state == State::TimeWait { Verdict::Ack } else { Verdict::Later }
+    }
+
+    /// Moves what a filled hole has made in sequence out of the out-of-order queue.
+    fn pull_ready(&mut self, cx: &mut Cx<'_>, sink: &mut impl Sink<B>) {
+        let reports = self.sack_ok && cx.settings.tcp_dsack;
+        let mut walk = Walk::new(self.rcv_nxt, self.dsack);
+        while let Some(buf) = self.ofo.pop_ready(&mut walk, self.rcv_nxt) {
+            let (len, fin) = (buf.len() as u32, buf.cb().fin);
+            self.window.uncharge(buf.truesize());
+            if len > 0 {
+                self.enqueue(cx, buf, sink);
+            }
+            self.rcv_nxt = self.rcv_nxt.plus(len);
+            if fin {
+                self.on_fin();
+                break;
+            }
+        }
+        self.window.uncharge(walk.freed);
+        if reports && let Some(range) = walk.dsack {
+            if self.dsack.is_none() {
+                self.count_dsack(cx, range);
+            }
+            self.dsack = walk.dsack;
+        }
+        if self.ofo.is_empty() {
+            // RFC 5681 §4.2: an ACK at once when a gap is filled.
+            self.ack.owe(Owed::NOW);
+            self.sack.clear();
+        } else {
+            self.sack.advance(self.rcv_nxt);
+        }
+    }
+
+    /// Case 5: there is a hole below.
+    fn on_text_out_of_order(&mut self, cx: &mut Cx<'_>, seg: &Segment, mut buf: B) -> Verdict {
+        self.cut_at_right_edge(cx, &mut buf);
+        let seq = SeqNum::new(seg.seq);
+        if self.window.is_over() && !self.reclaim(cx, seq) {
+            cx.counters.bump(Counter::TCPOFODrop);
+            return Verdict::Later;
+        }
+        let truesize = buf.truesize();
+        self.ack.measure(&mut self.window, seg, truesize);
+        let inserted = self.ofo.insert(buf);
+        if inserted.outcome == Outcome::Full {
+            cx.counters.bump(Counter::TCPOFODrop);
+            return Verdict::Later;
+        }
+        self.window.charge(truesize);
+        self.window.uncharge(inserted.freed);
+        cx.counters.bump(Counter::TCPOFOQueue);
+        cx.counters.add(Counter::TCPOFOMerge, u64::from(inserted.merged));
+        if inserted.outcome == Outcome::Merged {
+            cx.counters.bump(Counter::TCPRcvCoalesce);
+        }
+        self.predict();
+
+        let earlier = inserted.dsack.and_then(|range| self.note_dsack(cx, range));
+        let mut flushes = false;
+        if self.sack_ok {
+            let blocks = self.sack.ranges().len();
+            self.sack.note(inserted.range);
+            // A third range would push out of the option what was not reported yet.
+            flushes = self.holds_acks_back() && self.sack.ranges().len() > blocks.max(2);
+            self.ack.grow(cx, &mut self.window, seg.len, truesize);
+        }
+        if let Some(ack) = earlier {
+            self.ack.owe(Owed::NOW);
+            return Verdict::Send(ack);
+        }
+        if self.sack_ok && self.acknowledges_quickly() {
+            self.ack.owe(Owed::NOW);
+            return Verdict::Later;
+        }
+        let reports_duplicate = inserted.dsack.is_some();
+        if flushes || reports_duplicate || self.is_duplicate_ack_due(cx) {
+            self.ack.owe(Owed::NOW);
+            return Verdict::Ack;
+        }
+        Verdict::Later
+    }
+
+    /// Cuts off what lies beyond the right edge, FIN included (RFC 9293 §3.10.7.4). A FIN alone
+    /// at rcv_nxt is left, as it takes no memory.
+    fn cut_at_right_edge(&self, cx: &mut Cx<'_>, buf: &mut B) {
+        let room = self.right_edge().offset_from(SeqNum::new(buf.cb().seq)).max(0) as u32;
+        let len = buf.len() as u32;
+        if len + u32::from(buf.cb().fin) <= room || len == 0 {
+            return;
+        }
+        cx.counters.bump(Counter::BeyondWindow);
+        buf.cb_mut().fin = false;
+        buf.truncate(len.min(room) as usize);
+    }
+
+    /// Takes an in-sequence buffer against the memory limit.
+    fn admit(&mut self, cx: &mut Cx<'_>, buf: B) -> Admission<B> {
+        if !self.window.is_over() || self.reclaim(cx, self.rcv_nxt) {
+            return Admission::Admitted(buf);
+        }
+        let (len, fin) = (buf.len() as u32, buf.cb().fin);
+        if self.copy_into_tail(cx, &buf) {
+            return Admission::Copied { len, fin };
+        }
+        // The next ACK closes the window, or the peer would only send more to be dropped.
+        self.ack.owe(Owed::NOW.with(Owed::NO_MEMORY));
+        if self.window.rmem > self.ofo.truesize() {
+            cx.counters.bump(Counter::TCPRcvQDrop);
+            return Admission::Refused;
+        }
+        // Nothing is held that a reader could free: one segment must get through.
+        Admission::Admitted(buf)
+    }
+
+    /// Wins memory back for a segment that starts at `incoming`; tells whether it was enough.
+    ///
+    /// An eighth of the buffer at once, so that a flood of tiny segments pays for it once in many.
+    fn reclaim(&mut self, cx: &mut Cx<'_>, incoming: SeqNum) -> bool {
+        cx.counters.bump(Counter::PruneCalled);
+        self.window.tighten(u32::from(self.ack.advmss));
+        let excess = self.window.rmem - self.window.rcvbuf;
+        let pruned = self.ofo.prune(excess.max(self.window.rcvbuf / 8), incoming);
+        if pruned.segments > 0 {
+            cx.counters.bump(Counter::OfoPruned);
+            self.window.uncharge(pruned.freed);
+            self.sack.clear();
+        }
+        let enough = !self.window.is_over();
+        if !enough {
+            cx.counters.bump(Counter::RcvPruned);
+        }
+        enough
+    }
+
+    /// Hands an in-sequence buffer on and charges it: to the sink if nothing older waits, else to
+    /// the receive queue.
+    #[inline]
+    fn enqueue(&mut self, cx: &mut Cx<'_>, mut buf: B, sink: &mut impl Sink<B>) {
+        let truesize = buf.truesize();
+        if self.receive.is_empty() {
+            match sink.push(buf) {
+                Ok(()) => {
+                    self.window.charge(truesize);
+                    return;
+                }
+                Err(refused) => buf = refused,
+            }
+        } else if buf.len() <= COPY_LIMIT && self.copy_into_tail(cx, &buf) {
+            return;
+        }
+        self.window.charge(truesize);
+        self.receive.push_back(buf);
+    }
+
+    /// Copies a payload behind the last one queued if that buffer has the room: a small one would
+    /// pin a whole buffer of its own.
+    fn copy_into_tail(&mut self, cx: &mut Cx<'_>, buf: &B) -> bool {
+        let Some(tail) = self.receive.back_mut() else {
+            return false;
+        };
+        let adjacent = tail.cb().seq.wrapping_add(tail.len() as u32) == buf.cb().seq;
+        if !adjacent || !tail.append(buf.data()) {
+            return false;
+        }
+        tail.cb_mut().fin = buf.cb().fin;
+        cx.counters.bump(Counter::TCPRcvCoalesce);
+        true
+    }
+}
+
+/// Whether an in-sequence buffer may be kept.
+enum Admission<B> {
+    /// It may.
+    Admitted(B),
+    /// Its bytes were copied behind the last ones queued; the buffer is gone.
+    Copied { len: u32, fin: bool },
+    /// It was dropped.
+    Refused,
+}

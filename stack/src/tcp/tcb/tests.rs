@@ -1,0 +1,11 @@
+//! Tests of the connection, by subject. [`harness`] makes them readable.
+
+mod ack;
+mod closing;
+mod harness;
+mod layout;
+mod memory;
+mod random;
+mod rows;
+mod validate;
+mod window;

@@ -1,0 +1,326 @@
+//! When ACKs are sent: quick mode, delay, compression, duplicates.
+
+use std::time::Duration;
+
+use super::harness::Out::{Ack, Sack};
+use super::harness::*;
+use crate::tcp::Counter::*;
+use crate::tcp::request::Opened;
+
+#[test]
+fn the_first_sixteen_segments_are_acknowledged_at_once_the_next_is_delayed() {
+    let mut c = Conn::new();
+    for i in 0..16 {
+        assert_eq!(c.on(data(1 + 100 * i, 100)), [Ack(101 + 100 * i)]);
+    }
+    assert_eq!(c.on(data(1601, 100)), []);
+    assert_eq!(c.due_in(), Some(40));
+    assert_eq!(c.wait(39), []);
+    assert_eq!(c.wait(1), [Ack(1701)]);
+    // The timer has doubled the delay to 80 ms, the gap of 43 ms makes it 40 + 43.
+    c.wait(3);
+    assert_eq!(c.on(data(1701, 100)), []);
+    assert_eq!(c.due_in(), Some(83));
+    assert_eq!(c.count(DelayedACKs), 1);
+}
+
+#[test]
+fn quick_mode_is_worth_the_window() {
+    // 4000 / (2 * 536) = 3.
+    let mut c = Conn::of(&Opened { rcv_wnd: 4000, ..opened() });
+    for i in 0..3 {
+        assert_eq!(c.on(data(1 + i, 1)).len(), 1);
+    }
+    assert_eq!(c.on(data(4, 1)), []);
+}
+
+#[test]
+fn a_burst_gets_one_ack() {
+    let mut c = Conn::new();
+    let segs: Vec<_> = (0..20).map(|i| data(1 + 1460 * i, 1460)).collect();
+    assert_eq!(c.burst(&segs), [Ack(29_201)]);
+}
+
+#[test]
+fn every_second_full_segment_is_acknowledged() {
+    let mut c = Conn::new();
+    let mut seq = c.settle();
+    // Teach it the segment size, and use up what quick ACKs the growing window brings.
+    for _ in 0..40 {
+        c.on(data(seq, 1460));
+        seq += 1460;
+        c.read_all();
+    }
+    c.wait(300);
+    c.read_all();
+    c.tcb.ack.quick = 0;
+    let mut acks = Vec::new();
+    for _ in 0..10 {
+        acks.push(c.on(data(seq, 1460)).len());
+        seq += 1460;
+    }
+    assert!(acks == [0, 1].repeat(5) || acks == [1, 0].repeat(5), "{acks:?}");
+}
+
+#[test]
+fn a_timer_that_is_about_to_fire_is_not_waited_for() {
+    let mut c = Conn::new();
+    let seq = c.settle();
+    assert_eq!(c.on(data(seq, 10)), []);
+    let left = c.due_in().unwrap();
+    c.wait(left - 5);
+    assert_eq!(c.on(data(seq + 10, 10)), [Ack(seq + 20)]);
+}
+
+#[test]
+fn an_earlier_deadline_is_kept() {
+    let mut c = Conn::new();
+    let seq = c.settle();
+    c.tcb.ack.enter_quick(&c.tcb.window);
+    c.tcb.ack.settle();
+    c.tcb.ack.quick = 0;
+    assert_eq!(c.on(data(seq, 10)), []);
+    assert_eq!(c.due_in(), Some(40));
+    // The gap stretches the delay to 20 + 25, which would end later.
+    c.wait(25);
+    assert_eq!(c.on(data(seq + 10, 10)), []);
+    assert_eq!(c.due_in(), Some(15));
+}
+
+#[test]
+fn a_delay_is_cut_to_the_round_trip_time_but_not_below_the_least() {
+    let delay = |rtt| {
+        let mut c = Conn::of(&Opened { synack_rtt: rtt, ..opened() });
+        let seq = c.settle();
+        c.on(data(seq, 10));
+        c.tcb.ack.quick = 0;
+        // Gaps of 100 ms stretch the adaptive delay up to them.
+        let mut at = seq + 10;
+        for _ in 0..6 {
+            c.on(data(at, 10));
+            c.wait(100);
+            at += 10;
+        }
+        c.on(data(at, 10));
+        c.due_in().unwrap()
+    };
+    assert!(delay(None) > 60);
+    assert_eq!(delay(Some(Duration::from_millis(1))), 40);
+    assert_eq!(delay(Some(Duration::from_millis(60))), 60);
+}
+
+#[test]
+fn no_delay_reaches_two_hundred_milliseconds() {
+    let mut c = Conn::new();
+    let mut seq = c.settle();
+    for gap in [150, 180, 199, 300, 400, 900, 900, 900] {
+        c.on(data(seq, 10));
+        assert!(c.due_in().is_none_or(|ms| ms <= 199));
+        seq += 10;
+        c.wait(gap);
+    }
+}
+
+#[test]
+fn a_pause_beyond_the_retransmission_timeout_brings_quick_mode_back() {
+    let mut c = Conn::new();
+    let seq = c.settle();
+    assert_eq!(c.on(data(seq, 10)), []);
+    c.wait(1001);
+    assert_eq!(c.on(data(seq + 10, 10)), [Ack(seq + 20)]);
+}
+
+#[test]
+fn duplicates_bring_quick_mode_back() {
+    let mut c = Conn::new();
+    let seq = c.settle();
+    assert_eq!(c.on(data(1, 10)), [Ack(seq)]);
+    assert_eq!(c.on(data(seq, 10)), [Ack(seq + 10)]);
+}
+
+#[test]
+fn without_sack_every_segment_above_a_hole_and_every_duplicate_is_acknowledged() {
+    let mut c = Conn::new();
+    c.on(data(1, 10));
+    let above: Vec<_> = (0..10).map(|i| data(100 + 10 * i, 10)).collect();
+    assert_eq!(c.burst(&above), vec![Ack(11); 10]);
+    assert_eq!(c.burst(&[data(1, 10), data(1, 10)]), [Ack(11), Ack(11)]);
+}
+
+#[test]
+fn with_sack_three_duplicate_acks_go_at_once_and_then_one_for_many() {
+    let mut c = Conn::with_sack();
+    let seq = c.settle();
+    c.tcb.ack.quick = 0;
+    let above = |i: u32| data(seq + 1000 + 1460 * i, 1460);
+    let block = |i: u32| Sack(seq, vec![(seq + 1000, seq + 1000 + 1460 * i)]);
+    for i in 0..3 {
+        c.tcb.ack.quick = 0;
+        assert_eq!(c.on(above(i)), [block(i + 1)]);
+    }
+    for i in 3..6 {
+        c.tcb.ack.quick = 0;
+        assert_eq!(c.on(above(i)), []);
+    }
+    assert_eq!(c.due_in(), Some(1));
+    assert_eq!(c.wait(1), [block(6)]);
+    assert_eq!((c.count(TCPAckCompressed), c.count(DelayedACKs)), (3, 1));
+}
+
+#[test]
+fn compression_waits_for_a_twentieth_of_the_round_trip() {
+    let rtt = Duration::from_micros(2000);
+    let mut c = Conn::of(&Opened { sack_ok: true, synack_rtt: Some(rtt), ..opened() });
+    let seq = c.settle();
+    for i in 0..4 {
+        c.on(data(seq + 1000 + 100 * i, 100));
+        c.tcb.ack.quick = 0;
+    }
+    let wait = c.tcb.next_deadline().unwrap().since(c.world.now);
+    assert_eq!(wait, Duration::from_micros(100));
+}
+
+#[test]
+fn compression_ends_after_forty_four() {
+    let mut c = Conn::with_sack();
+    let seq = c.settle();
+    let mut sent = 0;
+    for i in 0..48 {
+        c.tcb.ack.quick = 0;
+        sent += c.on(data(seq + 1000 + 100 * i, 100)).len();
+    }
+    assert_eq!((sent, c.count(TCPAckCompressed)), (4, 44));
+}
+
+#[test]
+fn a_third_range_ends_compression() {
+    let mut c = Conn::with_sack();
+    let seq = c.settle();
+    for i in 0..4 {
+        c.tcb.ack.quick = 0;
+        c.on(data(seq + 1000 + 100 * i, 100));
+    }
+    c.tcb.ack.quick = 0;
+    assert_eq!(c.on(data(seq + 3000, 100)), []);
+    c.tcb.ack.quick = 0;
+    assert_eq!(c.on(data(seq + 5000, 100)).len(), 1);
+}
+
+#[test]
+fn a_new_hole_gets_its_three_acks_again() {
+    let mut c = Conn::with_sack();
+    let seq = c.settle();
+    for i in 0..5 {
+        c.tcb.ack.quick = 0;
+        c.on(data(seq + 1000 + 200 * i, 100));
+    }
+    c.tcb.ack.quick = 0;
+    let out = c.on(data(seq, 500));
+    assert_eq!(out.len(), 1, "rcv_nxt moved, the hole did not close");
+    assert_eq!(c.rcv_nxt(), seq + 500);
+}
+
+#[test]
+fn a_filled_hole_is_acknowledged_at_once() {
+    let mut c = Conn::with_sack();
+    let seq = c.settle();
+    c.tcb.ack.quick = 0;
+    c.on(data(seq + 100, 100));
+    c.tcb.ack.quick = 0;
+    assert_eq!(c.on(data(seq, 100)), [Ack(seq + 200)]);
+}
+
+#[test]
+fn sack_blocks_come_in_the_order_of_arrival() {
+    let mut c = Conn::with_sack();
+    let block = |start: u32| (start, start + 1000);
+    let last = |c: &mut Conn, seq: u32, len: u32| {
+        let mut out = c.on(data(seq, len));
+        out.extend(c.wait(1));
+        out.pop().unwrap()
+    };
+    assert_eq!(last(&mut c, 1001, 1000), Sack(1, vec![block(1001)]));
+    assert_eq!(last(&mut c, 3001, 1000), Sack(1, vec![block(3001), block(1001)]));
+    last(&mut c, 5001, 1000);
+    last(&mut c, 7001, 1000);
+    let four = vec![block(9001), block(7001), block(5001), block(3001)];
+    assert_eq!(last(&mut c, 9001, 1000), Sack(1, four));
+    let joined = vec![(2001, 4001), block(9001), block(7001), block(5001)];
+    assert_eq!(last(&mut c, 2001, 1000), Sack(1, joined));
+    let duplicate = vec![(5501, 5601), block(5001), (2001, 4001), block(9001)];
+    assert_eq!(last(&mut c, 5501, 100), Sack(1, duplicate));
+    let rest = vec![block(5001), block(9001), block(7001)];
+    assert_eq!(last(&mut c, 1, 1000), Sack(4001, rest));
+    assert_eq!((c.count(TCPDSACKOfoSent), c.count(TCPOFOMerge)), (1, 1));
+}
+
+#[test]
+fn beside_timestamps_there_is_room_for_three_blocks() {
+    let mut c = Conn::with_ts(1);
+    c.tcb.sack_ok = true;
+    for i in 0..4 {
+        c.on(data(1001 + 2000 * i, 1000).ts(2));
+    }
+    assert_eq!(c.raw.last().unwrap().sack.len(), 3);
+}
+
+#[test]
+fn each_of_several_duplicates_is_reported_once() {
+    let mut c = Conn::with_sack();
+    c.on(data(1, 1000));
+    let out = c.burst(&[data(101, 100), data(301, 100), data(501, 100)]);
+    let report = |seq| Sack(1001, vec![(seq, seq + 100)]);
+    assert_eq!(out, [report(101), report(301), report(501)]);
+    assert_eq!(c.on(data(1001, 10)), [Ack(1011)]);
+}
+
+#[test]
+fn a_partly_old_segment_reports_its_old_part_and_is_taken() {
+    let mut c = Conn::with_sack();
+    c.on(data(1, 100));
+    assert_eq!(c.on(data(51, 100)), [Sack(151, vec![(51, 101)])]);
+    assert_eq!(c.readable(), 150);
+    c.read_all();
+}
+
+#[test]
+fn duplicates_are_not_reported_if_the_setting_is_off() {
+    let mut c = Conn::with_sack();
+    c.world.settings.tcp_dsack = false;
+    c.on(data(1, 100));
+    assert_eq!(c.on(data(1, 100)), [Ack(101)]);
+    assert_eq!(c.count(TCPDSACKOldSent), 0);
+}
+
+#[test]
+fn an_overlap_found_while_a_hole_is_filled_is_reported() {
+    let mut c = Conn::with_sack();
+    c.on(data(101, 100));
+    assert_eq!(c.on(data(1, 150)), [Sack(201, vec![(101, 151)])]);
+    assert_eq!(c.read_all(), []);
+    assert_eq!(c.copied, 201);
+}
+
+#[test]
+fn a_read_that_empties_the_queue_sends_the_ack_a_small_segment_waits_for() {
+    let mut c = Conn::new();
+    let seq = c.settle();
+    assert_eq!(c.on(data(seq, 10)), []);
+    assert_eq!(c.tcb.notify_at(), Some(c.tcb.edge()));
+    assert_eq!(c.read(5), []);
+    assert_eq!(c.read(5), [Ack(seq + 10)]);
+    assert_eq!((c.tcb.notify_at(), c.tcb.next_deadline()), (None, None));
+}
+
+#[test]
+fn a_sink_gets_segments_in_order_and_the_queue_the_rest() {
+    let mut c = Conn::new();
+    c.ring.room = 2;
+    for i in 0..4 {
+        c.on(data(1 + 1000 * i, 1000));
+    }
+    assert_eq!((c.ring.bufs.len(), c.tcb.receive.len()), (2, 2));
+    c.ring.bufs.clear();
+    c.on(data(4001, 1000));
+    assert_eq!((c.ring.bufs.len(), c.tcb.receive.len()), (0, 3), "the queue is older");
+}

@@ -1,0 +1,246 @@
+//! FINs, resets, orphans, timers of closing.
+
+use std::time::Duration;
+
+use super::harness::Out::{Ack, Fin, Rst, RstAck};
+use super::harness::*;
+use crate::tcp::Counter::*;
+use crate::tcp::request::Opened;
+use crate::tcp::tcb::{ConnError, State};
+use crate::tcp::time_wait::Phase;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn phase(c: &Conn) -> Option<Phase> {
+    c.tcb.time_wait(&c.world.settings).map(|ending| ending.phase)
+}
+
+#[test]
+fn close_sends_fin_and_a_fin_in_answer_ends_in_time_wait() {
+    let mut c = Conn::new();
+    assert_eq!(c.close(), [Fin(1, 1)]);
+    assert_eq!(c.state(), State::FinWait1);
+    assert_eq!(phase(&c), None);
+    assert_eq!(c.on(ack(1).acking(2)), []);
+    assert_eq!((c.state(), c.tcb.next_deadline()), (State::FinWait2, None));
+    assert_eq!(phase(&c), Some(Phase::FinWait2(MINUTE)));
+    assert_eq!(c.on(fin(1).acking(2)), [Ack(2)]);
+    assert_eq!((c.state(), phase(&c)), (State::TimeWait, Some(Phase::TimeWait)));
+    let ending = c.tcb.time_wait(&c.world.settings).unwrap();
+    assert_eq!(ending.snd_nxt.raw(), ISS.wrapping_add(2));
+    assert_eq!(ending.rcv_nxt.raw(), IRS.wrapping_add(2));
+}
+
+#[test]
+fn simultaneous_close_passes_through_closing() {
+    let mut c = Conn::new();
+    c.close();
+    assert_eq!(c.on(fin(1)), [Ack(2)]);
+    assert_eq!((c.state(), phase(&c)), (State::Closing, None));
+    assert_eq!(c.on(ack(2).acking(2)), []);
+    assert_eq!(phase(&c), Some(Phase::TimeWait));
+}
+
+#[test]
+fn close_after_the_peers_fin_ends_with_the_ack_of_ours() {
+    let mut c = Conn::new();
+    c.on(fin(1));
+    assert_eq!(c.close(), [Fin(1, 2)]);
+    assert_eq!(c.state(), State::LastAck);
+    assert_eq!(c.wait(100), [], "the FIN carried the ACK");
+    assert_eq!(c.on(ack(2).acking(2)), []);
+    assert_eq!((c.state(), c.tcb.error(), phase(&c)), (State::Closed, None, None));
+    assert_eq!(c.count(EstabResets), 0);
+}
+
+#[test]
+fn half_close_lets_data_flow_for_ever() {
+    let mut c = Conn::new();
+    assert_eq!(c.shutdown_write(), [Fin(1, 1)]);
+    assert_eq!(c.shutdown_write(), []);
+    c.on(ack(1).acking(2));
+    assert_eq!((c.state(), phase(&c)), (State::FinWait2, None));
+    c.wait(10 * 24 * 3600 * 1000);
+    c.on(data(1, 1000).acking(2));
+    c.wait(300);
+    assert_eq!(c.readable(), 1000);
+    c.read_all();
+    assert_eq!(c.close(), []);
+    assert_eq!(phase(&c), Some(Phase::FinWait2(MINUTE)));
+}
+
+#[test]
+fn close_with_unread_data_resets() {
+    let mut c = Conn::new();
+    c.on(data(1, 100));
+    assert_eq!(c.close(), [RstAck(1, 101)]);
+    assert_eq!((c.state(), c.count(TCPAbortOnClose), c.tcb.rmem()), (State::Closed, 1, 0));
+}
+
+#[test]
+fn close_with_a_partly_read_segment_resets_and_with_a_read_one_does_not() {
+    let mut c = Conn::new();
+    c.on(data(1, 100));
+    c.read(99);
+    let copied = c.copied;
+    assert_eq!(copied, 100);
+    let mut other = Conn::new();
+    other.on(data(1, 100));
+    other.read(100);
+    assert_eq!(other.close(), [Fin(1, 101)]);
+    assert_eq!(c.close(), [RstAck(1, 101)]);
+}
+
+#[test]
+fn close_with_only_out_of_order_data_sends_fin() {
+    let mut c = Conn::new();
+    c.on(data(101, 100));
+    assert_eq!(c.close(), [Fin(1, 1)]);
+    assert_eq!(c.count(TCPAbortOnClose), 0);
+}
+
+#[test]
+fn an_unread_fin_is_not_unread_data() {
+    let mut c = Conn::new();
+    c.on(fin(1));
+    assert_eq!(c.close(), [Fin(1, 2)]);
+}
+
+#[test]
+fn linger_zero_resets() {
+    let mut c = Conn::new();
+    let out = c.tcb.close(&mut c.world.cx(), c.tcb.edge(), true).unwrap();
+    assert_eq!(Out::of(&out), RstAck(1, 1));
+    assert_eq!((c.state(), c.count(TCPAbortOnData)), (State::Closed, 1));
+}
+
+#[test]
+fn data_to_an_orphan_resets() {
+    for acking in [1, 2] {
+        let mut c = Conn::new();
+        c.close();
+        assert_eq!(c.on(data(1, 5).acking(acking)), [Rst(acking)]);
+        assert_eq!((c.state(), c.count(TCPAbortOnData)), (State::Closed, 1));
+    }
+}
+
+#[test]
+fn old_data_to_an_orphan_is_acknowledged() {
+    let mut c = Conn::new();
+    c.on(data(1, 5));
+    c.read_all();
+    c.close();
+    assert_eq!(c.on(data(1, 5)), [Ack(6)]);
+    assert_eq!(c.state(), State::FinWait1);
+}
+
+#[test]
+fn an_orphans_fin_is_repeated_eight_times_at_most_then_reset() {
+    let mut c = Conn::new();
+    c.close();
+    let mut gaps = Vec::new();
+    loop {
+        let gap = c.due_in().unwrap();
+        gaps.push(gap);
+        let out = c.wait(gap);
+        if out != [Fin(1, 1)] {
+            assert_eq!(out, [RstAck(2, 1)]);
+            break;
+        }
+    }
+    // With the timeout at its most the orphan is given up at once.
+    assert_eq!(gaps, [1000, 2000, 4000, 8000, 16_000, 32_000, 64_000, 120_000]);
+    assert_eq!((c.state(), c.tcb.error()), (State::Closed, Some(ConnError::TimedOut)));
+    let counted = [TCPTimeouts, RetransSegs, TCPAbortOnTimeout].map(|counter| c.count(counter));
+    assert_eq!(counted, [8, 7, 1]);
+}
+
+#[test]
+fn orphan_retries_can_be_set() {
+    let mut c = Conn::new();
+    c.world.settings.tcp_orphan_retries = 2;
+    c.close();
+    assert_eq!(c.wait(1000 + 2000 + 4000), [Fin(1, 1), Fin(1, 1), RstAck(2, 1)]);
+}
+
+#[test]
+fn the_fin_of_a_held_socket_is_repeated_fifteen_times() {
+    let mut c = Conn::new();
+    c.shutdown_write();
+    let out = c.wait(3600 * 1000);
+    assert_eq!((out.len(), out.last()), (16, Some(&RstAck(2, 1))));
+    assert_eq!(c.tcb.error(), Some(ConnError::TimedOut));
+}
+
+#[test]
+fn the_round_trip_of_the_handshake_sets_the_timeout() {
+    let due = |ms| {
+        let rtt = Some(Duration::from_millis(ms));
+        let mut c = Conn::of(&Opened { synack_rtt: rtt, ..opened() });
+        c.close();
+        c.due_in().unwrap()
+    };
+    assert_eq!(due(10), 210);
+    assert_eq!(due(400), 400 + 4 * 200);
+}
+
+#[test]
+fn a_long_fin_timeout_keeps_the_orphan_until_a_minute_is_left() {
+    let mut c = Conn::new();
+    c.world.settings.tcp_fin_timeout = Duration::from_secs(100);
+    c.close();
+    c.on(ack(1).acking(2));
+    assert_eq!((phase(&c), c.due_in()), (None, Some(40_000)));
+    assert_eq!(c.wait(40_000), []);
+    assert_eq!((phase(&c), c.tcb.next_deadline()), (Some(Phase::FinWait2(MINUTE)), None));
+}
+
+#[test]
+fn abort_resets_and_leaves_nothing_to_do() {
+    let mut c = Conn::new();
+    c.on(data(1, 100));
+    let out = c.tcb.abort(&mut c.world.cx()).unwrap();
+    assert_eq!(Out::of(&out), RstAck(1, 101));
+    assert_eq!(c.tcb.abort(&mut c.world.cx()), None);
+    assert_eq!(c.tcb.next_deadline(), None);
+    assert_eq!(c.on(data(101, 100)), []);
+    assert_eq!(c.readable(), 100);
+}
+
+#[test]
+fn an_orphan_too_many_is_reset() {
+    let mut c = Conn::new();
+    c.close();
+    assert!(c.tcb.is_orphan());
+    let out = c.tcb.abort_orphan(&mut c.world.cx()).unwrap();
+    assert_eq!((Out::of(&out), c.count(TCPAbortOnMemory)), (RstAck(2, 1), 1));
+}
+
+#[test]
+fn a_rst_ends_every_closing_state() {
+    let closed = |mut c: Conn, seq| {
+        assert_eq!(c.on(rst(seq)), []);
+        assert_eq!(c.state(), State::Closed);
+        assert_eq!(c.count(EstabResets), 0);
+    };
+    let mut c = Conn::new();
+    c.close();
+    closed(c, 1);
+    let mut c = Conn::new();
+    c.close();
+    c.on(fin(1));
+    closed(c, 1);
+    let mut c = Conn::new();
+    c.on(fin(1));
+    c.close();
+    closed(c, 2);
+}
+
+#[test]
+fn a_fin_repeated_in_closing_is_acknowledged() {
+    let mut c = Conn::new();
+    c.close();
+    c.on(fin(1));
+    assert_eq!(c.on(fin(1)), [Ack(2)]);
+    assert_eq!(c.state(), State::Closing);
+}

@@ -1,0 +1,191 @@
+//! What window is advertised.
+
+use super::harness::Out::Ack;
+use super::harness::*;
+use crate::buf::HeapBuf;
+use crate::tcp::Counter::*;
+use crate::tcp::request::Opened;
+use crate::tcp::testing::World;
+
+const TRUESIZE: u32 = (HeapBuf::ROOM + HeapBuf::OVERHEAD) as u32;
+
+fn last_window(c: &Conn) -> u32 {
+    u32::from(c.raw.last().unwrap().window)
+}
+
+fn with_rcvbuf(rcvbuf: u32, opened: &Opened) -> Conn {
+    let mut world = World::default();
+    world.settings.tcp_rmem[1] = rcvbuf;
+    Conn::in_world(world, opened)
+}
+
+#[test]
+fn an_unscaled_window_is_a_multiple_of_the_segment_size_or_what_it_was() {
+    let mut c = Conn::new();
+    for i in 0..30 {
+        c.on(data(1 + 1460 * i, 1460));
+        let window = last_window(&c);
+        assert!(window.is_multiple_of(1460), "{window}");
+    }
+}
+
+#[test]
+fn a_scaled_window_is_sent_shifted_and_rounded_up() {
+    let mut c = Conn::with_scale(7);
+    c.on(data(1, 1460));
+    let field = last_window(&c);
+    assert_eq!(field << 7, c.tcb.offered_window());
+    assert!(field << 7 >= W);
+}
+
+#[test]
+fn the_window_never_shrinks_until_the_buffer_is_full() {
+    for mut c in [Conn::new(), Conn::with_scale(4)] {
+        let mut seq = 1;
+        let mut edge = c.right_edge();
+        while c.tcb.offered_window() >= 1460 {
+            c.on(data(seq, 1460));
+            seq += 1460;
+            assert!(c.right_edge() >= edge, "{} < {edge}", c.right_edge());
+            edge = c.right_edge();
+        }
+        assert_eq!(c.readable(), seq - 1);
+        assert!(c.tcb.rmem() <= c.tcb.rcvbuf() + TRUESIZE);
+    }
+}
+
+#[test]
+fn a_full_buffer_closes_the_window_and_reading_opens_it_again() {
+    let mut c = with_rcvbuf(20_000, &Opened { rcv_wnd: 8760, ..opened() });
+    let mut seq = 1;
+    while c.tcb.offered_window() > 0 {
+        let len = c.tcb.offered_window().min(1460);
+        c.on(data(seq, len));
+        seq += len;
+        c.wait(300);
+    }
+    assert_eq!(c.count(TCPToZeroWindowAdv), 1);
+    assert_eq!(c.on(data(seq, 1)), [Ack(seq)]);
+    assert_eq!((c.count(TCPZeroWindowDrop), last_window(&c)), (1, 0));
+    let notify = c.tcb.notify_at().expect("an update will be owed");
+    assert!(notify.at_or_before(c.tcb.edge()));
+
+    let mut updates = Vec::new();
+    while updates.is_empty() {
+        updates = c.read(500);
+    }
+    assert_eq!(updates, [Ack(seq)]);
+    assert!(last_window(&c) >= 1460);
+    assert_eq!(c.count(TCPFromZeroWindowAdv), 1);
+    assert!(c.readable() > 0, "it is not waited until all is read");
+    let hits = c.count(TCPHPHits);
+    c.on(data(seq, 100));
+    assert_eq!(c.count(TCPHPHits), hits + 1, "prediction is on again");
+}
+
+#[test]
+fn no_update_is_sent_before_a_whole_buffer_is_free() {
+    let mut c = with_rcvbuf(20_000, &Opened { rcv_wnd: 8760, ..opened() });
+    let mut seq = 1;
+    while c.tcb.offered_window() > 0 {
+        let len = c.tcb.offered_window().min(1460);
+        c.on(data(seq, len));
+        seq += len;
+        c.wait(300);
+    }
+    for _ in 0..14 {
+        assert_eq!(c.read(100), []);
+    }
+    assert_eq!(c.tcb.offered_window(), 0);
+}
+
+#[test]
+fn probes_of_a_closed_window_are_answered_each_time() {
+    let mut c = Conn::with_sack();
+    c.tcb.window.wnd = 0;
+    c.tcb.window.rmem = c.tcb.window.rcvbuf;
+    c.tcb.predict();
+    for _ in 0..5 {
+        assert_eq!(c.on(data(1, 1)), [Ack(1)]);
+        assert_eq!(last_window(&c), 0);
+    }
+    assert_eq!(c.count(TCPZeroWindowDrop), 5);
+}
+
+#[test]
+fn a_bare_fin_and_a_rst_are_taken_at_window_zero() {
+    let closed = || {
+        let mut c = Conn::new();
+        c.tcb.window.wnd = 0;
+        c.tcb.window.rmem = c.tcb.window.rcvbuf;
+        c.tcb.predict();
+        c
+    };
+    let mut c = closed();
+    c.on(fin(1));
+    assert!(c.tcb.eof());
+    let mut c = closed();
+    c.on(data_fin(1, 1));
+    assert!(!c.tcb.eof());
+    let mut c = closed();
+    c.on(rst(1));
+    assert_eq!(c.state(), crate::tcp::tcb::State::Closed);
+}
+
+#[test]
+fn fin_behind_the_right_edge_is_cut_off_with_what_lies_there() {
+    let mut c = Conn::of(&Opened { rcv_wnd: 1000, ..opened() });
+    c.on(data_fin(1, 1000));
+    assert_eq!((c.rcv_nxt(), c.tcb.eof(), c.count(BeyondWindow)), (1001, false, 1));
+}
+
+#[test]
+fn the_window_opens_by_two_segments_for_each_well_filled_one() {
+    let mut c = Conn::of(&Opened { rcv_wnd: 8760, ..opened() });
+    let before = c.tcb.window.ssthresh;
+    c.on(data(1, 1460));
+    assert_eq!(c.tcb.window.ssthresh, before + 2 * 1460);
+    c.on(data(1461, 100));
+    assert_eq!(c.tcb.window.ssthresh, before + 2 * 1460, "small ones do not count");
+}
+
+#[test]
+fn full_segments_show_how_much_of_a_buffer_they_fill() {
+    let mut c = Conn::new();
+    assert_eq!(c.tcb.window.clamp, 65_535);
+    c.on(data(1, 1460));
+    assert_eq!(c.tcb.rcv_mss(), 1460);
+    let ratio = (1460 << 8) / TRUESIZE;
+    let clamp = ((u64::from(c.tcb.rcvbuf()) * u64::from(ratio)) >> 8).min(65_535);
+    assert_eq!(u64::from(c.tcb.window.clamp), clamp);
+}
+
+#[test]
+fn the_segment_size_falls_only_with_two_equal_segments_that_end_no_write() {
+    let mut c = Conn::new();
+    c.on(data(1, 1460));
+    c.on(data(1461, 800));
+    assert_eq!(c.tcb.rcv_mss(), 1460);
+    c.on(data(2261, 700));
+    assert_eq!(c.tcb.rcv_mss(), 1460);
+    c.on(data(2961, 700));
+    assert_eq!(c.tcb.rcv_mss(), 700);
+    c.on(data(3661, 200).push());
+    c.on(data(3861, 200).push());
+    assert_eq!(c.tcb.rcv_mss(), 700);
+    c.on(data(4061, 200));
+    c.on(data(4261, 200));
+    assert_eq!(c.tcb.rcv_mss(), 200);
+}
+
+#[test]
+fn a_larger_buffer_opens_a_larger_window() {
+    let mut c = with_rcvbuf(4 << 20, &Opened { scale: Conn::with_scale_of(7), ..opened() });
+    let mut seq = 1;
+    for _ in 0..2000 {
+        c.on(data(seq, 1460));
+        seq += 1460;
+        c.read_all();
+    }
+    assert!(c.tcb.offered_window() > 2 << 20, "{}", c.tcb.offered_window());
+}

@@ -1,0 +1,262 @@
+//! Which segments are looked at further: PAWS, sequence, RST, SYN, ACK, in the order of the RFC.
+//!
+//! The slow path asks it first for every segment, once, on the lcore. It answers invalid segments,
+//! at most twice a second where they are empty, and takes no payload.
+
+use crate::buf::PacketBuf;
+use crate::tcp::{Counter, Cx, SeqNum, SeqRange, reset};
+use crate::wire::{Flags, Outgoing, Segment};
+
+use super::{ConnError, State, Tcb, Verdict};
+
+/// PAWS rejects what is older than TS.Recent by more ticks than this; Linux tolerates one step
+/// back, which some stacks make when segments leave on several processors.
+const TOLERANCE: i32 = 1;
+
+impl<B: PacketBuf> Tcb<B> {
+    /// The checks of RFC 9293 §3.10.7.4 up to the ACK field; `Err` if the segment ends there.
+    pub(super) fn validate(&mut self, cx: &mut Cx<'_>, seg: &Segment) -> Result<(), Verdict> {
+        if !seg.flags.any(Flags::ACK.with(Flags::RST).with(Flags::SYN)) {
+            return Err(Verdict::Later);
+        }
+        self.check_timestamp(cx, seg)?;
+        self.check_sequence(cx, seg)?;
+        if seg.flags.has(Flags::RST) {
+            return Err(self.on_rst(cx, seg));
+        }
+        if seg.flags.has(Flags::SYN) {
+            return Err(self.on_syn(cx));
+        }
+        if !seg.flags.has(Flags::ACK) {
+            return Err(Verdict::Later);
+        }
+        self.check_ack(cx, seg)?;
+        self.learn_timestamp(cx, seg);
+        self.on_ack(cx, seg)
+    }
+
+    /// PAWS (RFC 7323 §5.3). A RST is never dropped by it; a segment without timestamps is
+    /// accepted although the connection negotiated them, as Linux does.
+    fn check_timestamp(&mut self, cx: &mut Cx<'_>, seg: &Segment) -> Result<(), Verdict> {
+        let (Some(ts), Some(option)) = (&self.ts, seg.ts) else {
+            return Ok(());
+        };
+        if !ts.rejects(option.val, cx.now, TOLERANCE) || seg.flags.has(Flags::RST) {
+            return Ok(());
+        }
+        if seg.flags.has(Flags::SYN) {
+            return Err(self.on_syn(cx));
+        }
+        let age = ts.recent.wrapping_sub(option.val);
+        if is_pure_ack(seg) {
+            let seq = SeqNum::new(seg.seq);
+            if seq.before(self.rcv_nxt) {
+                // Old ACKs are common where the path reorders; they deserve no answer.
+                cx.counters.bump(Counter::PAWSOldAck);
+                return Err(Verdict::Later);
+            }
+            if seq == self.rcv_nxt && self.repeats_last_ack(seg) && age <= self.replay_window() {
+                return Ok(());
+            }
+        }
+        cx.counters.bump(Counter::PAWSEstab);
+        Err(self.reply_to_unacceptable(cx, seg, Counter::TCPACKSkippedPAWS))
+    }
+
+    /// Whether an ACK says nothing new: such a duplicate may have been overtaken on its way.
+    fn repeats_last_ack(&self, seg: &Segment) -> bool {
+        SeqNum::new(seg.ack) == self.snd_una && !self.updates_window(seg)
+    }
+
+    /// How old in ticks an overtaken duplicate ACK may be: 1.2 retransmission timeouts.
+    fn replay_window(&self) -> u32 {
+        let rto = self.closing.rto_ms();
+        rto + rto / 5
+    }
+
+    /// The acceptability test of RFC 9293 §3.4, with Linux's bounds: the number behind the segment
+    /// not before the last ACK sent, its start not beyond the right edge. What lies beyond that
+    /// edge is cut off later, so that ACK, RST and URG count even at window zero (MUST-66).
+    fn check_sequence(&mut self, cx: &mut Cx<'_>, seg: &Segment) -> Result<(), Verdict> {
+        let seq = SeqNum::new(seg.seq);
+        let beyond = seq.after(self.right_edge());
+        let old = SeqNum::new(seg.end_seq()).before(self.window.wup);
+        if !beyond && !old {
+            return Ok(());
+        }
+        if seg.flags.has(Flags::RST) {
+            if self.is_rst_at_fin(seq) {
+                self.reset_by_peer(cx);
+            }
+            return Err(Verdict::Later);
+        }
+        if seg.flags.has(Flags::SYN) {
+            return Err(self.on_syn(cx));
+        }
+        if beyond {
+            cx.counters.bump(Counter::BeyondWindow);
+        }
+        Err(self.reply_to_unacceptable(cx, seg, Counter::TCPACKSkippedSeq))
+    }
+
+    /// A RST (RFC 5961 §3): believed only where an off-path attacker is unlikely to hit.
+    fn on_rst(&mut self, cx: &mut Cx<'_>, seg: &Segment) -> Verdict {
+        let seq = SeqNum::new(seg.seq);
+        let at_highest_sack = self.sack_ok && self.sack.highest_right_edge() == Some(seq);
+        if seq == self.rcv_nxt || self.is_rst_at_fin(seq) || at_highest_sack {
+            self.reset_by_peer(cx);
+            return Verdict::Later;
+        }
+        self.challenge(cx)
+    }
+
+    /// Whether a RST repeats the number of the peer's FIN, as stacks do that reset after close.
+    fn is_rst_at_fin(&self, seq: SeqNum) -> bool {
+        seq.plus(1) == self.rcv_nxt && self.state.after_peer_fin()
+    }
+
+    fn reset_by_peer(&mut self, cx: &mut Cx<'_>) {
+        let error = match self.state {
+            State::CloseWait => ConnError::BrokenPipe,
+            _ => ConnError::Reset,
+        };
+        self.die(cx, Some(error));
+    }
+
+    /// A SYN in a synchronised state, whatever its number (RFC 5961 §4).
+    fn on_syn(&mut self, cx: &mut Cx<'_>) -> Verdict {
+        if self.state == State::Established {
+            cx.counters.bump(Counter::InErrs);
+        }
+        cx.counters.bump(Counter::TCPSYNChallenge);
+        self.challenge(cx)
+    }
+
+    /// The ACK field must lie in [SND.UNA − MAX.SND.WND, SND.NXT] (RFC 5961 §5).
+    pub(super) fn check_ack(&mut self, cx: &mut Cx<'_>, seg: &Segment) -> Result<(), Verdict> {
+        let ack = SeqNum::new(seg.ack);
+        if ack.after(self.snd_nxt) || ack.before(self.snd_una.minus(self.max_window)) {
+            return Err(self.challenge(cx));
+        }
+        Ok(())
+    }
+
+    /// TS.Recent is what the segment carries that the next ACK acknowledges first (RFC 7323 §4.3):
+    /// not one above a hole, nor a second one since the last ACK.
+    pub(super) fn learn_timestamp(&mut self, cx: &Cx<'_>, seg: &Segment) {
+        if let (Some(ts), Some(option)) = (&mut self.ts, seg.ts)
+            && SeqNum::new(seg.seq).at_or_before(self.window.wup)
+            && !ts.rejects(option.val, cx.now, 0)
+        {
+            ts.learn(option.val, cx.now);
+        }
+    }
+
+    /// An acceptable ACK: the peer's window, and perhaps our FIN.
+    fn on_ack(&mut self, cx: &mut Cx<'_>, seg: &Segment) -> Result<(), Verdict> {
+        if is_pure_ack(seg) {
+            cx.counters.bump(Counter::TCPPureAcks);
+        }
+        let ack = SeqNum::new(seg.ack);
+        if ack.before(self.snd_una) {
+            return Ok(());
+        }
+        if self.updates_window(seg) {
+            self.snd_wl1 = SeqNum::new(seg.seq);
+            self.snd_window = seg.window;
+            self.max_window = self.max_window.max(u32::from(seg.window) << self.snd_shift);
+            self.predict();
+        }
+        if ack == self.snd_una {
+            return Ok(());
+        }
+        self.snd_una = ack;
+        self.on_fin_acked(cx)
+    }
+
+    /// RFC 9293 §3.10.7.4, fifth step: an older segment must not undo a newer window.
+    fn updates_window(&self, seg: &Segment) -> bool {
+        let seq = SeqNum::new(seg.seq);
+        SeqNum::new(seg.ack).after(self.snd_una)
+            || seq.after(self.snd_wl1)
+            || (seq == self.snd_wl1 && (seg.window > self.snd_window || seg.window == 0))
+    }
+
+    /// A challenge ACK, at most one per half second.
+    fn challenge(&mut self, cx: &mut Cx<'_>) -> Verdict {
+        if !self.replies.permits_challenge(cx) {
+            return Verdict::Later;
+        }
+        cx.counters.bump(Counter::TCPChallengeACK);
+        Verdict::Send(self.outgoing_ack(cx))
+    }
+
+    /// The ACK for a segment out of window or too old. One that occupies numbers below rcv_nxt
+    /// shows that the peer missed our ACK: it is told which (RFC 2883), and answered quickly.
+    fn reply_to_unacceptable(
+        &mut self,
+        cx: &mut Cx<'_>,
+        seg: &Segment,
+        skipped: Counter,
+    ) -> Verdict {
+        if !self.replies.permits(cx, seg, skipped) {
+            return Verdict::Later;
+        }
+        let (seq, end) = (SeqNum::new(seg.seq), SeqNum::new(seg.end_seq()));
+        if seq != end && seq.before(self.rcv_nxt) {
+            return self.on_duplicate(cx, SeqRange::new(seq, end.min(self.rcv_nxt)));
+        }
+        Verdict::Send(self.outgoing_ack(cx))
+    }
+
+    /// All of a segment was received before: ACK at once, and report it.
+    pub(super) fn on_duplicate(&mut self, cx: &mut Cx<'_>, range: SeqRange) -> Verdict {
+        cx.counters.bump(Counter::DelayedACKLost);
+        let earlier = self.note_dsack(cx, range);
+        self.ack.enter_quick(&self.window);
+        self.answer(earlier)
+    }
+
+    /// Puts a duplicate on record for the next ACK. Each is reported, once: the ACK that reports
+    /// an earlier one is returned, and has to be sent before anything else.
+    pub(super) fn note_dsack(&mut self, cx: &mut Cx<'_>, range: SeqRange) -> Option<Outgoing> {
+        if !self.sack_ok || !cx.settings.tcp_dsack {
+            return None;
+        }
+        let earlier = self.dsack.is_some().then(|| self.outgoing_ack(cx));
+        self.count_dsack(cx, range);
+        self.dsack = Some(range);
+        earlier
+    }
+
+    pub(super) fn count_dsack(&self, cx: &mut Cx<'_>, range: SeqRange) {
+        cx.counters.bump(if range.start.before(self.rcv_nxt) {
+            Counter::TCPDSACKOldSent
+        } else {
+            Counter::TCPDSACKOfoSent
+        });
+    }
+
+    /// How a segment that must be answered is: with an earlier ACK first if there is one; without
+    /// SACK each by an ACK of its own, since the peer counts them; else once per burst.
+    pub(super) fn answer(&self, earlier: Option<Outgoing>) -> Verdict {
+        match earlier {
+            Some(ack) => Verdict::Send(ack),
+            None if self.sack_ok => Verdict::Later,
+            None => Verdict::Ack,
+        }
+    }
+
+    /// New data after the application has closed: it would be lost, so the peer must know (RFC
+    /// 9293 §3.6.1, SHLD-3).
+    pub(super) fn refuse_data(&mut self, cx: &mut Cx<'_>, seg: &Segment) -> Verdict {
+        cx.counters.bump(Counter::TCPAbortOnData);
+        self.die(cx, Some(ConnError::Reset));
+        reset::reply(seg).map_or(Verdict::Later, Verdict::Send)
+    }
+}
+
+/// A segment that occupies no number and has no other purpose than its ACK field.
+fn is_pure_ack(seg: &Segment) -> bool {
+    seg.flags.has(Flags::ACK) && seg.end_seq() == seg.seq
+}
