@@ -86,7 +86,7 @@ pub enum ConnError {
     /// The peer reset it, or we did because data came after the application had closed
     /// (ECONNRESET).
     Reset,
-    /// The peer reset it after its FIN (EPIPE).
+    /// The same after the peer's FIN (EPIPE).
     BrokenPipe,
     /// Our FIN was never acknowledged (ETIMEDOUT).
     TimedOut,

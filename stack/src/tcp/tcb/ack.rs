@@ -304,6 +304,11 @@ impl AckState {
             self.dup_acks += 1;
             return false;
         }
+        if self.is_quick() {
+            // Not held back longer than the burst.
+            self.owe(Owed::NOW);
+            return true;
+        }
         self.compressed += 1;
         if self.compressed == 1 {
             let wait = srtt.map_or(COMPRESSION_MAX, |srtt| (srtt / 20).min(COMPRESSION_MAX));
@@ -361,11 +366,6 @@ impl<B: PacketBuf> Tcb<B> {
     /// Whether duplicate ACKs are being held back.
     pub(super) const fn holds_acks_back(&self) -> bool {
         self.ack.compressed > 0
-    }
-
-    /// In quick mode every segment is acknowledged, also above a hole, but once per burst will do.
-    pub(super) const fn acknowledges_quickly(&self) -> bool {
-        self.ack.is_quick()
     }
 
     /// The window that would be advertised now.
@@ -496,7 +496,7 @@ impl<B: PacketBuf> Tcb<B> {
         let rmem = u64::from(self.window.rmem);
         let free = u64::from(self.window.rcvbuf).saturating_sub(rmem);
         let unread = u64::from(self.edge().since(self.copied_seen));
-        let bytes = wanted.saturating_sub(free) * unread / rmem.max(1);
+        let bytes = wanted.saturating_sub(free).min(rmem) * unread / rmem.max(1);
         u32::try_from(bytes).unwrap_or(u32::MAX / 2).max(1)
     }
 

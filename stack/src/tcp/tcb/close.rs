@@ -141,12 +141,11 @@ impl<B: PacketBuf> Tcb<B> {
     ) -> Option<Outgoing> {
         self.wants.read_shut = true;
         self.wants.orphan = true;
-        if self.state == State::Closed {
-            self.drop_receive_queue();
-            return None;
-        }
         let unread = copied_seq.before(self.edge());
         self.drop_receive_queue();
+        if matches!(self.state, State::TimeWait | State::Closed) {
+            return None;
+        }
         if unread {
             cx.counters.bump(Counter::TCPAbortOnClose);
             let rst = self.outgoing_rst(cx);

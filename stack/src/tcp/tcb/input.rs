@@ -305,10 +305,6 @@ impl<B: PacketBuf> Tcb<B> {
             self.ack.owe(Owed::NOW);
             return Verdict::Send(ack);
         }
-        if self.sack_ok && self.acknowledges_quickly() {
-            self.ack.owe(Owed::NOW);
-            return Verdict::Later;
-        }
         let reports_duplicate = inserted.dsack.is_some();
         if flushes || reports_duplicate || self.is_duplicate_ack_due(cx) {
             self.ack.owe(Owed::NOW);

@@ -86,7 +86,7 @@ impl<B: PacketBuf> Tcb<B> {
         }
         if seg.flags.has(Flags::RST) {
             if self.is_rst_at_fin(seq) {
-                self.reset_by_peer(cx);
+                self.reset(cx);
             }
             return Err(Verdict::Later);
         }
@@ -104,7 +104,7 @@ impl<B: PacketBuf> Tcb<B> {
         let seq = SeqNum::new(seg.seq);
         let at_highest_sack = self.sack_ok && self.sack.highest_right_edge() == Some(seq);
         if seq == self.rcv_nxt || self.is_rst_at_fin(seq) || at_highest_sack {
-            self.reset_by_peer(cx);
+            self.reset(cx);
             return Verdict::Later;
         }
         self.challenge(cx)
@@ -115,7 +115,7 @@ impl<B: PacketBuf> Tcb<B> {
         seq.plus(1) == self.rcv_nxt && self.state.after_peer_fin()
     }
 
-    fn reset_by_peer(&mut self, cx: &mut Cx<'_>) {
+    fn reset(&mut self, cx: &mut Cx<'_>) {
         let error = match self.state {
             State::CloseWait => ConnError::BrokenPipe,
             _ => ConnError::Reset,
@@ -251,7 +251,7 @@ impl<B: PacketBuf> Tcb<B> {
     /// 9293 §3.6.1, SHLD-3).
     pub(super) fn refuse_data(&mut self, cx: &mut Cx<'_>, seg: &Segment) -> Verdict {
         cx.counters.bump(Counter::TCPAbortOnData);
-        self.die(cx, Some(ConnError::Reset));
+        self.reset(cx);
         reset::reply(seg).map_or(Verdict::Later, Verdict::Send)
     }
 }

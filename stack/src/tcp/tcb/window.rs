@@ -124,7 +124,7 @@ impl Window {
 
     /// Measures how much of a buffer a full segment of this connection fills.
     pub(super) fn measure(&mut self, len: u32, truesize: u32) {
-        let ratio = (len << 8) / truesize.max(1);
+        let ratio = (len.min(MAX_FIELD) << 8) / truesize.max(1);
         self.ratio = ratio.clamp(1, 255) as u8;
         self.set_clamp();
     }

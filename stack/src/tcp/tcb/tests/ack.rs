@@ -168,6 +168,18 @@ fn with_sack_three_duplicate_acks_go_at_once_and_then_one_for_many() {
 }
 
 #[test]
+fn in_quick_mode_a_burst_above_a_hole_gets_three_acks_and_one_at_its_end() {
+    let mut c = Conn::with_sack();
+    c.on(data(1, 100));
+    assert!(c.tcb.ack.quick > 10);
+    let above: Vec<_> = (0..8).map(|i| data(1001 + 100 * i, 100)).collect();
+    let out = c.burst(&above);
+    assert_eq!(out.len(), 4);
+    assert_eq!(out[3], Sack(101, vec![(1001, 1801)]));
+    assert_eq!(c.tcb.next_deadline(), None);
+}
+
+#[test]
 fn compression_waits_for_a_twentieth_of_the_round_trip() {
     let rtt = Duration::from_micros(2000);
     let mut c = Conn::of(&Opened { sack_ok: true, synack_rtt: Some(rtt), ..opened() });

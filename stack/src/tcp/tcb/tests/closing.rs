@@ -92,6 +92,22 @@ fn close_with_a_partly_read_segment_resets_and_with_a_read_one_does_not() {
 }
 
 #[test]
+fn close_in_time_wait_or_after_a_reset_sends_nothing_even_if_data_is_unread() {
+    let mut c = Conn::new();
+    c.shutdown_write();
+    c.on(data_fin(1, 100).acking(2));
+    assert_eq!((c.state(), c.readable()), (State::TimeWait, 100));
+    assert_eq!(c.close(), []);
+    assert_eq!(phase(&c), Some(Phase::TimeWait));
+
+    let mut c = Conn::new();
+    c.on(data(1, 100));
+    c.on(rst(101));
+    assert_eq!(c.close(), []);
+    assert_eq!((c.count(TCPAbortOnClose), c.tcb.rmem()), (0, 0));
+}
+
+#[test]
 fn close_with_only_out_of_order_data_sends_fin() {
     let mut c = Conn::new();
     c.on(data(101, 100));

@@ -184,7 +184,8 @@ fn data_across_the_fin_resets() {
     c.on(fin(1));
     c.wait(100);
     assert_eq!(c.on(data(1, 5)), [Rst(1)]);
-    assert_eq!((c.state(), c.count(TCPAbortOnData)), (State::Closed, 1));
+    assert_eq!((c.state(), c.tcb.error()), (State::Closed, Some(ConnError::BrokenPipe)));
+    assert_eq!(c.count(TCPAbortOnData), 1);
 }
 
 #[test]
