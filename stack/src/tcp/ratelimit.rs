@@ -54,7 +54,7 @@ impl ReplyStamp {
 /// RSTs a second that one lcore sends to segments of no connection.
 ///
 /// A reflected RST is no larger than what asked for it, so the limit only has to keep a flood from
-/// doubling: a thousandth of what a 10 Gbit/s port can receive in minimum frames.
+/// doubling: under a thousandth of what a 10 Gbit/s port can receive in minimum frames.
 pub const RSTS_PER_LCORE: u32 = 10_000;
 
 /// RSTs a second that one source prefix gets from one lcore.
