@@ -335,14 +335,12 @@ impl<B: PacketBuf> Tcb<B> {
         if self.copy_into_tail(cx, &buf) {
             return Admission::Copied { len, fin };
         }
-        // The next ACK closes the window, or the peer would only send more to be dropped.
+        // Others hold it all, the out-of-order queue is empty by now. The next ACK closes the
+        // window, or the peer would only send more to be dropped.
+        debug_assert!(self.ofo.is_empty(), "not all was pruned");
         self.ack.owe(Owed::NOW.with(Owed::NO_MEMORY));
-        if self.window.rmem > self.ofo.truesize() {
-            cx.counters.bump(Counter::TCPRcvQDrop);
-            return Admission::Refused;
-        }
-        // Nothing is held that a reader could free: one segment must get through.
-        Admission::Admitted(buf)
+        cx.counters.bump(Counter::TCPRcvQDrop);
+        Admission::Refused
     }
 
     /// Wins memory back for a segment that starts at `incoming`; tells whether it was enough.
@@ -391,8 +389,8 @@ impl<B: PacketBuf> Tcb<B> {
         let Some(tail) = self.receive.back_mut() else {
             return false;
         };
-        let adjacent = tail.cb().seq.wrapping_add(tail.len() as u32) == buf.cb().seq;
-        if !adjacent || !tail.append(buf.data()) {
+        debug_assert_eq!(tail.cb().seq.wrapping_add(tail.len() as u32), buf.cb().seq, "gap");
+        if !tail.append(buf.data()) {
             return false;
         }
         tail.cb_mut().fin = buf.cb().fin;

@@ -212,6 +212,17 @@ fn a_long_fin_timeout_keeps_the_orphan_until_a_minute_is_left() {
 }
 
 #[test]
+fn an_orphan_waits_at_least_three_and_a_half_timeouts() {
+    let rtt = Some(Duration::from_secs(10));
+    let mut c = Conn::of(&Opened { synack_rtt: rtt, ..opened() });
+    c.close();
+    // 10 s and four times 5 s: 30 s; after the FIN's own sample of 10 s the deviation is 3.75 s.
+    c.wait(10_000);
+    c.on(ack(1).acking(2));
+    assert_eq!(c.due_in(), Some(25_000 * 7 / 2 - 60_000));
+}
+
+#[test]
 fn abort_resets_and_leaves_nothing_to_do() {
     let mut c = Conn::new();
     c.on(data(1, 100));

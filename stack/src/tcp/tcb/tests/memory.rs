@@ -132,12 +132,14 @@ fn without_memory_data_in_order_is_dropped_and_the_window_closed() {
 }
 
 #[test]
-fn one_segment_gets_through_if_nothing_else_is_held() {
+fn out_of_order_data_alone_never_keeps_data_in_order_out() {
     let mut world = World::default();
     world.settings.tcp_rmem[1] = 2000;
     let mut c = Conn::in_world(world, &opened());
+    c.on(data(2001, 1000));
+    assert!(c.tcb.rmem() > c.tcb.rcvbuf());
     c.on(data(1, 1000));
-    assert_eq!(c.readable(), 1000);
+    assert_eq!((c.readable(), c.tcb.ofo.len(), c.count(TCPRcvQDrop)), (1000, 0, 0));
 }
 
 #[test]

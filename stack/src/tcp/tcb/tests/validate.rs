@@ -5,6 +5,8 @@ use std::time::Duration;
 use super::harness::Out::{Ack, Sack};
 use super::harness::*;
 use crate::tcp::Counter::*;
+use crate::tcp::negotiate::Scale;
+use crate::tcp::request::Opened;
 use crate::tcp::tcb::State;
 use crate::wire::Segment;
 
@@ -88,6 +90,9 @@ fn the_echo_is_that_of_the_earliest_segment_not_acknowledged() {
     let mut c = Conn::with_ts(1000);
     assert_eq!(c.burst(&[data(1, 3).ts(1001), data(4, 3).ts(1005)]), [Ack(7)]);
     assert_eq!(c.raw[0].ts.unwrap().ecr, 1001);
+    // The same where the second one's header is not predicted.
+    c.burst(&[data(7, 3).ts(1006), data(10, 3).ts(1009).window(1001)]);
+    assert_eq!(c.raw[1].ts.unwrap().ecr, 1006);
 }
 
 #[test]
@@ -186,6 +191,13 @@ fn a_probe_with_a_byte_is_always_answered_with_its_duplicate() {
 }
 
 #[test]
+fn an_empty_probe_is_answered_without_a_duplicate_report() {
+    let mut c = Conn::with_sack();
+    assert_eq!(c.on(ack(0)), [Ack(1)]);
+    assert_eq!((c.count(DelayedACKLost), c.tcb.ack.quick), (0, 0));
+}
+
+#[test]
 fn old_data_out_of_window_is_reported_as_duplicate() {
     let mut c = Conn::with_sack();
     c.on(data(1, 1000));
@@ -203,6 +215,19 @@ fn an_old_ack_does_not_bring_an_old_window_back() {
     let hits = c.count(TCPHPHits);
     c.on(data(7, 3).window(6000));
     assert_eq!(c.count(TCPHPHits), hits + 1);
+}
+
+#[test]
+fn an_ack_may_be_as_old_as_the_largest_window_that_the_peer_ever_had() {
+    let mut c = Conn::of(&Opened { scale: Some(Scale { rcv: 0, snd: 4 }), ..opened() });
+    let old = |by: u32| 1_u32.wrapping_sub(by);
+    c.on(data(1, 3).acking(old(1001)));
+    assert_eq!((c.readable(), c.count(TCPChallengeACK)), (0, 1));
+    c.on(data(1, 3).window(5000));
+    c.on(data(4, 3).acking(old(80_000)).window(100));
+    assert_eq!(c.readable(), 6);
+    c.on(data(7, 3).acking(old(80_001)).window(100));
+    assert_eq!((c.readable(), c.count(TCPChallengeACK)), (6, 2));
 }
 
 #[test]
