@@ -336,3 +336,24 @@ fn a_sink_gets_segments_in_order_and_the_queue_the_rest() {
     c.on(data(4001, 1000));
     assert_eq!((c.ring.bufs.len(), c.tcb.receive.len()), (0, 3), "the queue is older");
 }
+
+#[test]
+fn the_timer_ends_interactive_mode() {
+    let mut c = Conn::new();
+    c.on(fin(1));
+    assert!(c.tcb.ack.pingpong);
+    assert_eq!(c.wait(40), [Ack(2)]);
+    assert!(!c.tcb.ack.pingpong);
+}
+
+#[test]
+fn the_end_of_quick_mode_brings_the_least_delay() {
+    let mut c = Conn::new();
+    for i in 0..16 {
+        c.on(data(1 + 10 * i, 10));
+        c.wait(30);
+    }
+    assert_eq!(c.on(data(161, 10)), []);
+    // 20 + 30 from the least; a delay carried through quick mode would be longer.
+    assert_eq!(c.due_in(), Some(50));
+}

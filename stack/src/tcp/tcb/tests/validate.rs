@@ -255,6 +255,14 @@ fn an_urgent_pointer_counts_at_window_zero_and_is_replaced_only_by_a_newer_one()
 }
 
 #[test]
+fn an_urgent_mark_below_rcv_nxt_is_ignored() {
+    let mut c = Conn::new();
+    c.on(data(1, 5));
+    c.on(data(1, 10).urgent(2));
+    assert_eq!((c.tcb.urgent(), c.readable()), (None, 10));
+}
+
+#[test]
 fn the_fast_path_rests_until_the_reader_has_passed_the_urgent_mark() {
     let mut c = Conn::new();
     c.on(data(1, 5).urgent(3));

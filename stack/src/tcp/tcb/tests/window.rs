@@ -189,3 +189,70 @@ fn a_larger_buffer_opens_a_larger_window() {
     }
     assert!(c.tcb.offered_window() > 2 << 20, "{}", c.tcb.offered_window());
 }
+
+/// A reader takes its time: what it has left is `rmem`.
+fn target(rcvbuf: u32, rmem: u32, shift: u8, rcv_mss: u32) -> u32 {
+    let mut c = with_rcvbuf(rcvbuf, &Opened { scale: Conn::with_scale_of(shift), ..opened() });
+    c.tcb.window.ssthresh = u32::MAX;
+    c.tcb.window.rmem = rmem;
+    c.tcb.window.target(rcv_mss).window
+}
+
+#[test]
+fn a_silly_window_is_not_offered() {
+    // Half of truesize is payload: 100,000 bytes of buffer are a window of 50,000.
+    assert_eq!(target(100_000, 0, 1, 1460), 50_000);
+    assert_eq!(target(100_000, 93_000, 1, 1460), 3500);
+    assert_eq!(target(100_000, 93_800, 1, 1460), 0, "less than a sixteenth");
+    assert_eq!(target(20_000, 17_080, 1, 1460), 1460);
+    assert_eq!(target(20_000, 17_084, 1, 1460), 0, "less than a segment");
+    assert_eq!(target(2000, 0, 1, 1460), 1000, "the whole buffer is less than a segment");
+}
+
+#[test]
+fn little_room_is_rounded_down_and_much_is_rounded_up() {
+    assert_eq!(target(100_000, 70_001, 10, 1460), 14_336);
+    assert_eq!(target(100_000, 10_000, 10, 1460), 45_056);
+}
+
+#[test]
+fn low_memory_ends_quick_mode() {
+    let mut c = Conn::new();
+    c.on(data(1, 1460));
+    assert!(c.tcb.ack.quick > 0);
+    c.tcb.window.rmem += c.tcb.rcvbuf() / 4 * 3;
+    c.on(data(1461, 1460));
+    assert_eq!(c.tcb.ack.quick, 0);
+}
+
+#[test]
+fn an_ack_that_would_not_move_the_edge_waits_for_the_reader() {
+    let mut c = Conn::new();
+    let mut seq = c.settle();
+    c.on(data(seq, 1460));
+    seq += 1460;
+    c.wait(300);
+    c.tcb.ack.quick = 0;
+    // A third is taken by others: the window falls behind what was promised.
+    c.tcb.window.rmem += c.tcb.rcvbuf() / 3;
+    let two = [data(seq, 1460), data(seq + 1460, 1460)];
+    assert_eq!(c.burst(&two), []);
+    assert!(c.tcb.next_deadline().is_some());
+    let held = c.tcb.rcvbuf() / 3;
+    c.tcb.uncharge(held);
+    assert_eq!(c.read(1), [Ack(seq + 2920)]);
+}
+
+#[test]
+fn an_update_is_sent_when_the_window_can_double() {
+    let update = |limit| {
+        let mut c = Conn::with_scale(0);
+        c.tcb.window.wnd = 10_000;
+        c.tcb.window.ssthresh = limit;
+        c.tcb.window.charge(100);
+        c.tcb.uncharge(100);
+        c.read(0).len()
+    };
+    assert_eq!(update(18_980), 0);
+    assert_eq!(update(20_440), 1);
+}
