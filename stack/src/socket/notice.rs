@@ -30,6 +30,11 @@ impl Progress {
         SeqNum::new(self.0.load(Ordering::Acquire))
     }
 
+    /// Whether `copied_seq` is news. For the holder of the reader token, who alone publishes.
+    pub(crate) fn is_behind(&self, copied_seq: SeqNum) -> bool {
+        self.0.load(Ordering::Relaxed) != copied_seq.raw()
+    }
+
     /// Publishes the progress; whether the lcore has to be told by a ring.
     #[must_use]
     pub(crate) fn publish(&self, copied_seq: SeqNum, mark: &NotifyAt) -> bool {

@@ -46,6 +46,15 @@ impl Status {
     }
 
     #[must_use]
+    pub(crate) const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    pub(crate) const fn any(self) -> bool {
+        self.0 != 0
+    }
+
+    #[must_use]
     pub(crate) const fn only_if(self, condition: bool) -> Self {
         if condition { self } else { Self(0) }
     }
