@@ -3,6 +3,7 @@
 
 mod owner;
 mod park;
+mod stream;
 
 use loom::model::Builder;
 
