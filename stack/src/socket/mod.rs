@@ -4,9 +4,11 @@
 //! step function is [`Recv`]. Nothing here runs TCP, knows DPDK or frees a packet buffer on an
 //! application thread. `unsafe` is in `owner/` and `ring.rs` alone.
 
+mod accept;
 mod conn;
 mod home;
 mod lcore_ref;
+mod listener;
 #[cfg(all(test, loom))]
 mod loom;
 mod notice;
@@ -20,9 +22,11 @@ mod stream;
 mod sync;
 mod wait;
 
+pub use accept::{AcceptQueue, Room};
 pub use conn::Connection;
 pub use home::Home;
 pub use lcore_ref::{Claim, Deferred, LcoreRef};
+pub use listener::{Incoming, TcpListener};
 pub use recv::{Recv, RecvError, RecvFlags, Sleep, Step};
 pub use socket::{Handle, Requests, RingSink, Socket, SocketGuard, SocketId};
 pub use stream::{Reader, TcpStream};

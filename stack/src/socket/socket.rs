@@ -379,6 +379,13 @@ impl<B: PacketBuf, C: Connection<B>> Handle<B, C> {
         Self { socket }
     }
 
+    /// The socket without its handle, to be made a handle again by [`Self::first`].
+    pub(super) fn into_socket(self) -> Ref<Socket<B, C>> {
+        // Counted once more, so that dropping self does not close.
+        self.socket.handles.fetch_add(1, Ordering::Relaxed);
+        self.socket.clone()
+    }
+
     /// Our address and port.
     pub fn local_addr(&self) -> SocketAddrV4 {
         addr(self.socket.tuple.local_addr, self.socket.tuple.local_port)

@@ -1,6 +1,7 @@
 //! The models: each protocol of this room, checked over all interleavings, and each with steps
 //! left out to show that the model notices.
 
+mod accept;
 mod owner;
 mod park;
 mod stream;

@@ -17,7 +17,7 @@ use crate::wire::{FourTuple, Segment};
 
 /// A connection that only queues.
 #[derive(Debug, Default)]
-struct Toy {
+pub(super) struct Toy {
     queue: VecDeque<HeapBuf>,
     edge: u32,
     eof: bool,
@@ -73,7 +73,7 @@ impl Connection<HeapBuf> for Toy {
 type ToyHome = Home<HeapBuf, Toy>;
 
 /// The lcore of one socket.
-struct Lcore {
+pub(super) struct Lcore {
     home: Arc<ToyHome>,
     socket: LcoreRef<HeapBuf, Toy>,
     /// What was deferred and not yet worked off.
@@ -81,7 +81,7 @@ struct Lcore {
     counters: Counters,
 }
 
-fn open() -> (Lcore, Handle<HeapBuf, Toy>) {
+pub(super) fn open() -> (Lcore, Handle<HeapBuf, Toy>) {
     let home = Arc::new(ToyHome::default());
     let tuple = FourTuple {
         local_addr: [10, 0, 0, 1].into(),
@@ -169,8 +169,14 @@ impl Lcore {
         }
     }
 
+    /// Whether somebody has asked for it.
+    pub(super) fn is_to_be_reset(&mut self) -> bool {
+        assert_eq!(self.home.take_bells().count(), 1);
+        self.socket.claim().is_some_and(|mut claim| claim.take_requests().abort())
+    }
+
     /// After all threads have gone: everything ends.
-    fn finish(mut self) {
+    pub(super) fn finish(mut self) {
         self.poll();
         let Self { home, socket, .. } = self;
         drop(socket);

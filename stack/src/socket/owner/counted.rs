@@ -53,11 +53,6 @@ impl<T: Last> Ref<T> {
         Self(NonNull::from(Box::leak(node)), PhantomData)
     }
 
-    /// Whether both are shares of the same value.
-    pub(crate) fn same(&self, other: &Self) -> bool {
-        self.0 == other.0
-    }
-
     fn node(&self) -> &Node<T> {
         // SAFETY: the node lives until its count is zero, and self holds one.
         unsafe { self.0.as_ref() }

@@ -46,11 +46,6 @@ impl<T> Owned<T> {
         self.word.defer().then(|| LcoreClaim { owned: self })
     }
 
-    /// Claims for a thread if nobody owns and the lcore is not due.
-    pub(crate) fn try_claim_thread(&self) -> Option<ThreadClaim<'_, T>> {
-        self.word.try_claim_thread().then(|| ThreadClaim { owned: self })
-    }
-
     /// Claims for a thread, sleeping as long as it takes.
     pub(crate) fn claim_thread(&self) -> ThreadClaim<'_, T> {
         self.word.claim_thread();
