@@ -310,3 +310,131 @@ impl<B: PacketBuf, C: Connection<B>> Inner<B, C> {
         News::Some { wake, mark: new_mark }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::buf::HeapBuf;
+    use crate::tcp::tcb::ConnError;
+
+    /// A connection with room for three buffers in the backlog, and one that overshoots.
+    #[derive(Debug)]
+    struct Three;
+
+    impl Connection<HeapBuf> for Three {
+        fn edge(&self) -> SeqNum {
+            SeqNum::new(0)
+        }
+        fn eof(&self) -> bool {
+            false
+        }
+        fn error(&self) -> Option<ConnError> {
+            None
+        }
+        fn is_closed(&self) -> bool {
+            false
+        }
+        fn has_queued(&self) -> bool {
+            false
+        }
+        fn is_pressed(&self) -> bool {
+            false
+        }
+        fn notify_at(&self) -> Option<SeqNum> {
+            None
+        }
+        fn backlog_room(&self) -> u32 {
+            3 * HeapBuf::new(&[]).truesize() - 1
+        }
+        fn take_receive_queue(&mut self) -> VecDeque<HeapBuf> {
+            VecDeque::new()
+        }
+        fn put_back(&mut self, _: VecDeque<HeapBuf>) {}
+    }
+
+    fn open() -> (Arc<Home<HeapBuf, Three>>, LcoreRef<HeapBuf, Three>, Handle<HeapBuf, Three>) {
+        let home = Arc::new(Home::default());
+        let tuple = FourTuple {
+            local_addr: [10, 0, 0, 1].into(),
+            remote_addr: [10, 0, 0, 2].into(),
+            local_port: 1,
+            remote_port: 2,
+        };
+        let id = SocketId { slot: 7, generation: 2 };
+        let (lcore, handle) = LcoreRef::new(Three, &home, id, tuple);
+        (home, lcore, handle)
+    }
+
+    fn segment(seq: u32) -> Deferred<HeapBuf> {
+        let flags = crate::wire::Flags::ACK;
+        let ts = None;
+        let segment = Segment { seq, ack: 0, len: 0, window: 0, urgent: 0, flags, ecn: 0, ts };
+        Deferred::Segment(segment, HeapBuf::new(&[]))
+    }
+
+    #[test]
+    fn what_meets_a_guard_is_worked_off_in_order_after_it() {
+        let (home, lcore, handle) = open();
+        let mut counters = Counters::default();
+        let guard = handle.lock();
+        assert!(lcore.claim().is_none());
+        assert!(lcore.defer(Deferred::Bell, &mut counters).is_none());
+        assert!(lcore.defer(Deferred::Timer, &mut counters).is_none());
+        for seq in 0..5 {
+            assert!(lcore.defer(segment(seq), &mut counters).is_none());
+        }
+        assert!(lcore.defer(Deferred::Uncharge(5), &mut counters).is_none());
+        assert!(lcore.defer(Deferred::Uncharge(6), &mut counters).is_none());
+        assert_eq!(counters.value(Counter::TCPBacklogDrop), 2);
+
+        assert_eq!(home.take_bells().count(), 0);
+        drop(guard);
+        assert_eq!(home.take_bells().collect::<Vec<_>>(), [lcore.id()]);
+        let mut claim = lcore.claim().expect("only the lcore may claim now");
+        assert!(matches!(claim.next_deferred(), Some(Deferred::Uncharge(11))));
+        for expected in 0..3 {
+            let next = claim.next_deferred();
+            assert!(matches!(next, Some(Deferred::Segment(s, _)) if s.seq == expected));
+        }
+        assert!(matches!(claim.next_deferred(), Some(Deferred::Timer)));
+        assert!(matches!(claim.next_deferred(), Some(Deferred::Bell)));
+        assert!(claim.next_deferred().is_none());
+        claim.leave();
+        drop(handle.lock());
+        assert_eq!(home.take_bells().count(), 0, "nothing was deferred this time");
+    }
+
+    #[test]
+    fn requests_are_given_once() {
+        let (home, lcore, handle) = open();
+        handle.shutdown_write();
+        handle.shutdown_write();
+        assert_eq!(home.take_bells().count(), 1);
+        let mut claim = lcore.claim().unwrap();
+        let requests = claim.take_requests();
+        assert!(requests.shut_write() && !requests.shut_read() && requests.close().is_none());
+        assert!(claim.take_requests().is_empty());
+        claim.leave();
+        handle.set_linger_zero();
+        drop(handle);
+        assert_eq!(home.take_bells().count(), 1);
+        assert_eq!(lcore.claim().unwrap().take_requests().close(), Some(true));
+        drop(lcore);
+        assert_eq!(home.reap(), 1);
+    }
+
+    #[test]
+    fn a_socket_without_its_lcore_can_still_be_locked() {
+        let (home, lcore, handle) = open();
+        let guard = handle.lock();
+        assert!(lcore.defer(Deferred::Bell, &mut Counters::default()).is_none());
+        drop(lcore);
+        drop(guard);
+        // The word is LCORE_DUE now, and the doorbell's list the one place that knows.
+        assert_eq!(home.take_bells().count(), 0);
+        drop(handle.lock());
+        drop(handle);
+        assert_eq!(home.take_bells().count(), 0);
+        assert_eq!(home.reap(), 1);
+    }
+}

@@ -20,6 +20,8 @@ mod ring;
 mod socket;
 mod stream;
 mod sync;
+#[cfg(all(test, not(loom)))]
+mod tests;
 mod wait;
 
 pub use accept::{AcceptQueue, Room};

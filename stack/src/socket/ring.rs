@@ -7,7 +7,6 @@
 
 use crate::buf::PacketBuf;
 use crate::tcp::SeqNum;
-use crate::time::Instant;
 
 #[cfg(not(loom))]
 use self::real as imp;
@@ -15,27 +14,22 @@ use self::real as imp;
 use self::twin as imp;
 
 /// Buffers that the ring holds. A default receive buffer of 128 KiB holds some 55 mbufs by
-/// truesize; 256 leaves room for a few times that and costs 14 KiB while a reader is installed.
+/// truesize; 256 leaves room for a few times that and costs 4 KiB while a reader is installed.
 /// What is beyond goes to the receive queue, which the reader takes whole.
 pub(crate) const CAPACITY: usize = if cfg!(loom) { 2 } else { 256 };
 
-/// What crosses the ring: the buffer, and what a reader looks at before it touches it.
+/// What crosses the ring: the buffer, and what a reader knows of it before it touches it.
 #[derive(Debug)]
 pub(crate) struct Element<B> {
     /// Sequence number of the first byte.
     pub(crate) seq: SeqNum,
-    /// Number of bytes.
-    pub(crate) len: u32,
-    /// When the burst that brought it was read.
-    pub(crate) rx_time: Instant,
     /// The buffer.
     pub(crate) buf: B,
 }
 
 impl<B: PacketBuf> Element<B> {
     pub(crate) fn new(buf: B) -> Self {
-        let (seq, rx_time) = (SeqNum::new(buf.cb().seq), buf.cb().rx_time);
-        Self { seq, len: buf.len() as u32, rx_time, buf }
+        Self { seq: SeqNum::new(buf.cb().seq), buf }
     }
 }
 
