@@ -1,7 +1,7 @@
 //! What a socket asks of the connection it guards: a narrow view of the protocol core.
 //!
 //! The models run the socket over a toy that only queues; production runs it over
-//! [`Tcb`](crate::tcp::tcb::Tcb). Called by whoever owns the socket; nothing here runs TCP.
+//! [`Tcb`]. Called by whoever owns the socket; nothing here runs TCP.
 
 use crate::buf::PacketBuf;
 use crate::tcp::SeqNum;

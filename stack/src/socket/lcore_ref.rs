@@ -352,8 +352,10 @@ mod tests {
         fn put_back(&mut self, _: VecDeque<HeapBuf>) {}
     }
 
-    fn open() -> (Arc<Home<HeapBuf, Three>>, LcoreRef<HeapBuf, Three>, Handle<HeapBuf, Three>) {
-        let home = Arc::new(Home::default());
+    type TestHome = Arc<Home<HeapBuf, Three>>;
+
+    fn open() -> (TestHome, LcoreRef<HeapBuf, Three>, Handle<HeapBuf, Three>) {
+        let home = TestHome::default();
         let tuple = FourTuple {
             local_addr: [10, 0, 0, 1].into(),
             remote_addr: [10, 0, 0, 2].into(),

@@ -146,7 +146,9 @@ impl<B: PacketBuf, C: Connection<B>> Socket<B, C> {
 
     /// Claims in the lcore's place when it has gone, so that threads can go on.
     pub(super) fn claim_for_nobody(&self) -> Option<LcoreClaim<'_, Inner<B, C>>> {
-        self.inner.claim_lcore()
+        // Of LCORE_DUE a claim fails only when WAITERS appears, once. Of anything else it may fail:
+        // who owns then either frees the word or rings again.
+        self.inner.claim_lcore().or_else(|| self.inner.claim_lcore())
     }
 
     /// Stores the error that one call will return.

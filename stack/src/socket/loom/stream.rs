@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use loom::thread;
 
-use super::explore;
+use super::{explore, explore_bounded};
 use crate::buf::{HeapBuf, PacketBuf, Returns};
 use crate::socket::sync::mutants::{self, Mutant};
 use crate::socket::{
@@ -209,7 +209,7 @@ fn read_singly(stream: &TcpStream<HeapBuf, Toy>, n: u8) -> Vec<u8> {
 /// A shared reader that installs and uninstalls with each call, against three segments of which
 /// the third does not fit into the ring.
 fn shared_reader() {
-    explore(|| {
+    explore_bounded(2, || {
         let (mut lcore, handle) = open();
         let reader = thread::spawn(move || read_singly(&handle.into(), 3));
         for seq in 0..3 {
@@ -233,7 +233,7 @@ fn loom_mutant_put_back_behind() {
 
 /// A reader that stays installed: ring, spill, and ring again.
 fn exclusive_reader() {
-    explore(|| {
+    explore_bounded(2, || {
         let (mut lcore, handle) = open();
         let reader = thread::spawn(move || {
             let mut stream = TcpStream::from(handle);
@@ -279,7 +279,7 @@ fn loom_mutant_status_before_ring_not_read() {
 
 /// Two readers on one stream share three bytes; the last to leave uninstalls.
 fn two_readers() {
-    explore(|| {
+    explore_bounded(2, || {
         let (mut lcore, handle) = open();
         let streams = [TcpStream::from(handle.another()), TcpStream::from(handle)];
         let readers = streams.map(|stream| thread::spawn(move || read_singly(&stream, 1)[0]));
