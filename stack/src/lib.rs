@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 
 pub mod buf;
+pub mod socket;
 pub mod tcp;
 pub mod time;
 pub mod wire;

@@ -1,0 +1,442 @@
+//! The lcore's side of a socket: claim, backlog, leave.
+//!
+//! [`LcoreRef`] stays on the lcore that runs the connection; nothing here waits, and the only
+//! system call is the one that wakes a thread which sleeps. What finds the socket owned is kept
+//! here, where no thread can see it, until the doorbell says that the thread has gone.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::buf::PacketBuf;
+use crate::tcp::tcb::Tcb;
+use crate::tcp::{Counter, Counters, SeqNum};
+use crate::wire::{FourTuple, Segment};
+
+use super::conn::Connection;
+use super::home::Home;
+use super::owner::{LcoreClaim, Ref};
+use super::park::Status;
+use super::socket::{Handle, Inner, Requests, RingSink, Socket, SocketId};
+
+/// The lcore's own reference to a socket.
+#[derive(Debug)]
+pub struct LcoreRef<B: PacketBuf, C: Connection<B> = Tcb<B>> {
+    socket: Ref<Socket<B, C>>,
+    waiting: RefCell<Waiting<B>>,
+}
+
+/// What found the socket owned.
+#[derive(Debug)]
+pub enum Deferred<B> {
+    /// A segment: kept in the backlog, if there is room.
+    Segment(Segment, B),
+    /// A deadline has passed: ask [`Tcb::on_timer`].
+    Timer,
+    /// The doorbell rang: look at [`Claim::take_requests`] and the reader's progress.
+    Bell,
+    /// Buffers of this truesize came back.
+    Uncharge(u32),
+}
+
+/// Work for later, in the order in which it is to be done.
+#[derive(Debug)]
+struct Waiting<B> {
+    uncharge: u32,
+    backlog: VecDeque<(Segment, B)>,
+    /// Truesize in the backlog, and how much may be, both in bytes.
+    bytes: u32,
+    room: u32,
+    timer: bool,
+    bell: bool,
+}
+
+impl<B: PacketBuf, C: Connection<B>> LcoreRef<B, C> {
+    /// Shares a connection: the lcore's reference, and the application's first handle.
+    pub fn new(
+        tcb: C,
+        home: &Arc<Home<B, C>>,
+        id: SocketId,
+        tuple: FourTuple,
+    ) -> (Self, Handle<B, C>) {
+        let room = tcb.backlog_room();
+        let socket = Socket::new(tcb, home, id, tuple);
+        let waiting = Waiting {
+            uncharge: 0,
+            backlog: VecDeque::new(),
+            bytes: 0,
+            room,
+            timer: false,
+            bell: false,
+        };
+        let handle = Handle::first(socket.clone());
+        (Self { socket, waiting: RefCell::new(waiting) }, handle)
+    }
+
+    /// Which socket this is.
+    pub fn id(&self) -> SocketId {
+        self.socket.id()
+    }
+
+    /// The connection's addresses.
+    pub fn tuple(&self) -> &FourTuple {
+        &self.socket.tuple
+    }
+
+    /// Claims the socket unless a thread owns it. What was deferred comes first:
+    /// [`Claim::next_deferred`].
+    pub fn claim(&self) -> Option<Claim<'_, B, C>> {
+        self.socket.inner.claim_lcore().map(|inner| Claim::new(self, inner))
+    }
+
+    /// Records what found the socket owned, and claims if nobody owns it by then; what was
+    /// recorded is then the last that [`Claim::next_deferred`] gives of its kind.
+    ///
+    /// A segment that the backlog has no room for is dropped and counted (`TCPBacklogDrop`): the
+    /// peer sends it again.
+    pub fn defer(&self, what: Deferred<B>, counters: &mut Counters) -> Option<Claim<'_, B, C>> {
+        self.waiting.borrow_mut().record(what, counters);
+        self.socket.inner.defer().map(|inner| Claim::new(self, inner))
+    }
+
+    /// The reader's progress as published, without owning.
+    pub fn copied_seq(&self) -> SeqNum {
+        self.socket.progress.copied_seq()
+    }
+
+    /// Whether the library failed while it owned the socket: the connection is to be reset.
+    pub fn is_dead(&self) -> bool {
+        self.socket.park().status().has(Status::DEAD)
+    }
+
+    /// The lcore stops: every call on the socket returns an error from now on, also those that
+    /// sleep.
+    pub fn kill(&self) {
+        self.socket.kill();
+    }
+}
+
+impl<B: PacketBuf, C: Connection<B>> Drop for LcoreRef<B, C> {
+    fn drop(&mut self) {
+        self.socket.retire();
+        // If the word is LCORE_DUE nobody but us can make it FREE; if a thread owns with PENDING
+        // set, its ring comes and `Home::take_bells` does it.
+        drop(self.socket.claim_for_nobody());
+    }
+}
+
+impl<B: PacketBuf> Waiting<B> {
+    fn record(&mut self, what: Deferred<B>, counters: &mut Counters) {
+        match what {
+            // One segment may overshoot, as in Linux.
+            Deferred::Segment(segment, buf) if self.bytes <= self.room => {
+                self.bytes = self.bytes.saturating_add(buf.truesize());
+                self.backlog.push_back((segment, buf));
+            }
+            Deferred::Segment(..) => counters.bump(Counter::TCPBacklogDrop),
+            Deferred::Timer => self.timer = true,
+            Deferred::Bell => self.bell = true,
+            Deferred::Uncharge(truesize) => self.uncharge += truesize,
+        }
+    }
+
+    /// Memory first, so that the segments find it; then segments, timers, requests.
+    fn next(&mut self) -> Option<Deferred<B>> {
+        if self.uncharge != 0 {
+            return Some(Deferred::Uncharge(std::mem::take(&mut self.uncharge)));
+        }
+        if let Some((segment, buf)) = self.backlog.pop_front() {
+            return Some(Deferred::Segment(segment, buf));
+        }
+        // Counted until all of it was worked off.
+        self.bytes = 0;
+        if std::mem::take(&mut self.timer) {
+            return Some(Deferred::Timer);
+        }
+        std::mem::take(&mut self.bell).then_some(Deferred::Bell)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.backlog.is_empty() && self.uncharge == 0 && !self.timer && !self.bell
+    }
+}
+
+/// The lcore owns the socket. [`Self::leave`], or dropping it, publishes and releases.
+#[derive(Debug)]
+pub struct Claim<'a, B: PacketBuf, C: Connection<B> = Tcb<B>> {
+    lcore: &'a LcoreRef<B, C>,
+    /// Always there until dropped.
+    inner: Option<LcoreClaim<'a, Inner<B, C>>>,
+}
+
+impl<'a, B: PacketBuf, C: Connection<B>> Claim<'a, B, C> {
+    fn new(lcore: &'a LcoreRef<B, C>, inner: LcoreClaim<'a, Inner<B, C>>) -> Self {
+        Self { lcore, inner: Some(inner) }
+    }
+
+    /// The connection.
+    pub fn tcb(&mut self) -> &mut C {
+        &mut self.inner().tcb
+    }
+
+    /// The connection, and where it puts in-sequence data.
+    pub fn parts(&mut self) -> (&mut C, &mut RingSink<B>) {
+        let inner = self.inner();
+        (&mut inner.tcb, &mut inner.sink)
+    }
+
+    /// What was deferred, oldest first; to be worked off before anything new.
+    pub fn next_deferred(&mut self) -> Option<Deferred<B>> {
+        self.lcore.waiting.borrow_mut().next()
+    }
+
+    /// What handles have asked for since the last time.
+    pub fn take_requests(&mut self) -> Requests {
+        let all = self.lcore.socket.requests();
+        let taken = std::mem::replace(&mut self.inner().requests_taken, all);
+        Requests(all & !taken)
+    }
+
+    /// The reader's progress.
+    pub fn copied_seq(&self) -> SeqNum {
+        self.lcore.socket.progress.copied_seq()
+    }
+
+    /// Publishes what has changed, gives the socket up and wakes whoever waits for it.
+    pub fn leave(self) {}
+
+    fn inner(&mut self) -> &mut Inner<B, C> {
+        self.inner.as_mut().expect("owned until dropped")
+    }
+}
+
+impl<B: PacketBuf, C: Connection<B>> Drop for Claim<'_, B, C> {
+    fn drop(&mut self) {
+        let socket = &self.lcore.socket;
+        let Some(mut inner) = self.inner.take() else { return };
+        if std::thread::panicking() {
+            // The lcore is going down with the state unknown: readers must not wait for it.
+            drop(inner);
+            socket.kill();
+            return;
+        }
+        let mut waiting = self.lcore.waiting.borrow_mut();
+        debug_assert!(waiting.is_empty(), "deferred work was left behind");
+        waiting.room = inner.tcb.backlog_room();
+        let news = inner.publish(socket);
+        let edge = inner.edge;
+        // A woken reader wants the word next: free it first. The published words, not the
+        // ownership, are what a wake-up hangs on.
+        drop(inner);
+        match news {
+            News::None => {}
+            News::Some { wake, mark } => {
+                socket.park().wake_if_wanted(edge, wake == Wake::Everybody);
+                // The second look: the reader may have passed the mark before it could see it.
+                if mark && socket.shared.notify_at.passed_by(socket.progress.copied_seq()) {
+                    socket.home.ring(socket);
+                }
+            }
+        }
+    }
+}
+
+/// What the lcore has published.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum News {
+    None,
+    Some {
+        /// Who has to be woken.
+        wake: Wake,
+        /// Whether there is a new mark for the reader.
+        mark: bool,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Wake {
+    /// Whoever wanted no more than has arrived.
+    Satisfied,
+    /// All sleepers, whatever they want.
+    Everybody,
+}
+
+impl<B: PacketBuf, C: Connection<B>> Inner<B, C> {
+    /// Publishes edge, status and mark where they have changed, and fences if any has.
+    fn publish(&mut self, socket: &Socket<B, C>) -> News {
+        let Self { tcb, sink: _, edge, status, notify_at, requests_taken: _ } = self;
+        let park = socket.park();
+        let error = tcb.error();
+        let now = Status::QUEUED
+            .only_if(tcb.has_queued())
+            .with(Status::EOF.only_if(tcb.eof()))
+            .with(Status::ERROR.only_if(error.is_some()))
+            .with(Status::CLOSED.only_if(tcb.is_closed()))
+            .with(Status::PRESSED.only_if(tcb.is_pressed()));
+        let advanced = tcb.edge() != *edge;
+        let new_status = now != *status;
+        let new_mark = tcb.notify_at() != *notify_at;
+        if !(advanced || new_status || new_mark) {
+            return News::None;
+        }
+        // QUEUED before the edge: who sees the edge beyond what the ring holds finds the bit.
+        let set = now.without(*status);
+        if let Some(error) = error.filter(|_| set.has(Status::ERROR)) {
+            socket.put_error(error);
+        }
+        if set.any() {
+            park.set(set);
+        }
+        let cleared = status.without(now);
+        if cleared.any() {
+            park.clear(cleared);
+        }
+        *status = now;
+        if advanced {
+            *edge = tcb.edge();
+            park.publish_edge(*edge);
+        }
+        if new_mark {
+            *notify_at = tcb.notify_at();
+            socket.shared.notify_at.publish(*notify_at);
+        }
+        park.fence();
+        let pressed = now.has(Status::PRESSED) && advanced;
+        let wake = if set.without(Status::QUEUED).any() || pressed {
+            Wake::Everybody
+        } else {
+            Wake::Satisfied
+        };
+        News::Some { wake, mark: new_mark }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::buf::HeapBuf;
+    use crate::tcp::tcb::ConnError;
+
+    /// A connection with room for three buffers in the backlog, and one that overshoots.
+    #[derive(Debug)]
+    struct Three;
+
+    impl Connection<HeapBuf> for Three {
+        fn edge(&self) -> SeqNum {
+            SeqNum::new(0)
+        }
+        fn eof(&self) -> bool {
+            false
+        }
+        fn error(&self) -> Option<ConnError> {
+            None
+        }
+        fn is_closed(&self) -> bool {
+            false
+        }
+        fn has_queued(&self) -> bool {
+            false
+        }
+        fn is_pressed(&self) -> bool {
+            false
+        }
+        fn notify_at(&self) -> Option<SeqNum> {
+            None
+        }
+        fn backlog_room(&self) -> u32 {
+            3 * HeapBuf::new(&[]).truesize() - 1
+        }
+        fn take_receive_queue(&mut self) -> VecDeque<HeapBuf> {
+            VecDeque::new()
+        }
+        fn put_back(&mut self, _: VecDeque<HeapBuf>) {}
+    }
+
+    type TestHome = Arc<Home<HeapBuf, Three>>;
+
+    fn open() -> (TestHome, LcoreRef<HeapBuf, Three>, Handle<HeapBuf, Three>) {
+        let home = TestHome::default();
+        let tuple = FourTuple {
+            local_addr: [10, 0, 0, 1].into(),
+            remote_addr: [10, 0, 0, 2].into(),
+            local_port: 1,
+            remote_port: 2,
+        };
+        let id = SocketId { slot: 7, generation: 2 };
+        let (lcore, handle) = LcoreRef::new(Three, &home, id, tuple);
+        (home, lcore, handle)
+    }
+
+    fn segment(seq: u32) -> Deferred<HeapBuf> {
+        let flags = crate::wire::Flags::ACK;
+        let ts = None;
+        let segment = Segment { seq, ack: 0, len: 0, window: 0, urgent: 0, flags, ecn: 0, ts };
+        Deferred::Segment(segment, HeapBuf::new(&[]))
+    }
+
+    #[test]
+    fn what_meets_a_guard_is_worked_off_in_order_after_it() {
+        let (home, lcore, handle) = open();
+        let mut counters = Counters::default();
+        let guard = handle.lock();
+        assert!(lcore.claim().is_none());
+        assert!(lcore.defer(Deferred::Bell, &mut counters).is_none());
+        assert!(lcore.defer(Deferred::Timer, &mut counters).is_none());
+        for seq in 0..5 {
+            assert!(lcore.defer(segment(seq), &mut counters).is_none());
+        }
+        assert!(lcore.defer(Deferred::Uncharge(5), &mut counters).is_none());
+        assert!(lcore.defer(Deferred::Uncharge(6), &mut counters).is_none());
+        assert_eq!(counters.value(Counter::TCPBacklogDrop), 2);
+
+        assert_eq!(home.take_bells().count(), 0);
+        drop(guard);
+        assert_eq!(home.take_bells().collect::<Vec<_>>(), [lcore.id()]);
+        let mut claim = lcore.claim().expect("only the lcore may claim now");
+        assert!(matches!(claim.next_deferred(), Some(Deferred::Uncharge(11))));
+        for expected in 0..3 {
+            let next = claim.next_deferred();
+            assert!(matches!(next, Some(Deferred::Segment(s, _)) if s.seq == expected));
+        }
+        assert!(matches!(claim.next_deferred(), Some(Deferred::Timer)));
+        assert!(matches!(claim.next_deferred(), Some(Deferred::Bell)));
+        assert!(claim.next_deferred().is_none());
+        claim.leave();
+        drop(handle.lock());
+        assert_eq!(home.take_bells().count(), 0, "nothing was deferred this time");
+    }
+
+    #[test]
+    fn requests_are_given_once() {
+        let (home, lcore, handle) = open();
+        handle.shutdown_write();
+        handle.shutdown_write();
+        assert_eq!(home.take_bells().count(), 1);
+        let mut claim = lcore.claim().unwrap();
+        let requests = claim.take_requests();
+        assert!(requests.shut_write() && !requests.shut_read() && requests.close().is_none());
+        assert!(claim.take_requests().is_empty());
+        claim.leave();
+        handle.set_linger_zero();
+        drop(handle);
+        assert_eq!(home.take_bells().count(), 1);
+        assert_eq!(lcore.claim().unwrap().take_requests().close(), Some(true));
+        drop(lcore);
+        assert_eq!(home.reap(), 1);
+    }
+
+    #[test]
+    fn a_socket_without_its_lcore_can_still_be_locked() {
+        let (home, lcore, handle) = open();
+        let guard = handle.lock();
+        assert!(lcore.defer(Deferred::Bell, &mut Counters::default()).is_none());
+        drop(lcore);
+        drop(guard);
+        // The word is LCORE_DUE now, and the doorbell's list the one place that knows.
+        assert_eq!(home.take_bells().count(), 0);
+        drop(handle.lock());
+        drop(handle);
+        assert_eq!(home.take_bells().count(), 0);
+        assert_eq!(home.reap(), 1);
+    }
+}

@@ -1,0 +1,151 @@
+//! A listening port in the manner of [`std::net::TcpListener`].
+//!
+//! Used by application threads, several at once if they like. Dropping it closes the port;
+//! connections that nobody has accepted are reset.
+
+use std::io;
+use std::iter::FusedIterator;
+use std::net::{SocketAddr, SocketAddrV4};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::buf::PacketBuf;
+use crate::tcp::tcb::Tcb;
+
+use super::accept::AcceptQueue;
+use super::conn::Connection;
+use super::stream::TcpStream;
+use super::wait::{ThreadWaiter, Waiter, wait};
+
+const FOREVER: u64 = u64::MAX;
+
+/// A listening port.
+///
+/// ```
+/// use prequeue::buf::HeapBuf;
+/// use prequeue::socket::TcpListener;
+/// use std::io::{self, Read};
+///
+/// fn serve(listener: TcpListener<HeapBuf>) -> io::Result<()> {
+///     for stream in listener.incoming() {
+///         let mut text = String::new();
+///         stream?.read_to_string(&mut text)?;
+///         println!("{text}");
+///     }
+///     Ok(())
+/// }
+/// ```
+#[derive(Debug)]
+pub struct TcpListener<B: PacketBuf, C: Connection<B> = Tcb<B>> {
+    queue: Arc<AcceptQueue<B, C>>,
+    local: SocketAddrV4,
+    /// Relaxed throughout: nothing else hangs on these two.
+    nonblocking: AtomicBool,
+    timeout: AtomicU64,
+}
+
+impl<B: PacketBuf, C: Connection<B>> TcpListener<B, C> {
+    /// The application's side of `queue`; its lcores have the other.
+    pub fn new(queue: Arc<AcceptQueue<B, C>>, local: SocketAddrV4) -> Self {
+        Self { queue, local, nonblocking: AtomicBool::new(false), timeout: AtomicU64::new(FOREVER) }
+    }
+
+    /// Takes the oldest connection, and waits for one if there is none.
+    ///
+    /// # Errors
+    /// `WouldBlock` if there is none and the listener does not wait (or the timeout has passed),
+    /// `ConnectionAborted` if the stack has stopped.
+    pub fn accept(&self) -> io::Result<(TcpStream<B, C>, SocketAddr)> {
+        let waiter = &ThreadWaiter;
+        let queue = &*self.queue;
+        let timeout = match self.timeout.load(Ordering::Relaxed) {
+            FOREVER => None,
+            nanos => Some(Duration::from_nanos(nanos)),
+        };
+        let nonblocking = self.nonblocking.load(Ordering::Relaxed);
+        let deadline = timeout.map(|timeout| waiter.now() + timeout);
+        loop {
+            if let Ok(handle) = queue.take() {
+                let peer = handle.peer_addr().into();
+                return Ok((handle.into(), peer));
+            }
+            if queue.is_closed() {
+                return Err(io::Error::new(
+                    io::ErrorKind::ConnectionAborted,
+                    "the stack has stopped: no connection will come",
+                ));
+            }
+            if nonblocking || deadline.is_some_and(|deadline| deadline <= waiter.now()) {
+                return Err(io::Error::new(
+                    io::ErrorKind::WouldBlock,
+                    "no connection within the time allowed",
+                ));
+            }
+            let mut announced = false;
+            let announce = || {
+                announced = true;
+                queue.announce()
+            };
+            wait(waiter, queue.word(), deadline, || queue.has_news(), announce);
+            if announced {
+                queue.woken();
+            }
+        }
+    }
+
+    /// Accepts for ever; ends never, as in std.
+    pub fn incoming(&self) -> Incoming<'_, B, C> {
+        Incoming { listener: self }
+    }
+
+    /// Whether accept returns `WouldBlock` instead of waiting.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        self.nonblocking.store(nonblocking, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// How long accept may wait (SO_RCVTIMEO on the listener); for ever if `None`.
+    pub fn set_accept_timeout(&self, timeout: Option<Duration>) {
+        let nanos = timeout.map_or(FOREVER, |t| u64::try_from(t.as_nanos()).unwrap_or(FOREVER));
+        self.timeout.store(nanos, Ordering::Relaxed);
+    }
+
+    /// The address and port that it listens on.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.local.into())
+    }
+
+    /// The queue that it shares with the lcores.
+    pub fn queue(&self) -> &Arc<AcceptQueue<B, C>> {
+        &self.queue
+    }
+}
+
+impl<B: PacketBuf, C: Connection<B>> Drop for TcpListener<B, C> {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
+/// Connections as they come: see [`TcpListener::incoming`].
+#[derive(Debug)]
+pub struct Incoming<'a, B: PacketBuf, C: Connection<B> = Tcb<B>> {
+    listener: &'a TcpListener<B, C>,
+}
+
+impl<B: PacketBuf, C: Connection<B>> Iterator for Incoming<'_, B, C> {
+    type Item = io::Result<TcpStream<B, C>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(self.listener.accept().map(|(stream, _)| stream))
+    }
+}
+
+impl<B: PacketBuf, C: Connection<B>> FusedIterator for Incoming<'_, B, C> {}

@@ -1,0 +1,34 @@
+//! Where the lcore and application threads meet: ownership, backlog, prequeue, waiting, reading.
+//!
+//! The lcore's side is [`LcoreRef`] and [`Home`]; the application's is [`TcpStream`]; reading as a
+//! step function is [`Recv`]. Nothing here runs TCP, knows DPDK or frees a packet buffer on an
+//! application thread. `unsafe` is in `owner/` and `ring.rs` alone.
+
+mod accept;
+mod conn;
+mod home;
+mod lcore_ref;
+mod listener;
+#[cfg(all(test, loom))]
+mod loom;
+mod notice;
+mod owner;
+mod park;
+mod recv;
+mod ring;
+#[expect(clippy::module_inception, reason = "the room is named after its one big thing")]
+mod socket;
+mod stream;
+mod sync;
+#[cfg(all(test, not(loom)))]
+mod tests;
+mod wait;
+
+pub use accept::{AcceptQueue, Room};
+pub use conn::Connection;
+pub use home::Home;
+pub use lcore_ref::{Claim, Deferred, LcoreRef};
+pub use listener::{Incoming, TcpListener};
+pub use recv::{Recv, RecvError, RecvFlags, Sleep, Step};
+pub use socket::{Handle, Requests, RingSink, Socket, SocketGuard, SocketId};
+pub use stream::{Reader, TcpStream};

@@ -1,0 +1,586 @@
+//! recv as a step function: (socket, call, now) to done, sleep until, or error.
+//!
+//! Run by application threads. A step takes the reader token, copies what there is from the taken
+//! list, the ring and the receive queue, in this order, and never sleeps but for the token and the
+//! owner word; sleeping for data and the clock are the caller's, so that real threads, a virtual
+//! clock and a packetdrill adapter run the same code. It never runs TCP and never frees a buffer.
+//!
+//! ```text
+//!   older ◀────────────────────────────────────────────────▶ newer
+//!   reader:  taken list │ ring │ receive queue │ (out of order)
+//!            └── token ────────┘└──── owner ──────────────────┘
+//! ```
+
+use std::io;
+use std::mem;
+use std::time::Duration;
+
+use crate::buf::{BufQueue, PacketBuf, Returns};
+use crate::tcp::SeqNum;
+use crate::tcp::tcb::ConnError;
+use crate::time::Instant;
+
+use super::conn::Connection;
+use super::owner::{Ref, ThreadClaim};
+use super::park::Status;
+use super::ring::{self, Consumer};
+use super::socket::{Handle, Socket};
+use super::sync::{AtomicU32, AtomicU64, Ordering, mutant};
+
+/// Buffers that a reader gives back at once: one compare-exchange per chain, and at most this many
+/// withheld from the lcore by a reader that is preempted.
+const CHAIN: usize = 32;
+
+/// recv takes no more in one call (Linux: `MAX_RW_COUNT`).
+const MAX_LEN: usize = 0x7fff_f000;
+
+/// What a call asks for besides a buffer: the `MSG_` flags of POSIX and Linux.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct RecvFlags(u32);
+
+impl RecvFlags {
+    /// No flag.
+    pub const NONE: Self = Self(0);
+    /// Look without taking.
+    pub const PEEK: Self = Self(1);
+    /// Wait for the whole length; end early on error, end of stream or timeout.
+    pub const WAITALL: Self = Self(1 << 1);
+    /// Do not wait.
+    pub const DONTWAIT: Self = Self(1 << 2);
+    /// Discard instead of copying; the count is of the bytes discarded.
+    pub const TRUNC: Self = Self(1 << 3);
+
+    /// Whether every flag of `other` is set.
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// The flags of both.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// Why a call failed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum RecvError {
+    /// Nothing there, and the call does not wait, or not any longer (EAGAIN).
+    WouldBlock,
+    /// The connection has ended by an error; told once.
+    Connection(ConnError),
+    /// The calling thread holds a guard on the socket: it would wait for itself (EDEADLK).
+    Deadlock,
+    /// The stack has stopped, or failed while it owned the socket.
+    Dead,
+}
+
+impl From<RecvError> for io::Error {
+    fn from(error: RecvError) -> Self {
+        let (kind, text) = match error {
+            RecvError::WouldBlock => (io::ErrorKind::WouldBlock, "no data within the time allowed"),
+            RecvError::Connection(ConnError::Reset) => {
+                (io::ErrorKind::ConnectionReset, "connection reset by peer")
+            }
+            RecvError::Connection(ConnError::BrokenPipe) => {
+                (io::ErrorKind::BrokenPipe, "connection reset by peer after its end of stream")
+            }
+            RecvError::Connection(ConnError::TimedOut) => {
+                (io::ErrorKind::TimedOut, "the peer does not answer any more")
+            }
+            RecvError::Deadlock => (
+                io::ErrorKind::Deadlock,
+                "this thread holds a guard on the socket: drop it before reading",
+            ),
+            RecvError::Dead => {
+                (io::ErrorKind::ConnectionAborted, "the stack has stopped: the connection is gone")
+            }
+        };
+        Self::new(kind, text)
+    }
+}
+
+/// What a step came to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Step {
+    /// The call returns this number of bytes; 0 is the end of the stream.
+    Done(usize),
+    /// Call again when there is news, or at the deadline.
+    Sleep(Sleep),
+    /// The call fails.
+    Failed(RecvError),
+}
+
+/// What a call waits for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Sleep {
+    /// The edge that it wants to see reached.
+    wanted: SeqNum,
+    /// What it has read so far.
+    read: SeqNum,
+    /// When it gives up; never if `None`.
+    pub until: Option<Instant>,
+}
+
+/// A socket's options that calls read: set by any handle at any time.
+#[derive(Debug)]
+pub(super) struct Options {
+    /// SO_RCVTIMEO in nanoseconds; [`FOREVER`] if there is none.
+    timeout: AtomicU64,
+    /// SO_RCVLOWAT in bytes.
+    low_water: AtomicU32,
+    nonblocking: AtomicU32,
+}
+
+const FOREVER: u64 = u64::MAX;
+
+// Options are read at the beginning of a call. Relaxed throughout: nothing else hangs on them.
+impl Options {
+    pub(super) fn set_timeout(&self, timeout: Option<Duration>) {
+        let nanos = timeout.map_or(FOREVER, |t| u64::try_from(t.as_nanos()).unwrap_or(FOREVER));
+        self.timeout.store(nanos, Ordering::Relaxed);
+    }
+
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        let nanos = self.timeout.load(Ordering::Relaxed);
+        (nanos != FOREVER).then(|| Duration::from_nanos(nanos))
+    }
+
+    pub(super) fn set_low_water(&self, bytes: u32) {
+        self.low_water.store(bytes.max(1), Ordering::Relaxed);
+    }
+
+    fn low_water(&self) -> usize {
+        self.low_water.load(Ordering::Relaxed) as usize
+    }
+
+    pub(super) fn set_nonblocking(&self, nonblocking: bool) {
+        self.nonblocking.store(nonblocking.into(), Ordering::Relaxed);
+    }
+
+    fn is_nonblocking(&self) -> bool {
+        self.nonblocking.load(Ordering::Relaxed) != 0
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            timeout: AtomicU64::new(FOREVER),
+            low_water: AtomicU32::new(1),
+            nonblocking: AtomicU32::new(0),
+        }
+    }
+}
+
+/// What the reader token guards: the consuming end, and everything older than it.
+#[derive(Debug)]
+pub(super) struct ReaderSide<B: PacketBuf> {
+    /// In-sequence buffers older than the ring; the first may be read in part.
+    taken: B::Queue,
+    ring: Option<Consumer<B>>,
+    copied_seq: SeqNum,
+    /// Buffers that are read and not yet given back.
+    spent: B::Queue,
+    /// Calls that keep the ring installed.
+    installed_for: u32,
+}
+
+impl<B: PacketBuf> ReaderSide<B> {
+    pub(super) fn new(copied_seq: SeqNum) -> Self {
+        Self {
+            taken: B::Queue::default(),
+            ring: None,
+            copied_seq,
+            spent: B::Queue::default(),
+            installed_for: 0,
+        }
+    }
+
+    /// Moves every buffer to `chain`: the end of the socket, or of its last handle.
+    pub(super) fn take_buffers(&mut self, chain: &mut B::Queue) {
+        chain.append(&mut self.spent);
+        self.empty_ring();
+        chain.append(&mut self.taken);
+        debug_assert!(self.installed_for == 0, "a call has not left");
+    }
+
+    /// Moves what is in the ring behind what was taken.
+    fn empty_ring(&mut self) {
+        if let Some(ring) = &mut self.ring {
+            while let Some(element) = ring.pop() {
+                self.taken.push_back(element.buf);
+            }
+        }
+    }
+}
+
+/// A call under way. Dropping it leaves the socket: the ring is uninstalled with the last call.
+#[derive(Debug)]
+pub struct Recv<'a, B: PacketBuf, C: Connection<B>> {
+    socket: &'a Ref<Socket<B, C>>,
+    call: Call<'a>,
+}
+
+/// What a call wants, and how far it is.
+#[derive(Debug)]
+pub(super) struct Call<'a> {
+    dst: &'a mut [u8],
+    flags: RecvFlags,
+    /// Bytes copied, discarded or looked at; and how many are enough, and the most.
+    copied: usize,
+    target: usize,
+    len: usize,
+    deadline: Option<Instant>,
+    /// The call is counted in `installed_for`.
+    installed: bool,
+}
+
+impl<'a> Call<'a> {
+    /// A call that fills `dst` (with TRUNC: counts up to its length), begun at `now`.
+    pub(super) fn new(
+        dst: &'a mut [u8],
+        flags: RecvFlags,
+        options: &Options,
+        now: impl FnOnce() -> Instant,
+    ) -> Self {
+        let len = dst.len().min(MAX_LEN);
+        let enough = if flags.has(RecvFlags::WAITALL) { len } else { options.low_water().min(len) };
+        let deadline = if flags.has(RecvFlags::DONTWAIT) || options.is_nonblocking() {
+            Some(Instant::ZERO)
+        } else {
+            options.timeout().map(|timeout| now() + timeout)
+        };
+        Self { dst, flags, copied: 0, target: enough.max(1), len, deadline, installed: false }
+    }
+
+    fn is_full(&self) -> bool {
+        self.copied == self.len && self.len != 0
+    }
+
+    fn is_peek(&self) -> bool {
+        self.flags.has(RecvFlags::PEEK)
+    }
+
+    /// Takes as much of `data` as is wanted; how much that is.
+    fn take(&mut self, data: &[u8]) -> usize {
+        let n = data.len().min(self.len - self.copied);
+        if !self.flags.has(RecvFlags::TRUNC) {
+            self.dst[self.copied..self.copied + n].copy_from_slice(&data[..n]);
+        }
+        self.copied += n;
+        n
+    }
+}
+
+impl<'a, B: PacketBuf, C: Connection<B>> Recv<'a, B, C> {
+    /// Begins a call on a shared socket. `now` is asked only if there is a timeout.
+    pub fn new(
+        handle: &'a Handle<B, C>,
+        dst: &'a mut [u8],
+        flags: RecvFlags,
+        now: impl FnOnce() -> Instant,
+    ) -> Self {
+        let socket = &handle.socket;
+        Self { socket, call: Call::new(dst, flags, &socket.options, now) }
+    }
+
+    /// Does what can be done now. After [`Step::Done`] and [`Step::Failed`] the call is over.
+    pub fn step(&mut self, now: Instant) -> Step {
+        let socket = self.socket;
+        if socket.is_guarded_by_this_thread() {
+            return Step::Failed(RecvError::Deadlock);
+        }
+        let mut side = socket.reader.claim_thread();
+        let step = socket.step(&mut side, &mut self.call, now);
+        if !matches!(step, Step::Sleep(_)) {
+            socket.leave(&mut side, &mut self.call);
+        }
+        step
+    }
+
+    /// Whether a step would find something to do; takes nothing.
+    pub fn has_news(&self, sleep: &Sleep) -> bool {
+        self.socket.park().has_news(sleep.wanted, sleep.read)
+    }
+}
+
+impl<B: PacketBuf, C: Connection<B>> Drop for Recv<'_, B, C> {
+    fn drop(&mut self) {
+        if self.call.installed {
+            let mut side = self.socket.reader.claim_thread();
+            self.socket.leave(&mut side, &mut self.call);
+        }
+    }
+}
+
+impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
+    /// One step of a call, with the token held. Leaves the token's state published.
+    pub(super) fn step(&self, side: &mut ReaderSide<B>, call: &mut Call<'_>, now: Instant) -> Step {
+        let step = self.gather(side, call, now);
+        self.publish(side);
+        step
+    }
+
+    fn gather(&self, side: &mut ReaderSide<B>, call: &mut Call<'_>, now: Instant) -> Step {
+        loop {
+            // The ring first: a reader that keeps up looks at nothing else that is shared.
+            self.copy(side, call);
+            if call.is_full() {
+                return Step::Done(call.copied);
+            }
+            // The status, and then the ring again: what went into it before the status was
+            // published is older than what the status speaks of.
+            let status = self.park().status();
+            if !mutant!(StatusBeforeRingNotRead) {
+                self.copy(side, call);
+            }
+            if status.has(Status::DEAD) {
+                return Step::Failed(RecvError::Dead);
+            }
+            if call.is_full() {
+                return Step::Done(call.copied);
+            }
+            if status.has(Status::QUEUED) {
+                self.take_queue(side);
+                continue;
+            }
+            if call.copied >= call.target {
+                return Step::Done(call.copied);
+            }
+            // A call of length 0 waits for data too, and takes none.
+            if call.len == 0 && side.has_data() {
+                return Step::Done(0);
+            }
+            if let Some(step) = self.cannot_wait(call, status, now) {
+                return step;
+            }
+            if side.ring.is_none() && !call.is_peek() {
+                self.install(side);
+                self.count_in(side, call);
+                continue;
+            }
+            if !call.is_peek() {
+                self.count_in(side, call);
+            }
+            return Step::Sleep(self.sleep(side, call));
+        }
+    }
+
+    /// What the call ends with instead of waiting, in the order of Linux.
+    fn cannot_wait(&self, call: &Call<'_>, status: Status, now: Instant) -> Option<Step> {
+        let expired = call.deadline.is_some_and(|deadline| deadline <= now);
+        if call.copied > 0 {
+            return (status.ends_waiting() || expired).then_some(Step::Done(call.copied));
+        }
+        if status.has(Status::EOF) {
+            return Some(Step::Done(0));
+        }
+        if status.has(Status::ERROR)
+            && let Some(error) = self.take_error()
+        {
+            return Some(Step::Failed(RecvError::Connection(error)));
+        }
+        if status.ends_waiting() {
+            return Some(Step::Done(0));
+        }
+        expired.then_some(Step::Failed(RecvError::WouldBlock))
+    }
+
+    /// Copies from the taken list, then from the ring, until there is nothing or no room.
+    fn copy(&self, side: &mut ReaderSide<B>, call: &mut Call<'_>) {
+        if call.is_peek() {
+            side.empty_ring();
+            call.copied = 0;
+            for buf in side.taken.iter() {
+                if call.is_full() {
+                    break;
+                }
+                call.take(buf.data());
+            }
+            return;
+        }
+        while !call.is_full() && call.len != 0 {
+            let Some(head) = side.taken.front_mut() else {
+                // From the ring to the caller's memory; only what is read in part stays here.
+                let Some(element) = side.ring.as_mut().and_then(Consumer::pop) else { return };
+                debug_assert_eq!(element.seq, side.copied_seq, "gap in the ring");
+                let mut buf = element.buf;
+                if take_from(&mut buf, &mut side.copied_seq, call) {
+                    self.give_back(side, buf);
+                } else {
+                    side.taken.push_back(buf);
+                }
+                continue;
+            };
+            if take_from(head, &mut side.copied_seq, call) {
+                let spent = side.taken.pop_front().expect("there is a head");
+                self.give_back(side, spent);
+            }
+        }
+    }
+
+    fn give_back(&self, side: &mut ReaderSide<B>, spent: B) {
+        side.spent.push_back(spent);
+        if side.spent.len() >= CHAIN {
+            self.publish(side);
+        }
+    }
+
+    /// Gives back what is read, then says how far that is: whoever is told of the progress finds
+    /// the memory.
+    fn publish(&self, side: &mut ReaderSide<B>) {
+        if !side.spent.is_empty() {
+            self.home.returns().give(mem::take(&mut side.spent));
+        }
+        if self.progress.is_behind(side.copied_seq)
+            && self.progress.publish(side.copied_seq, &self.shared.notify_at)
+        {
+            self.home.ring(self);
+        }
+    }
+
+    /// Takes the whole receive queue behind what was taken before. The ring is empty, and stays so
+    /// until the queue is: the lcore puts nothing into it while older data waits elsewhere.
+    fn take_queue(&self, side: &mut ReaderSide<B>) {
+        let mut owner = self.own();
+        debug_assert!(
+            mutant!(StatusBeforeRingNotRead) || side.ring.as_ref().is_none_or(Consumer::is_empty),
+            "the ring holds data older than the receive queue"
+        );
+        side.taken.append(&mut owner.take_receive_queue());
+    }
+
+    /// Makes the ring; what has come to the receive queue in the meantime is taken with it.
+    fn install(&self, side: &mut ReaderSide<B>) {
+        let (producer, consumer) = ring::new();
+        let mut owner = self.own();
+        side.taken.append(&mut owner.take_receive_queue());
+        owner.sink.0 = Some(producer);
+        side.ring = Some(consumer);
+    }
+
+    fn count_in(&self, side: &mut ReaderSide<B>, call: &mut Call<'_>) {
+        if !mem::replace(&mut call.installed, true) {
+            side.installed_for += 1;
+        }
+    }
+
+    /// The end of a call: the last one uninstalls the ring.
+    pub(super) fn leave(&self, side: &mut ReaderSide<B>, call: &mut Call<'_>) {
+        if mem::take(&mut call.installed) {
+            side.installed_for -= 1;
+            if side.installed_for == 0 {
+                self.uninstall(side);
+            }
+        }
+    }
+
+    /// Puts what was taken, and then what is in the ring, back in front of the receive queue.
+    fn uninstall(&self, side: &mut ReaderSide<B>) {
+        let mut owner = self.own();
+        owner.sink.0 = None;
+        side.empty_ring();
+        side.ring = None;
+        let older = mem::take(&mut side.taken);
+        if mutant!(PutBackBehind) {
+            let mut queue = owner.take_receive_queue();
+            let mut older = older;
+            queue.append(&mut older);
+            owner.put_back(queue);
+        } else {
+            owner.put_back(older);
+        }
+    }
+
+    /// What the call waits for now.
+    fn sleep(&self, side: &ReaderSide<B>, call: &Call<'_>) -> Sleep {
+        // A peek counts from where it began, everything else from what it has consumed.
+        let (missing, read) = if call.is_peek() {
+            (call.target, side.copied_seq.plus(call.copied as u32))
+        } else {
+            (call.target - call.copied, side.copied_seq)
+        };
+        // Sequence numbers compare within 2^31, which MAX_LEN respects.
+        Sleep { wanted: side.copied_seq.plus(missing as u32), read, until: call.deadline }
+    }
+}
+
+impl<B: PacketBuf> ReaderSide<B> {
+    fn has_data(&self) -> bool {
+        !self.taken.is_empty() || self.ring.as_ref().is_some_and(|ring| !ring.is_empty())
+    }
+}
+
+/// Copies from the buffer's front what the call wants; whether the buffer is used up.
+fn take_from<B: PacketBuf>(buf: &mut B, copied_seq: &mut SeqNum, call: &mut Call<'_>) -> bool {
+    let n = call.take(buf.data());
+    *copied_seq = copied_seq.plus(n as u32);
+    let used_up = n == buf.len();
+    if !used_up {
+        buf.trim_front(n);
+        buf.cb_mut().seq = copied_seq.raw();
+    }
+    used_up
+}
+
+/// The reader token for life: see [`super::Reader`].
+#[derive(Debug)]
+pub(super) struct Exclusive<'a, B: PacketBuf, C: Connection<B>> {
+    socket: &'a Ref<Socket<B, C>>,
+    side: ThreadClaim<'a, ReaderSide<B>>,
+}
+
+impl<'a, B: PacketBuf, C: Connection<B>> Exclusive<'a, B, C> {
+    /// Takes the token and installs the ring.
+    pub(super) fn new(socket: &'a Ref<Socket<B, C>>) -> Result<Self, RecvError> {
+        if socket.is_guarded_by_this_thread() {
+            return Err(RecvError::Deadlock);
+        }
+        let mut side = socket.reader.claim_thread();
+        if side.ring.is_none() {
+            socket.install(&mut side);
+        }
+        side.installed_for += 1;
+        Ok(Self { socket, side })
+    }
+
+    pub(super) fn step(&mut self, call: &mut Call<'_>, now: Instant) -> Step {
+        let step = self.socket.step(&mut self.side, call, now);
+        if !matches!(step, Step::Sleep(_)) {
+            self.socket.leave(&mut self.side, call);
+        }
+        step
+    }
+
+    /// Whether a step would find something, and where a busy reader looks: at the ring, and at
+    /// the status if that is empty.
+    pub(super) fn has_news(&self, sleep: &Sleep) -> bool {
+        self.side.ring.as_ref().is_some_and(|ring| !ring.is_empty())
+            || self.socket.park().has_news(sleep.wanted, sleep.read)
+    }
+
+    pub(super) fn socket(&self) -> &'a Ref<Socket<B, C>> {
+        self.socket
+    }
+}
+
+impl<B: PacketBuf, C: Connection<B>> Drop for Exclusive<'_, B, C> {
+    fn drop(&mut self) {
+        self.side.installed_for -= 1;
+        if self.side.installed_for == 0 {
+            self.socket.uninstall(&mut self.side);
+        }
+    }
+}
+
+impl Sleep {
+    /// Announces the sleep on the socket; what to give to the word's `wait`, or nothing if there
+    /// is news already.
+    pub(super) fn announce<B: PacketBuf, C: Connection<B>>(
+        &self,
+        socket: &Socket<B, C>,
+    ) -> Option<u32> {
+        socket.park().announce(self.wanted, self.read)
+    }
+}

@@ -1,0 +1,228 @@
+//! Ends of streams, of handles, of lcores; errors, time limits, panics.
+
+use std::io::{self, ErrorKind};
+use std::net::Shutdown;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::lcore::{Buf, End, Lcore, Plan};
+use crate::buf::Returns;
+use crate::socket::{AcceptQueue, RecvFlags, TcpListener, TcpStream};
+
+fn start(plan: Plan) -> (Lcore, TcpStream<Buf>) {
+    let (lcore, handle) = Lcore::start(plan);
+    (lcore, handle.into())
+}
+
+fn silent(bytes: u64) -> Plan {
+    Plan { end: End::Silence, ..Plan::new(bytes) }
+}
+
+fn kind<T: std::fmt::Debug>(result: io::Result<T>) -> ErrorKind {
+    result.unwrap_err().kind()
+}
+
+#[test]
+fn a_reset_is_told_once_behind_the_data() {
+    let (lcore, stream) = start(Plan { end: End::Reset, ..Plan::new(5000) });
+    let mut buf = vec![0; 5000];
+    assert_eq!(stream.recv(&mut buf, RecvFlags::WAITALL).unwrap(), 5000);
+    assert_eq!(kind(stream.recv(&mut buf, RecvFlags::NONE)), ErrorKind::ConnectionReset);
+    assert_eq!(stream.recv(&mut buf, RecvFlags::NONE).unwrap(), 0);
+    drop(stream);
+    drop(lcore);
+}
+
+#[test]
+fn an_error_that_was_taken_is_not_told_again() {
+    let (_lcore, stream) = start(Plan { end: End::Reset, ..Plan::new(0) });
+    let error = loop {
+        if let Some(error) = stream.take_error().unwrap() {
+            break error;
+        }
+        thread::yield_now();
+    };
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    assert_eq!(stream.recv(&mut [0; 9], RecvFlags::NONE).unwrap(), 0);
+}
+
+#[test]
+fn a_call_that_does_not_wait_takes_what_there_is() {
+    let (_lcore, stream) = start(silent(10));
+    let mut buf = [0; 100];
+    while stream.readable() < 10 {
+        thread::yield_now();
+    }
+    let flags = RecvFlags::DONTWAIT.with(RecvFlags::WAITALL);
+    assert_eq!(stream.recv(&mut buf, flags).unwrap(), 10);
+    assert_eq!(kind(stream.recv(&mut buf, flags)), ErrorKind::WouldBlock);
+    stream.set_nonblocking(true).unwrap();
+    assert_eq!(kind(stream.recv(&mut [], RecvFlags::NONE)), ErrorKind::WouldBlock);
+}
+
+#[test]
+fn a_read_timeout_is_a_limit_on_the_whole_call() {
+    let (_lcore, stream) = start(silent(10));
+    stream.set_read_timeout(Some(Duration::from_millis(30))).unwrap();
+    let start = Instant::now();
+    let mut buf = [0; 100];
+    assert_eq!(stream.recv(&mut buf, RecvFlags::WAITALL).unwrap(), 10);
+    assert_eq!(kind(stream.recv(&mut buf, RecvFlags::NONE)), ErrorKind::WouldBlock);
+    assert!(start.elapsed() >= Duration::from_millis(60));
+    assert_eq!(kind(stream.set_read_timeout(Some(Duration::ZERO))), ErrorKind::InvalidInput);
+}
+
+#[test]
+fn low_water_is_waited_for_unless_less_is_asked() {
+    let (_lcore, stream) = start(silent(10));
+    stream.set_read_timeout(Some(Duration::from_millis(30))).unwrap();
+    stream.set_receive_low_water(50);
+    let start = Instant::now();
+    assert_eq!(stream.recv(&mut [0; 4], RecvFlags::NONE).unwrap(), 4);
+    assert_eq!(stream.recv(&mut [0; 100], RecvFlags::NONE).unwrap(), 6);
+    assert!(start.elapsed() >= Duration::from_millis(30));
+}
+
+#[test]
+fn shutting_the_reading_side_wakes_readers() {
+    let (lcore, stream) = start(silent(0));
+    let reader = {
+        let stream = stream.try_clone().unwrap();
+        thread::spawn(move || stream.recv(&mut [0; 9], RecvFlags::NONE))
+    };
+    thread::sleep(Duration::from_millis(5));
+    stream.shutdown(Shutdown::Read).unwrap();
+    assert_eq!(reader.join().unwrap().unwrap(), 0);
+    drop(stream);
+    drop(lcore);
+}
+
+#[test]
+fn dropping_the_stream_in_the_middle_resets_it_and_frees_everything() {
+    for at in [0, 1, 5000, 100_000] {
+        let (lcore, stream) = start(Plan::new(10 << 20));
+        let mut buf = vec![0; at];
+        if at != 0 {
+            assert_eq!(stream.recv(&mut buf, RecvFlags::WAITALL).unwrap(), at);
+        }
+        while stream.readable() == 0 {
+            thread::yield_now();
+        }
+        drop(stream);
+        lcore.assert_all_comes_back();
+    }
+}
+
+#[test]
+fn an_lcore_that_stops_wakes_its_readers_with_an_error() {
+    let (mut lcore, stream) = start(silent(0));
+    let reader = {
+        let stream = stream.try_clone().unwrap();
+        thread::spawn(move || stream.recv(&mut [0; 9], RecvFlags::NONE))
+    };
+    thread::sleep(Duration::from_millis(5));
+    lcore.stop();
+    assert_eq!(kind(reader.join().unwrap()), ErrorKind::ConnectionAborted);
+    assert_eq!(kind(stream.recv(&mut [0; 9], RecvFlags::NONE)), ErrorKind::ConnectionAborted);
+}
+
+#[test]
+fn buffers_outlive_an_lcore_and_come_back() {
+    let (mut lcore, stream) = start(silent(100_000));
+    while stream.readable() < 100_000 {
+        thread::yield_now();
+    }
+    lcore.stop();
+    assert!(lcore.live.count() > 0);
+    drop(stream);
+    drop(lcore.home.returns().take_all());
+    assert_eq!(lcore.live.count(), 0);
+}
+
+#[test]
+fn reading_under_ones_own_guard_is_an_error() {
+    let (_lcore, stream) = start(silent(10));
+    let guard = stream.lock();
+    assert_eq!(kind(stream.recv(&mut [0; 9], RecvFlags::NONE)), ErrorKind::Deadlock);
+    drop(guard);
+    assert_eq!(stream.recv(&mut [0; 9], RecvFlags::WAITALL).unwrap(), 9);
+}
+
+#[test]
+fn a_panic_under_a_guard_does_no_harm() {
+    let (_lcore, stream) = start(silent(10));
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        let _guard = stream.lock();
+        panic!("the application's own");
+    }));
+    assert!(panicked.is_err());
+    assert_eq!(stream.recv(&mut [0; 10], RecvFlags::WAITALL).unwrap(), 10);
+}
+
+#[test]
+fn a_panic_of_the_library_while_owning_kills_the_socket() {
+    let (lcore, stream) = start(silent(10));
+    let socket = stream.handle().socket.clone();
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        let _owner = socket.own();
+        panic!("a bug");
+    }));
+    assert!(panicked.is_err());
+    assert_eq!(kind(stream.recv(&mut [0; 9], RecvFlags::NONE)), ErrorKind::ConnectionAborted);
+    // The lcore was rung and has made the word free again.
+    drop(stream.lock());
+    drop(socket);
+    drop(lcore);
+}
+
+#[test]
+fn acceptors_get_connections_in_order_up_to_the_limit() {
+    let queue = AcceptQueue::<Buf>::new(1);
+    let listener = TcpListener::new(queue.clone(), "10.0.0.1:7000".parse().unwrap());
+    listener.set_nonblocking(true).unwrap();
+    assert_eq!(kind(listener.accept()), ErrorKind::WouldBlock);
+    listener.set_nonblocking(false).unwrap();
+    listener.set_accept_timeout(Some(Duration::from_millis(5)));
+    assert_eq!(kind(listener.accept()), ErrorKind::WouldBlock);
+    let mut lcores = vec![];
+    for bytes in [1, 2] {
+        let (lcore, handle) = Lcore::start(silent(bytes));
+        queue.reserve().unwrap().put(handle);
+        lcores.push(lcore);
+    }
+    assert!(queue.reserve().is_none(), "backlog + 1 is the limit");
+    for bytes in [1, 2] {
+        let (stream, peer) = listener.accept().unwrap();
+        assert_eq!(peer.port(), 40_000);
+        stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        assert_eq!(stream.recv(&mut [0; 9], RecvFlags::WAITALL).unwrap(), bytes);
+    }
+    assert!(queue.reserve().is_some());
+}
+
+#[test]
+fn waiting_acceptors_are_woken_one_by_one_and_all_at_the_end() {
+    let queue = AcceptQueue::<Buf>::new(10);
+    let listener = Arc::new(TcpListener::new(queue.clone(), "10.0.0.1:7000".parse().unwrap()));
+    let acceptors: Vec<_> = (0..3)
+        .map(|_| {
+            let listener = listener.clone();
+            thread::spawn(move || listener.accept().map(|_| ()))
+        })
+        .collect();
+    let mut lcores = vec![];
+    for _ in 0..2 {
+        thread::sleep(Duration::from_millis(2));
+        let (lcore, handle) = Lcore::start(silent(0));
+        queue.reserve().unwrap().put(handle);
+        lcores.push(lcore);
+    }
+    while !queue.is_empty() {
+        thread::yield_now();
+    }
+    queue.close();
+    let results: Vec<_> = acceptors.into_iter().map(|acceptor| acceptor.join().unwrap()).collect();
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 2);
+}
