@@ -14,10 +14,17 @@ const APT: &str = "sudo apt-get install gcc libc6-dev meson ninja-build pkg-conf
 
 /// Libraries whose functions the bindings and the shim call. The drivers are not among them: the
 /// EAL opens the shared ones itself.
-const LIBRARIES: [&str; 7] =
-    ["rte_eal", "rte_ethdev", "rte_mbuf", "rte_mempool", "rte_ring", "rte_net_ring", "rte_bus_vdev"];
+const LIBRARIES: [&str; 7] = [
+    "rte_eal",
+    "rte_ethdev",
+    "rte_mbuf",
+    "rte_mempool",
+    "rte_ring",
+    "rte_net_ring",
+    "rte_bus_vdev",
+];
 
-const FUNCTIONS: [&str; 33] = [
+const FUNCTIONS: [&str; 34] = [
     "pqs_.*",
     "rte_eal_init",
     "rte_eal_cleanup",
@@ -34,6 +41,7 @@ const FUNCTIONS: [&str; 33] = [
     "rte_mempool_avail_count",
     "rte_mempool_in_use_count",
     "rte_mempool_free",
+    "rte_pktmbuf_pool_create",
     "rte_eth_dev_count_avail",
     "rte_eth_find_next_owned_by",
     "rte_eth_dev_get_port_by_name",
@@ -99,9 +107,11 @@ fn build_shim(meson_deps: &Path, out: &Path) -> PathBuf {
     if !build.join("build.ninja").exists() {
         // A set-up that was interrupted is begun anew.
         let _ = std::fs::remove_dir_all(&build);
-        run(Command::new("meson")
-            .args(["setup", "--libdir", "lib", "--prefix"])
-            .args([&prefix, &build, &meson_deps.to_path_buf()]));
+        run(Command::new("meson").args(["setup", "--libdir", "lib", "--prefix"]).args([
+            &prefix,
+            &build,
+            &meson_deps.to_path_buf(),
+        ]));
     }
     run(Command::new("meson").args(["install", "--only-changed", "-C"]).arg(&build));
     prefix
@@ -177,7 +187,9 @@ fn bindings(config: &PkgConfig, package: &Path, out: &Path) {
         .blocklist_type("rte_ring")
         .blocklist_type("rte_mbuf")
         .raw_line("/// A packet buffer; fields by the PQS_OFF_ constants.")
-        .raw_line("#[repr(C, align(64))] pub struct rte_mbuf { _opaque: [u8; PQS_MBUF_SIZE as usize] }")
+        .raw_line(
+            "#[repr(C, align(64))] pub struct rte_mbuf { _opaque: [u8; PQS_MBUF_SIZE as usize] }",
+        )
         .raw_line("/// A pool of buffers; reached through pointers only.")
         .raw_line("#[repr(C)] pub struct rte_mempool { _opaque: [u8; 0] }")
         .raw_line("/// A ring of pointers; reached through pointers only.")
@@ -250,7 +262,8 @@ fn run(command: &mut Command) {
         Ok(output) => {
             let said = [output.stdout, output.stderr].concat();
             let said = String::from_utf8_lossy(&said);
-            let last = said.lines().rev().find(|line| line.contains("ERROR") || line.contains("error"));
+            let last =
+                said.lines().rev().find(|line| line.contains("ERROR") || line.contains("error"));
             eprintln!("{said}");
             fail(&format!("{name} failed ({})", last.unwrap_or("see above").trim()));
         }

@@ -131,6 +131,11 @@ void pqs_free(struct rte_mbuf *m)
 	rte_pktmbuf_free(m);
 }
 
+uint16_t pqs_pool_data_room(struct rte_mempool *pool)
+{
+	return rte_pktmbuf_data_room_size(pool);
+}
+
 /* What the mempool expects of an mbuf that is put back as it is: nobody else refers to it, its
  * buffer is its own, and it is a packet of one segment. */
 static inline bool pqs_is_plain(const struct rte_mbuf *m)
@@ -254,6 +259,14 @@ int pqs_port_mac(uint16_t port, uint8_t mac[6])
 	if (ret == 0)
 		memcpy(mac, addr.addr_bytes, 6);
 	return ret;
+}
+
+int pqs_port_set_mac(uint16_t port, const uint8_t mac[6])
+{
+	struct rte_ether_addr addr;
+
+	memcpy(addr.addr_bytes, mac, 6);
+	return rte_eth_dev_default_mac_addr_set(port, &addr);
 }
 
 int pqs_rx_timestamp(int *offset, uint64_t *flag)

@@ -70,6 +70,8 @@ struct rte_mempool *pqs_pool_create(const char *name, unsigned int n, unsigned i
 /* Whether a pool was made by pqs_pool_create in this process. */
 bool pqs_pool_is_ours(const struct rte_mempool *pool);
 unsigned int pqs_pool_size(const struct rte_mempool *pool);
+/* Bytes of a buffer, headroom included. */
+uint16_t pqs_pool_data_room(struct rte_mempool *pool);
 
 /* 0 and `n` reset mbufs, or -ENOENT and none. */
 int pqs_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned int n);
@@ -121,6 +123,7 @@ int pqs_port_rx_queue(uint16_t port, uint16_t queue, uint16_t desc, struct rte_m
 int pqs_port_tx_queue(uint16_t port, uint16_t queue, uint16_t desc);
 int pqs_port_link(uint16_t port, struct pqs_port_link *link);
 int pqs_port_mac(uint16_t port, uint8_t mac[6]);
+int pqs_port_set_mac(uint16_t port, const uint8_t mac[6]);
 /* Registers the mbuf field of RX timestamps: its offset, and the ol_flags bit that says it is set. */
 int pqs_rx_timestamp(int *offset, uint64_t *flag);
 
