@@ -65,7 +65,7 @@ impl Mbuf {
             )
         };
         // What lies behind the data of a driver's external buffer may be another packet.
-        if flags & u64::from(sys::RTE_MBUF_F_EXTERNAL) != 0 {
+        if flags & sys::RTE_MBUF_F_EXTERNAL != 0 {
             return 0;
         }
         usize::from(room) - usize::from(start) - self.len()

@@ -248,47 +248,56 @@ mod loom_tests {
     use super::*;
     use loom::sync::Arc;
 
-    fn model<const RELINK: bool>(publish: Ordering, take: Ordering) {
+    type Stack = ReturnStack<TestNode>;
+    type Chain = (NonNull<TestNode>, NonNull<TestNode>);
+
+    fn model(push: fn(&Stack, Chain), take: fn(&Stack) -> Option<NonNull<TestNode>>) {
         loom::model(move || {
-            let stack = Arc::new(ReturnStack::<TestNode>::default());
+            let stack = Arc::new(Stack::default());
             let givers = [&[1, 2][..], &[3]].map(|values| {
                 let stack = stack.clone();
-                loom::thread::spawn(move || {
-                    let (first, last) = chain(values);
-                    // SAFETY: a fresh chain.
-                    unsafe { stack.publish::<RELINK>(first, last, publish) };
-                })
+                loom::thread::spawn(move || push(&stack, chain(values)))
             });
-            let mut seen = consume(stack.take(take));
+            let mut seen = consume(take(&stack));
             for giver in givers {
                 giver.join().unwrap();
             }
-            seen.extend(consume(stack.take(take)));
+            seen.extend(consume(take(&stack)));
             seen.sort_unstable();
             assert_eq!(seen, [1, 2, 3]);
         });
     }
 
+    fn push(stack: &Stack, (first, last): Chain) {
+        // SAFETY: a fresh chain.
+        unsafe { stack.push_chain(first, last) }
+    }
+
+    fn mutant<const RELINK: bool>(stack: &Stack, (first, last): Chain, order: Ordering) {
+        // SAFETY: a fresh chain.
+        unsafe { stack.publish::<RELINK>(first, last, order) }
+    }
+
     #[test]
     fn loom_returns_reach_the_lcore_once_each() {
-        model::<true>(Ordering::Release, Ordering::Acquire);
+        model(push, Stack::take_all);
     }
 
     #[test]
     #[should_panic]
     fn loom_mutant_push_without_release_is_caught() {
-        model::<true>(Ordering::Relaxed, Ordering::Acquire);
+        model(|stack, chain| mutant::<true>(stack, chain, Ordering::Relaxed), Stack::take_all);
     }
 
     #[test]
     #[should_panic]
     fn loom_mutant_take_without_acquire_is_caught() {
-        model::<true>(Ordering::Release, Ordering::Relaxed);
+        model(push, |stack| stack.take(Ordering::Relaxed));
     }
 
     #[test]
     #[should_panic]
     fn loom_mutant_push_that_does_not_relink_is_caught() {
-        model::<false>(Ordering::Release, Ordering::Acquire);
+        model(|stack, chain| mutant::<false>(stack, chain, Ordering::Release), Stack::take_all);
     }
 }

@@ -800,11 +800,14 @@ mod process {
 #[test]
 fn the_clock_agrees_with_the_systems() {
     let clock = Clock::new(eal());
-    let (start, begun) = (clock.now(), std::time::Instant::now());
-    thread::sleep(Duration::from_millis(50));
-    let (tsc, system) = (clock.now().since(start), begun.elapsed());
-    // The two readings are taken one after the other, with time for a preemption between.
-    assert!(tsc <= system && system - tsc < Duration::from_millis(20), "{tsc:?} {system:?}");
+    // A preemption between two readings spoils a round, not ten of them.
+    let close = (0..10).any(|_| {
+        let (start, begun) = (clock.now(), std::time::Instant::now());
+        thread::sleep(Duration::from_millis(20));
+        let (tsc, system) = (clock.now().since(start), begun.elapsed());
+        tsc.abs_diff(system) < Duration::from_micros(200)
+    });
+    assert!(close);
 }
 
 #[test]
