@@ -97,11 +97,11 @@ fn main() {
 fn build_shim(meson_deps: &Path, out: &Path) -> PathBuf {
     let (build, prefix) = (out.join("meson"), out.join("prefix"));
     if !runs("pkg-config", &["--atleast-version=22.11", "libdpdk"]) {
-        fail("found no DPDK of version 22.11 or newer by pkg-config (module libdpdk)");
+        missing("found no DPDK of version 22.11 or newer by pkg-config (module libdpdk)");
     }
     for tool in ["meson", "ninja"] {
         if !runs(tool, &["--version"]) {
-            fail(&format!("the program {tool} is missing"));
+            missing(&format!("the program {tool} is missing"));
         }
     }
     if !build.join("build.ninja").exists() {
@@ -140,6 +140,10 @@ impl PkgConfig {
     }
 
     fn ask(&self, arguments: &[&str]) -> Vec<String> {
+        self.ask_about("dpdk-shim", arguments)
+    }
+
+    fn ask_about(&self, module: &str, arguments: &[&str]) -> Vec<String> {
         let mut search = self.path.clone().into_os_string();
         if let Some(more) = env::var_os("PKG_CONFIG_PATH") {
             search.push(":");
@@ -148,7 +152,7 @@ impl PkgConfig {
         let output = Command::new("pkg-config")
             .env("PKG_CONFIG_PATH", search)
             .args(arguments)
-            .arg("dpdk-shim")
+            .arg(module)
             .output();
         match output {
             Ok(output) if output.status.success() => {
@@ -156,19 +160,22 @@ impl PkgConfig {
                 text.split_whitespace().map(str::to_owned).collect()
             }
             Ok(output) => fail(&format!(
-                "pkg-config {} dpdk-shim: {}",
+                "pkg-config {} {module}: {}",
                 arguments.join(" "),
                 String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ")
             )),
-            Err(_) => fail("the program pkg-config is missing"),
+            Err(_) => missing("the program pkg-config is missing"),
         }
     }
 }
 
 fn bindings(config: &PkgConfig, package: &Path, out: &Path) {
     // bindgen panics if it cannot load the library; say what to do instead.
-    if std::panic::catch_unwind(bindgen::clang_version).is_err() {
-        fail("found no libclang, with which bindgen reads DPDK's headers");
+    std::panic::set_hook(Box::new(|_| {}));
+    let found = std::panic::catch_unwind(bindgen::clang_version).is_ok();
+    drop(std::panic::take_hook());
+    if !found {
+        missing("found no libclang, with which bindgen reads DPDK's headers");
     }
     let builder = bindgen::Builder::default()
         .header(package.join("shim/shim.h").to_string_lossy())
@@ -217,10 +224,20 @@ fn link(config: &PkgConfig) {
     }
     println!("cargo::rustc-link-lib=static=dpdk_shim");
     if env::var_os("CARGO_FEATURE_STATIC").is_none() {
+        // Its shared objects would not find each other: the drivers they open bring in the system's.
+        if config.path.join("libdpdk.pc").exists() {
+            fail(
+                "DPDK_PREFIX holds a DPDK of its own, which must be linked with the feature static",
+            );
+        }
         for library in LIBRARIES {
             println!("cargo::rustc-link-lib=dylib={library}");
         }
         return;
+    }
+    // pkg-config leaves the system's own directory out, where rustc looks for archives only if told.
+    for path in config.ask_about("libdpdk", &["--variable=libdir"]) {
+        println!("cargo::rustc-link-search=native={path}");
     }
     let mut whole = false;
     let mut seen = Vec::new();
@@ -232,10 +249,16 @@ fn link(config: &PkgConfig) {
             "-ldbus-1" | "-lsystemd" | "-ldpdk_shim" => {}
             flag => {
                 let Some(name) = flag.strip_prefix("-l") else { continue };
-                let archive = name.strip_prefix(":lib").and_then(|file| file.strip_suffix(".a"));
+                // DPDK's own, spelt in either way, are always archives.
+                let archive = name
+                    .strip_prefix(":lib")
+                    .and_then(|file| file.strip_suffix(".a"))
+                    .or_else(|| name.starts_with("rte_").then_some(name));
+                // Not bundled: copying a hundred archives into this crate's takes minutes.
                 let line = match archive {
-                    Some(archive) if whole => format!("static:+whole-archive={archive}"),
-                    Some(archive) => format!("static={archive}"),
+                    Some(archive) if whole && !is_wanted(archive) => continue,
+                    Some(archive) if whole => format!("static:+whole-archive,-bundle={archive}"),
+                    Some(archive) => format!("static:-bundle={archive}"),
                     None => format!("dylib={name}"),
                 };
                 // The archives are listed twice, as a whole and for their symbols.
@@ -247,6 +270,14 @@ fn link(config: &PkgConfig) {
             }
         }
     }
+}
+
+/// Whether a driver has to do with Ethernet ports. A distribution's DPDK has dozens for crypto,
+/// compression, events and base stations besides.
+fn is_wanted(driver: &str) -> bool {
+    ["rte_bus_", "rte_common_", "rte_mempool_", "rte_net_"]
+        .iter()
+        .any(|kind| driver.starts_with(kind))
 }
 
 fn runs(program: &str, arguments: &[&str]) -> bool {
@@ -267,12 +298,17 @@ fn run(command: &mut Command) {
             eprintln!("{said}");
             fail(&format!("{name} failed ({})", last.unwrap_or("see above").trim()));
         }
-        Err(_) => fail(&format!("the program {name} is missing")),
+        Err(_) => missing(&format!("the program {name} is missing")),
     }
 }
 
-/// Ends the build with one sentence and the line to run.
+/// Ends the build because something is not installed: one sentence, and the line to run.
+fn missing(what: &str) -> ! {
+    fail(&format!("{what}; on Debian or Ubuntu: {APT}"))
+}
+
+/// Ends the build with one sentence.
 fn fail(what: &str) -> ! {
-    println!("cargo::error=dpdk-sys: {what}; on Debian or Ubuntu: {APT}");
+    println!("cargo::error={what}");
     exit(1)
 }

@@ -297,21 +297,22 @@ fn hugepages_free() -> bool {
 }
 
 fn check_tun() -> Result<(), EalError> {
-    match File::options().read(true).write(true).open("/dev/net/tun") {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            return Err(EalError::TunPermission);
-        }
-        Err(_) => return Err(EalError::NoTun),
-        Ok(_) => {}
-    }
+    let opened = File::options().read(true).write(true).open("/dev/net/tun");
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    judge_tun(opened.err().map(|error| error.kind()), &status)
+}
+
+/// What opening /dev/net/tun and the process's own status say of making a tap device.
+fn judge_tun(open_error: Option<io::ErrorKind>, status: &str) -> Result<(), EalError> {
     let effective = status
         .lines()
         .find_map(|line| line.strip_prefix("CapEff:"))
         .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    match effective {
-        Some(mask) if mask & CAP_NET_ADMIN == 0 => Err(EalError::TunPermission),
-        _ => Ok(()),
+    match (open_error, effective) {
+        (Some(io::ErrorKind::PermissionDenied), _) => Err(EalError::TunPermission),
+        (Some(_), _) => Err(EalError::NoTun),
+        (None, Some(mask)) if mask & CAP_NET_ADMIN == 0 => Err(EalError::TunPermission),
+        (None, _) => Ok(()),
     }
 }
 
@@ -370,6 +371,19 @@ mod tests {
         assert_eq!(run_args(decided), decided);
         let decided = ["--file-prefix", "x", "--no-telemetry"];
         assert_eq!(run_args(decided), decided);
+    }
+
+    #[test]
+    fn a_tap_needs_the_device_and_the_capability() {
+        use io::ErrorKind;
+        let root = "Name:\tx\nCapEff:\t000001ffffffffff\n";
+        let user = "CapEff:\t0000000000000000\n";
+        assert_eq!(judge_tun(None, root), Ok(()));
+        assert_eq!(judge_tun(None, ""), Ok(()), "the EAL shall find out");
+        assert_eq!(judge_tun(None, user), Err(EalError::TunPermission));
+        let denied = judge_tun(Some(ErrorKind::PermissionDenied), user);
+        assert_eq!(denied, Err(EalError::TunPermission));
+        assert_eq!(judge_tun(Some(ErrorKind::NotFound), root), Err(EalError::NoTun));
     }
 
     #[test]
