@@ -5,6 +5,9 @@
 #![deny(unsafe_code)]
 
 pub mod buf;
+#[cfg(any(feature = "dpdk", test, loom))]
+#[allow(unsafe_code)] // the safe wrapper over dpdk-sys
+pub mod dpdk;
 pub mod socket;
 pub mod tcp;
 pub mod time;

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * What Rust cannot reach by itself: DPDK's static inline functions, thread-local variables and the
+ * layout of structures whose fields move between releases. Nothing here keeps state or decides
+ * anything; the safe wrapper in stack/src/dpdk/ does.
+ *
+ * Functions take and give whole bursts: a call from Rust costs about 1.3 ns, so it must not be made
+ * per packet.
+ */
+#ifndef PREQUEUE_SHIM_H
+#define PREQUEUE_SHIM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <rte_config.h>
+#include <rte_eal.h>
+#include <rte_errno.h>
+#include <rte_eth_ring.h>
+#include <rte_ethdev.h>
+#include <rte_lcore.h>
+#include <rte_bus_vdev.h>
+#include <rte_mbuf.h>
+#include <rte_mempool.h>
+#include <rte_ring.h>
+#include <rte_version.h>
+
+/* Field offsets and sizes of struct rte_mbuf. bindgen's paths to these fields differ between
+ * releases (direct fields in 22.11, inside anonymous unions later); the offsets are what the
+ * headers of this build say. */
+enum {
+	PQS_MBUF_SIZE = sizeof(struct rte_mbuf),
+	PQS_OFF_BUF_ADDR = offsetof(struct rte_mbuf, buf_addr),
+	PQS_OFF_DATA_OFF = offsetof(struct rte_mbuf, data_off),
+	PQS_OFF_REFCNT = offsetof(struct rte_mbuf, refcnt),
+	PQS_OFF_NB_SEGS = offsetof(struct rte_mbuf, nb_segs),
+	PQS_OFF_PORT = offsetof(struct rte_mbuf, port),
+	PQS_OFF_OL_FLAGS = offsetof(struct rte_mbuf, ol_flags),
+	PQS_OFF_PKT_LEN = offsetof(struct rte_mbuf, pkt_len),
+	PQS_OFF_DATA_LEN = offsetof(struct rte_mbuf, data_len),
+	PQS_OFF_RSS_HASH = offsetof(struct rte_mbuf, hash.rss),
+	PQS_OFF_BUF_LEN = offsetof(struct rte_mbuf, buf_len),
+	PQS_OFF_POOL = offsetof(struct rte_mbuf, pool),
+	PQS_OFF_NEXT = offsetof(struct rte_mbuf, next),
+	PQS_HEADROOM = RTE_PKTMBUF_HEADROOM,
+	PQS_MAX_LCORE = RTE_MAX_LCORE,
+	PQS_MAX_PORTS = RTE_MAX_ETHPORTS,
+};
+
+/* Private area of each mbuf of a pool of ours: one cache line behind the header. */
+enum { PQS_PRIV_SIZE = RTE_CACHE_LINE_MIN_SIZE };
+
+/* rte_errno of the calling thread (thread-local: a static in Rust would be another variable). */
+int pqs_errno(void);
+/* LCORE_ID_ANY (UINT32_MAX) on a thread that the EAL does not know. */
+uint32_t pqs_lcore_id(void);
+uint64_t pqs_rdtsc(void);
+/* First CPU of an EAL lcore's set, or -1. */
+int pqs_lcore_cpu(unsigned int lcore_id);
+/* Whether rte_eal_init has been completed by anybody in this process. */
+bool pqs_eal_is_up(void);
+
+/* A packet mbuf pool with PQS_PRIV_SIZE bytes of private area behind each header, recognisable by
+ * pqs_pool_is_ours. `user` is stored at byte `user_off` of each private area, for good. NULL on
+ * failure, reason in rte_errno. */
+struct rte_mempool *pqs_pool_create(const char *name, unsigned int n, unsigned int cache_size,
+				    uint16_t data_room, int socket_id, const char *ops,
+				    unsigned int user_off, void *user);
+/* Whether a pool was made by pqs_pool_create in this process. */
+bool pqs_pool_is_ours(const struct rte_mempool *pool);
+unsigned int pqs_pool_size(const struct rte_mempool *pool);
+/* Bytes of a buffer, headroom included. */
+uint16_t pqs_pool_data_room(struct rte_mempool *pool);
+
+/* 0 and `n` reset mbufs, or -ENOENT and none. */
+int pqs_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned int n);
+/* Any mbuf, chains and references included. */
+void pqs_free(struct rte_mbuf *m);
+/* Frees the leading mbufs that belong to `pool`, at least one of `n` > 0 if the first does; returns
+ * how many. Unshared, direct, single-segment ones go to the mempool as they are, in bulk; all
+ * others take the ordinary way. */
+unsigned int pqs_free_run(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned int n);
+/* Moves a chain into its first segment; negative if its tailroom is too small. */
+int pqs_linearize(struct rte_mbuf *m);
+
+uint16_t pqs_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t n);
+uint16_t pqs_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t n);
+
+struct pqs_port_info {
+	uint16_t max_rx_queues;
+	uint16_t max_tx_queues;
+	uint16_t max_mtu;
+	uint16_t min_mtu;
+	int socket_id;
+	bool rss;           /* can spread TCP over IPv4 by hash */
+	bool rx_checksum;   /* verifies IPv4 and TCP checksums */
+	bool rx_timestamp;  /* stamps received packets */
+	char driver[32];
+};
+
+struct pqs_port_conf {
+	uint16_t rx_queues;
+	uint16_t tx_queues;
+	uint16_t rx_desc;     /* in: wanted; out: what the device takes */
+	uint16_t tx_desc;     /* in: wanted; out: what the device takes */
+	uint16_t mtu;         /* 0: leave the device's */
+	bool rss;             /* spread TCP over the RX queues */
+	bool rx_checksum;
+	bool rx_timestamp;
+};
+
+struct pqs_port_link {
+	bool up;
+	bool full_duplex;
+	uint32_t speed_mbps; /* UINT32_MAX: unknown */
+};
+
+int pqs_port_info(uint16_t port, struct pqs_port_info *info);
+/* Offloads and RSS that the device does not offer must not be asked for. */
+int pqs_port_configure(uint16_t port, struct pqs_port_conf *conf);
+int pqs_port_rx_queue(uint16_t port, uint16_t queue, uint16_t desc, struct rte_mempool *pool);
+int pqs_port_tx_queue(uint16_t port, uint16_t queue, uint16_t desc);
+int pqs_port_link(uint16_t port, struct pqs_port_link *link);
+int pqs_port_mac(uint16_t port, uint8_t mac[6]);
+int pqs_port_set_mac(uint16_t port, const uint8_t mac[6]);
+/* Registers the mbuf field of RX timestamps: its offset, and the ol_flags bit that says it is set. */
+int pqs_rx_timestamp(int *offset, uint64_t *flag);
+
+struct rte_ring *pqs_ring_create(const char *name, unsigned int n, int socket_id);
+/* Takes one mbuf out of a ring, NULL if it is empty. */
+struct rte_mbuf *pqs_ring_pop(struct rte_ring *ring);
+
+#endif

@@ -1,0 +1,162 @@
+//! A burst: up to `N` owned mbufs in an array, as devices take and give them.
+//!
+//! Lives on the stack of the poll loop, which fills it from a queue, drains it, or hands it to one.
+//! Never allocates; what is left in it when it is dropped is freed in bulk.
+
+use std::fmt;
+use std::ptr::{self, NonNull};
+
+use dpdk_sys as sys;
+
+use super::mbuf::Mbuf;
+use super::mempool;
+
+/// Up to `N` mbufs in order.
+pub struct Burst<const N: usize> {
+    // Invariant: the first `len` places hold mbufs that the burst owns.
+    mbufs: [*mut sys::rte_mbuf; N],
+    len: usize,
+}
+
+// SAFETY: it owns mbufs, which are Send.
+unsafe impl<const N: usize> Send for Burst<N> {}
+
+impl<const N: usize> Burst<N> {
+    /// An empty burst.
+    pub const fn new() -> Self {
+        Self { mbufs: [ptr::null_mut(); N], len: 0 }
+    }
+
+    /// Number of mbufs.
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether there is no room for another.
+    pub const fn is_full(&self) -> bool {
+        self.len == N
+    }
+
+    /// Appends an mbuf, or gives it back if the burst is full.
+    pub fn push(&mut self, mbuf: Mbuf) -> Result<(), Mbuf> {
+        match self.mbufs.get_mut(self.len) {
+            Some(place) => {
+                *place = mbuf.into_raw().as_ptr();
+                self.len += 1;
+                Ok(())
+            }
+            None => Err(mbuf),
+        }
+    }
+
+    /// The mbufs.
+    pub fn as_slice(&self) -> &[Mbuf] {
+        // SAFETY: `len` places hold mbufs; an `Mbuf` is one such pointer.
+        unsafe { std::slice::from_raw_parts(self.mbufs.as_ptr().cast(), self.len) }
+    }
+
+    /// The mbufs, to be written or exchanged.
+    pub fn as_mut_slice(&mut self) -> &mut [Mbuf] {
+        // SAFETY: as in `as_slice`; an exchange leaves an mbuf in each place.
+        unsafe { std::slice::from_raw_parts_mut(self.mbufs.as_mut_ptr().cast(), self.len) }
+    }
+
+    /// Takes all mbufs out, first to last. Those that are not taken are freed with the iterator.
+    pub fn drain(&mut self) -> Drain<'_, N> {
+        let end = self.len;
+        // A drain that is forgotten leaks its mbufs; it must not leave them here as well.
+        self.len = 0;
+        Drain { burst: self, next: 0, end }
+    }
+
+    /// Frees all mbufs, in bulk.
+    pub fn clear(&mut self) {
+        let len = self.len;
+        self.len = 0;
+        // SAFETY: they were ours until now.
+        unsafe { mempool::free(&mut self.mbufs[..len]) };
+    }
+
+    /// The free places.
+    pub(super) fn spare(&mut self) -> &mut [*mut sys::rte_mbuf] {
+        &mut self.mbufs[self.len..]
+    }
+
+    /// Declares `n` more places filled.
+    ///
+    /// # Safety
+    /// The first `n` free places hold mbufs that the caller gives to the burst.
+    pub(super) unsafe fn grow(&mut self, n: usize) {
+        self.len += n;
+    }
+
+    /// The mbufs, to be given to a device.
+    pub(super) fn filled(&mut self) -> &mut [*mut sys::rte_mbuf] {
+        &mut self.mbufs[..self.len]
+    }
+
+    /// Forgets the first `n` mbufs, which are somebody else's now, and closes up.
+    pub(super) fn forget_front(&mut self, n: usize) {
+        self.mbufs.copy_within(n..self.len, 0);
+        self.len -= n;
+    }
+}
+
+impl<const N: usize> Default for Burst<N> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<const N: usize> Drop for Burst<N> {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+impl<const N: usize> fmt::Debug for Burst<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.as_slice()).finish()
+    }
+}
+
+/// Owning iterator over a burst.
+#[derive(Debug)]
+pub struct Drain<'a, const N: usize> {
+    burst: &'a mut Burst<N>,
+    next: usize,
+    end: usize,
+}
+
+impl<const N: usize> Iterator for Drain<'_, N> {
+    type Item = Mbuf;
+
+    #[inline]
+    fn next(&mut self) -> Option<Mbuf> {
+        if self.next == self.end {
+            return None;
+        }
+        let raw = self.burst.mbufs[self.next];
+        self.next += 1;
+        // SAFETY: places below `end` held mbufs of the burst's; each is passed over once.
+        Some(unsafe { Mbuf::from_raw(NonNull::new_unchecked(raw)) })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.end - self.next, Some(self.end - self.next))
+    }
+}
+
+impl<const N: usize> ExactSizeIterator for Drain<'_, N> {}
+
+impl<const N: usize> Drop for Drain<'_, N> {
+    fn drop(&mut self) {
+        // SAFETY: not taken, so still the burst's.
+        unsafe { mempool::free(&mut self.burst.mbufs[self.next..self.end]) };
+    }
+}

@@ -1,0 +1,287 @@
+//! The mbuf: an exclusively owned packet buffer of one segment, its control block behind the header.
+//!
+//! Made by a pool or a received burst; read and trimmed by whoever owns it, on any thread; dropped
+//! on an lcore. It is never cloned, never shared, never a chain: what arrives in several segments is
+//! made one or refused where it is received.
+
+use std::cell::Cell;
+use std::fmt;
+use std::marker::PhantomData;
+use std::mem;
+use std::ptr::NonNull;
+use std::sync::OnceLock;
+
+use dpdk_sys as sys;
+
+use super::mempool::{self, MBUF_OVERHEAD};
+use super::queue::MbufQueue;
+use super::returns::MbufReturns;
+use crate::buf::{Checksum, PacketBuf, SegCb};
+
+/// An owned mbuf. Dropping it gives it back to its pool, on a thread that owns one.
+///
+/// A fresh one is empty. The control block of a fresh or received one is what its last user left:
+/// write it before reading it.
+#[repr(transparent)]
+pub struct Mbuf {
+    // Invariant: points to an mbuf of a pool of ours (so the private area is there), direct or with
+    // an external buffer of the driver, of one segment, with one reference, which is this.
+    raw: NonNull<sys::rte_mbuf>,
+    _not_sync: PhantomData<Cell<()>>,
+}
+
+const _: () = assert!(size_of::<Option<Mbuf>>() == 8);
+
+// SAFETY: an mbuf is memory with one owner; its pool may be freed into by any thread.
+unsafe impl Send for Mbuf {}
+
+impl Mbuf {
+    /// The bytes, to be written.
+    pub fn data_mut(&mut self) -> &mut [u8] {
+        let len = self.len();
+        // SAFETY: `data_len` bytes from `data_off` on lie in the buffer, and it is ours alone.
+        unsafe { std::slice::from_raw_parts_mut(self.start(), len) }
+    }
+
+    /// Makes the data `n` bytes longer and returns the new bytes, whose content is arbitrary; `None`
+    /// if the buffer has no room for them.
+    pub fn extend(&mut self, n: usize) -> Option<&mut [u8]> {
+        if n > self.tailroom() {
+            return None;
+        }
+        let len = self.len();
+        self.set_len(len + n);
+        Some(&mut self.data_mut()[len..])
+    }
+
+    /// Bytes that can still be appended.
+    pub fn tailroom(&self) -> usize {
+        // SAFETY: fields of our mbuf.
+        let (room, start, flags) = unsafe {
+            (
+                self.field::<u16>(sys::PQS_OFF_BUF_LEN).read(),
+                self.field::<u16>(sys::PQS_OFF_DATA_OFF).read(),
+                self.ol_flags(),
+            )
+        };
+        // What lies behind the data of a driver's external buffer may be another packet.
+        if flags & sys::RTE_MBUF_F_EXTERNAL != 0 {
+            return 0;
+        }
+        usize::from(room) - usize::from(start) - self.len()
+    }
+
+    /// The hash that the device spread the packet over its queues by, if it said.
+    pub fn rss_hash(&self) -> Option<u32> {
+        let set = self.ol_flags() & u64::from(sys::RTE_MBUF_F_RX_RSS_HASH) != 0;
+        // SAFETY: a field of our mbuf.
+        set.then(|| unsafe { self.field::<u32>(sys::PQS_OFF_RSS_HASH).read() })
+    }
+
+    /// When the device received the packet, in ticks of its own clock, if it said.
+    pub fn rx_timestamp(&self) -> Option<u64> {
+        let field = RX_TIMESTAMP.get()?;
+        let set = self.ol_flags() & field.flag != 0;
+        // SAFETY: an offset inside the header, as registered. The field is aligned to eight bytes.
+        set.then(|| unsafe { self.field::<u64>(field.offset).read() })
+    }
+
+    /// Asks the processor to fetch the control block, which lies in a line of its own.
+    #[inline]
+    pub fn prefetch_cb(&self) {
+        prefetch(self.private().cast_const().cast());
+    }
+
+    /// Asks the processor to fetch the first line of the data. Reads the header to find it.
+    #[inline]
+    pub fn prefetch_data(&self) {
+        prefetch(self.start().cast_const());
+    }
+
+    /// # Safety
+    /// The invariant of `raw` holds, and the caller gives the mbuf away.
+    pub(super) unsafe fn from_raw(raw: NonNull<sys::rte_mbuf>) -> Self {
+        Self { raw, _not_sync: PhantomData }
+    }
+
+    /// The mbuf, now the caller's to free.
+    pub(super) fn into_raw(self) -> NonNull<sys::rte_mbuf> {
+        let raw = self.raw;
+        mem::forget(self);
+        raw
+    }
+
+    pub(super) fn as_raw(&self) -> NonNull<sys::rte_mbuf> {
+        self.raw
+    }
+
+    /// # Safety
+    /// `offset` is that of a field of type `T` in `rte_mbuf`.
+    #[inline(always)]
+    unsafe fn field<T>(&self, offset: u32) -> *mut T {
+        // SAFETY: inside the header.
+        unsafe { self.raw.as_ptr().byte_add(offset as usize).cast() }
+    }
+
+    #[inline(always)]
+    fn ol_flags(&self) -> u64 {
+        // SAFETY: a field of our mbuf.
+        unsafe { self.field::<u64>(sys::PQS_OFF_OL_FLAGS).read() }
+    }
+
+    #[inline(always)]
+    fn start(&self) -> *mut u8 {
+        // SAFETY: fields of our mbuf; `data_off` lies in the buffer.
+        unsafe {
+            let buffer = self.field::<*mut u8>(sys::PQS_OFF_BUF_ADDR).read();
+            buffer.add(usize::from(self.field::<u16>(sys::PQS_OFF_DATA_OFF).read()))
+        }
+    }
+
+    /// Sets both lengths: of the packet, and of its only segment.
+    #[inline(always)]
+    fn set_len(&mut self, len: usize) {
+        // SAFETY: fields of our mbuf; callers stay within the buffer, whose length is 16 bits.
+        unsafe {
+            self.field::<u16>(sys::PQS_OFF_DATA_LEN).write(len as u16);
+            self.field::<u32>(sys::PQS_OFF_PKT_LEN).write(len as u32);
+        }
+    }
+
+    #[inline(always)]
+    fn private(&self) -> *mut mempool::Private {
+        // SAFETY: an mbuf of a pool of ours.
+        unsafe { mempool::private(self.raw.as_ptr()) }
+    }
+}
+
+impl Drop for Mbuf {
+    fn drop(&mut self) {
+        // SAFETY: ours, by the invariant, and not used again.
+        unsafe { mempool::free(&mut [self.raw.as_ptr()]) }
+    }
+}
+
+impl PacketBuf for Mbuf {
+    type Queue = MbufQueue;
+    type Returns = MbufReturns;
+
+    #[inline]
+    fn data(&self) -> &[u8] {
+        // SAFETY: `data_len` bytes from `data_off` on lie in the buffer; no one writes them while
+        // the mbuf is borrowed.
+        unsafe { std::slice::from_raw_parts(self.start(), self.len()) }
+    }
+
+    #[inline]
+    fn len(&self) -> usize {
+        // SAFETY: a field of our mbuf.
+        usize::from(unsafe { self.field::<u16>(sys::PQS_OFF_DATA_LEN).read() })
+    }
+
+    #[inline]
+    fn trim_front(&mut self, n: usize) {
+        let len = self.len();
+        assert!(n <= len, "cannot trim {n} of {len} bytes");
+        // SAFETY: a field of our mbuf, still within the buffer.
+        unsafe {
+            let start = self.field::<u16>(sys::PQS_OFF_DATA_OFF);
+            start.write(start.read() + n as u16);
+        }
+        self.set_len(len - n);
+    }
+
+    #[inline]
+    fn truncate(&mut self, len: usize) {
+        let now = self.len();
+        assert!(len <= now, "cannot keep {len} of {now} bytes");
+        self.set_len(len);
+    }
+
+    #[inline]
+    fn append(&mut self, bytes: &[u8]) -> bool {
+        match self.extend(bytes.len()) {
+            Some(room) => {
+                room.copy_from_slice(bytes);
+                true
+            }
+            None => false,
+        }
+    }
+
+    #[inline]
+    fn checksum(&self) -> Checksum {
+        // Each field is two bits: neither for unknown, one for good, one for bad, and both where the
+        // device did not look ("none").
+        const IP: u64 = sys::RTE_MBUF_F_RX_IP_CKSUM_MASK as u64;
+        const IP_GOOD: u64 = sys::RTE_MBUF_F_RX_IP_CKSUM_GOOD as u64;
+        const IP_BAD: u64 = sys::RTE_MBUF_F_RX_IP_CKSUM_BAD as u64;
+        const L4: u64 = sys::RTE_MBUF_F_RX_L4_CKSUM_MASK as u64;
+        const L4_GOOD: u64 = sys::RTE_MBUF_F_RX_L4_CKSUM_GOOD as u64;
+        const L4_BAD: u64 = sys::RTE_MBUF_F_RX_L4_CKSUM_BAD as u64;
+        let flags = self.ol_flags();
+        match (flags & IP, flags & L4) {
+            (IP_GOOD, L4_GOOD) => Checksum::Good,
+            (IP_BAD, _) | (_, L4_BAD) => Checksum::Bad,
+            _ => Checksum::Unknown,
+        }
+    }
+
+    #[inline]
+    fn truesize(&self) -> u32 {
+        // SAFETY: a field of our mbuf.
+        MBUF_OVERHEAD + u32::from(unsafe { self.field::<u16>(sys::PQS_OFF_BUF_LEN).read() })
+    }
+
+    #[inline]
+    fn cb(&self) -> &SegCb {
+        // SAFETY: the private area was zeroed when the pool was made, which is a valid block, and
+        // has been written through this type since.
+        unsafe { &(*self.private()).cb }
+    }
+
+    #[inline]
+    fn cb_mut(&mut self) -> &mut SegCb {
+        // SAFETY: as in `cb`, and ours alone.
+        unsafe { &mut (*self.private()).cb }
+    }
+}
+
+impl fmt::Debug for Mbuf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mbuf").field("len", &self.len()).field("cb", self.cb()).finish()
+    }
+}
+
+/// Registers the header field that drivers write RX timestamps to. Once per process; `false` if
+/// there is no room for it.
+pub(super) fn enable_rx_timestamps() -> bool {
+    let (mut offset, mut flag) = (0, 0);
+    // SAFETY: the EAL is up; both pointers are good for the call. A second registration finds the
+    // first.
+    if unsafe { sys::pqs_rx_timestamp(&mut offset, &mut flag) } != 0 {
+        return false;
+    }
+    RX_TIMESTAMP.get_or_init(|| RxTimestamp { offset: offset as u32, flag });
+    true
+}
+
+static RX_TIMESTAMP: OnceLock<RxTimestamp> = OnceLock::new();
+
+/// Where an RX timestamp is, and the flag that says that it is there.
+struct RxTimestamp {
+    offset: u32,
+    flag: u64,
+}
+
+#[inline(always)]
+fn prefetch(line: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint; it never faults.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(line.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
+}

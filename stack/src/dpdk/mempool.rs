@@ -1,0 +1,453 @@
+//! Packet buffer pools: who may use one, how full it is, and how long it lives.
+//!
+//! Set up by one thread, then owned by the lcore that polls with it: only the owner frees into the
+//! pool without a lock, so that an application thread preempted in the middle of a free never holds
+//! up the lcore. A pool goes when its last handle *and* its last mbuf have gone.
+
+use std::cell::Cell;
+use std::ffi::CString;
+use std::fmt;
+use std::marker::PhantomData;
+use std::mem::offset_of;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use dpdk_sys as sys;
+
+use super::burst::Burst;
+use super::eal::{Eal, errno_text};
+use super::mbuf::Mbuf;
+use crate::buf::SegCb;
+
+/// A pool of mbufs, each with a control block in its private area. Clones are handles to one pool.
+///
+/// Any thread may ask how full it is; allocating is for the owning lcore, or for any thread while no
+/// lcore owns it.
+#[derive(Clone)]
+pub struct Mempool(Arc<Handle>);
+
+/// How a pool is made.
+#[derive(Clone, Debug)]
+pub struct PoolConfig {
+    /// Number of mbufs; 2ⁿ − 1 wastes no memory. See [`PoolPlan`].
+    pub mbufs: u32,
+    /// Mbufs that each lcore keeps apart, so that most allocations and frees touch no shared line.
+    /// At most 512, and at most two thirds of `mbufs`.
+    pub cache: u32,
+    /// Bytes of a buffer, headroom of 128 included. A frame must fit, for none is scattered.
+    pub data_room: u16,
+    /// NUMA node of the memory; `None` for any.
+    pub numa_node: Option<u32>,
+    /// Who frees into the pool.
+    pub sharing: Sharing,
+}
+
+/// Who frees into a pool.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Sharing {
+    /// One lcore. Others hand mbufs back to it; debug builds insist.
+    OneLcore,
+    /// Any thread, at the price of a lock: traffic generators, tests with ports made of rings.
+    AnyThread,
+}
+
+/// Why a pool could not be made or owned.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PoolError {
+    /// The numbers do not fit together.
+    #[error(
+        "a pool of {mbufs} mbufs with a cache of {cache}: want at least 1 mbuf, and a cache of at most 512 and two thirds of the mbufs"
+    )]
+    BadSize {
+        /// Mbufs asked for.
+        mbufs: u32,
+        /// Cache asked for.
+        cache: u32,
+    },
+    /// There is no memory for it.
+    #[error(
+        "no memory for a pool of {mib} MiB ({reason}): reserve more hugepages, or give the EAL more with -m when it runs with --no-huge"
+    )]
+    NoMemory {
+        /// Size of the pool, rounded up.
+        mib: u32,
+        /// DPDK's word for it.
+        reason: String,
+    },
+    /// Another thread, or another guard of this one, owns the pool.
+    #[error("the pool is owned by another lcore already: give each its own")]
+    Owned,
+}
+
+impl Default for PoolConfig {
+    /// 8191 mbufs of the usual 2 KiB, for one lcore.
+    fn default() -> Self {
+        Self {
+            mbufs: 8191,
+            cache: 256,
+            data_room: 2048 + sys::PQS_HEADROOM as u16,
+            numa_node: None,
+            sharing: Sharing::OneLcore,
+        }
+    }
+}
+
+impl Mempool {
+    /// Makes a pool. The memory is taken at once.
+    pub fn new(_eal: &'static Eal, config: &PoolConfig) -> Result<Self, PoolError> {
+        static SERIAL: AtomicU32 = AtomicU32::new(0);
+        let PoolConfig { mbufs, cache, data_room, numa_node, sharing } = *config;
+        // The mempool's flush threshold is one and a half times the cache.
+        if mbufs == 0 || cache > 512 || u64::from(cache) * 3 > u64::from(mbufs) * 2 {
+            return Err(PoolError::BadSize { mbufs, cache });
+        }
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let name = CString::new(format!("prequeue_{serial}")).expect("no NUL in it");
+        // Relaxed tail sync where threads may be preempted in a free: one that is then delays only
+        // itself.
+        let ops = match sharing {
+            Sharing::OneLcore => c"ring_mp_mc",
+            Sharing::AnyThread => c"ring_mt_rts",
+        };
+        let core = Box::into_raw(Box::new(PoolCore {
+            pool: std::ptr::null_mut(),
+            sharing,
+            owner: AtomicUsize::new(NOBODY),
+            outstanding: Mutex::new(None),
+        }));
+        // SAFETY: the EAL is up, the strings are NUL-terminated and outlive the call, and `core`
+        // lives until the pool is freed.
+        let pool = unsafe {
+            sys::pqs_pool_create(
+                name.as_ptr(),
+                mbufs,
+                cache,
+                data_room,
+                numa_node.map_or(-1, |node| node as i32),
+                ops.as_ptr(),
+                offset_of!(Private, core) as u32,
+                core.cast(),
+            )
+        };
+        if pool.is_null() {
+            // SAFETY: no mbuf refers to it, for there is none.
+            drop(unsafe { Box::from_raw(core) });
+            let bytes = u64::from(mbufs) * (MBUF_OVERHEAD as u64 + u64::from(data_room));
+            return Err(PoolError::NoMemory {
+                mib: bytes.div_ceil(1 << 20) as u32,
+                reason: errno_text(),
+            });
+        }
+        // SAFETY: nobody else has seen it yet.
+        unsafe { (*core).pool = pool };
+        Ok(Self(Arc::new(Handle(NonNull::new(core).expect("from a Box")))))
+    }
+
+    /// Makes the calling thread the owner, until the guard is dropped. To be called on the thread
+    /// that polls, after [`super::EalThread::register`], or it has no cache.
+    pub fn own(&self) -> Result<PoolOwner, PoolError> {
+        // Relaxed: the word is compared with the reader's own token only, which no other thread
+        // writes; what the previous owner did is ordered by whatever handed the pool over.
+        self.core()
+            .owner
+            .compare_exchange(NOBODY, thread_token(), Ordering::Acquire, Ordering::Relaxed)
+            .map_err(|_| PoolError::Owned)?;
+        OWNED.set(OWNED.get() + 1);
+        Ok(PoolOwner { pool: self.clone(), _this_thread: PhantomData })
+    }
+
+    /// One mbuf, empty, or `None` if the pool is.
+    pub fn alloc(&self) -> Option<Mbuf> {
+        let mut mbuf = std::ptr::null_mut();
+        self.alloc_raw(std::slice::from_mut(&mut mbuf)).then(|| {
+            // SAFETY: fresh from the pool, and ours.
+            unsafe { Mbuf::from_raw(NonNull::new_unchecked(mbuf)) }
+        })
+    }
+
+    /// Appends `n` empty mbufs to `burst`, or none if the pool has fewer or the burst no room.
+    pub fn alloc_bulk<const N: usize>(&self, burst: &mut Burst<N>, n: usize) -> bool {
+        let Some(room) = burst.spare().get_mut(..n) else { return false };
+        let filled = self.alloc_raw(room);
+        if filled {
+            // SAFETY: `n` more places hold mbufs that are ours.
+            unsafe { burst.grow(n) };
+        }
+        filled
+    }
+
+    /// Mbufs that are not in the pool: in device rings, queued, handed out.
+    ///
+    /// Walks every lcore's cache: for statistics, not for the poll loop.
+    pub fn in_use(&self) -> u32 {
+        // SAFETY: the handle keeps the pool.
+        unsafe { sys::rte_mempool_in_use_count(self.raw()) }
+    }
+
+    /// Mbufs the pool was made with.
+    pub fn capacity(&self) -> u32 {
+        // SAFETY: the handle keeps the pool.
+        unsafe { sys::pqs_pool_size(self.raw()) }
+    }
+
+    /// Bytes that a frame may have: the data room behind the headroom.
+    pub fn frame_room(&self) -> u32 {
+        // SAFETY: the handle keeps the pool.
+        let room = unsafe { sys::pqs_pool_data_room(self.raw()) };
+        u32::from(room).saturating_sub(sys::PQS_HEADROOM)
+    }
+
+    pub(super) fn raw(&self) -> *mut sys::rte_mempool {
+        self.core().pool
+    }
+
+    fn core(&self) -> &PoolCore {
+        // SAFETY: the core lives as long as a handle does.
+        unsafe { self.0.0.as_ref() }
+    }
+
+    fn alloc_raw(&self, places: &mut [*mut sys::rte_mbuf]) -> bool {
+        debug_assert!(
+            self.core().may_be_used_here(),
+            "an mbuf is to be allocated by the lcore that owns the pool"
+        );
+        // SAFETY: the handle keeps the pool; as many places as are asked for.
+        unsafe { sys::pqs_alloc_bulk(self.raw(), places.as_mut_ptr(), places.len() as u32) == 0 }
+    }
+}
+
+impl PartialEq for Mempool {
+    fn eq(&self, other: &Self) -> bool {
+        self.raw() == other.raw()
+    }
+}
+
+impl Eq for Mempool {}
+
+impl fmt::Debug for Mempool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mempool")
+            .field("capacity", &self.capacity())
+            .field("in_use", &self.in_use())
+            .field("sharing", &self.core().sharing)
+            .finish()
+    }
+}
+
+/// The calling thread owns a pool as long as this lives.
+#[derive(Debug)]
+pub struct PoolOwner {
+    pool: Mempool,
+    _this_thread: PhantomData<*const ()>,
+}
+
+impl PoolOwner {
+    /// The pool.
+    pub fn pool(&self) -> &Mempool {
+        &self.pool
+    }
+}
+
+impl Drop for PoolOwner {
+    fn drop(&mut self) {
+        // Release pairs with the Acquire of the next owner's exchange.
+        self.pool.core().owner.store(NOBODY, Ordering::Release);
+        OWNED.set(OWNED.get() - 1);
+    }
+}
+
+/// How many mbufs an lcore's pool needs, and how many of them sockets may hold.
+///
+/// A queue that cannot refill its descriptors is deaf, to ACKs and resets too. So what the device
+/// and the poll loop need is never lent to sockets.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PoolPlan {
+    /// RX descriptors of all queues that draw on the pool.
+    pub rx_descriptors: u32,
+    /// TX descriptors of queues that are sent mbufs of this pool.
+    pub tx_descriptors: u32,
+    /// Mbufs that sockets and readers shall be able to hold.
+    pub held: u32,
+    /// Cache of the owning lcore.
+    pub cache: u32,
+}
+
+impl PoolPlan {
+    /// Mbufs in the poll loop's hands: a burst received and one to be sent.
+    const IN_FLIGHT: u32 = 2 * 32;
+
+    /// What is never lent: descriptors, bursts under way, and as much as a cache may hoard.
+    pub fn reserve(&self) -> u32 {
+        self.rx_descriptors + self.tx_descriptors + Self::IN_FLIGHT + self.cache * 3 / 2
+    }
+
+    /// Mbufs to make the pool with: the next 2ⁿ − 1, which its ring fills exactly.
+    pub fn mbufs(&self) -> u32 {
+        (self.reserve() + self.held + 1).next_power_of_two() - 1
+    }
+
+    /// What sockets may hold of a pool of that many mbufs.
+    pub fn holdable(&self, mbufs: u32) -> u32 {
+        mbufs.saturating_sub(self.reserve())
+    }
+}
+
+/// What lies in the private area of an mbuf: our cache line behind its header.
+#[repr(C)]
+pub(super) struct Private {
+    /// The segment's control block. Zero, which is valid, until it is first written.
+    pub(super) cb: SegCb,
+    /// Link of the queue or stack the mbuf is on. Not `rte_mbuf.next`: that is the segment chain,
+    /// which freeing follows.
+    pub(super) next: *mut sys::rte_mbuf,
+    /// The pool's core; written when the pool is made, never again.
+    core: *const PoolCore,
+}
+
+const _: () = assert!(size_of::<Private>() <= sys::PQS_PRIV_SIZE as usize);
+
+/// Metadata of an mbuf: header and private area.
+pub(super) const MBUF_OVERHEAD: u32 = sys::PQS_MBUF_SIZE + sys::PQS_PRIV_SIZE;
+
+/// Gives mbufs back to their pools, in bulk where neighbours share one.
+///
+/// # Safety
+/// The caller owns the mbufs, all from pools of ours, each of one segment with one reference, and
+/// gives them away.
+pub(super) unsafe fn free(mut mbufs: &mut [*mut sys::rte_mbuf]) {
+    let me = thread_token();
+    let mut stranger = false;
+    while let Some(first) = mbufs.first() {
+        // SAFETY: the mbuf is ours, and its pool lives as long as one of its mbufs is out.
+        let core = unsafe { (*private(*first)).core };
+        // SAFETY: as above. Relaxed: only this thread can have written its own token.
+        let owned = unsafe { (*core).owner.load(Ordering::Relaxed) } == me;
+        let n = if owned {
+            // SAFETY: the guard that made us the owner keeps a handle, so the pool is not counting
+            // down yet.
+            unsafe { sys::pqs_free_run((*core).pool, mbufs.as_mut_ptr(), mbufs.len() as u32) }
+        } else {
+            // SAFETY: forwarded.
+            let (n, allowed) = unsafe { PoolCore::free_locked(core, mbufs) };
+            stranger |= !allowed;
+            n
+        };
+        mbufs = &mut mbufs[n as usize..];
+    }
+    debug_assert!(
+        !stranger || std::thread::panicking(),
+        "an mbuf was dropped on a thread that owns no pool: hand it back to its lcore"
+    );
+}
+
+/// The private area of an mbuf.
+///
+/// # Safety
+/// `mbuf` points to an mbuf of a pool of ours.
+pub(super) unsafe fn private(mbuf: *mut sys::rte_mbuf) -> *mut Private {
+    // SAFETY: rte_mbuf_to_priv: it begins where the header ends.
+    unsafe { mbuf.byte_add(sys::PQS_MBUF_SIZE as usize).cast() }
+}
+
+/// What all handles and all mbufs of a pool point to.
+struct PoolCore {
+    pool: *mut sys::rte_mempool,
+    sharing: Sharing,
+    /// Token of the thread that owns the pool, or [`NOBODY`].
+    owner: AtomicUsize,
+    /// `None` while there are handles, then the number of mbufs that are still out. Held by whoever
+    /// frees without owning.
+    outstanding: Mutex<Option<u32>>,
+}
+
+impl PoolCore {
+    /// Frees the leading mbufs of this pool on a thread that does not own it; returns how many, and
+    /// whether this thread may do so.
+    ///
+    /// # Safety
+    /// As of [`free`]; the first belongs to `core`.
+    unsafe fn free_locked(core: *const Self, mbufs: &mut [*mut sys::rte_mbuf]) -> (u32, bool) {
+        // SAFETY: an mbuf is out, so the core is there; the borrow ends before it may go.
+        let this = unsafe { &*core };
+        let mut outstanding = this.outstanding.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: the mempool's own frees are safe against the owner's; against the pool's end we
+        // hold the lock.
+        let n = unsafe { sys::pqs_free_run(this.pool, mbufs.as_mut_ptr(), mbufs.len() as u32) };
+        match *outstanding {
+            None => {
+                let allowed = this.may_be_used_here() || OWNED.get() > 0;
+                (n, allowed)
+            }
+            Some(left) => {
+                *outstanding = Some(left - n);
+                drop(outstanding);
+                if left == n {
+                    // SAFETY: no handle and, as of now, no mbuf is left; only the thread that saw
+                    // the count reach zero is here.
+                    unsafe { Self::destroy(core) };
+                }
+                (n, true)
+            }
+        }
+    }
+
+    /// Whether this thread may allocate and free while nobody forbids it.
+    fn may_be_used_here(&self) -> bool {
+        let owner = self.owner.load(Ordering::Relaxed);
+        owner == NOBODY || owner == thread_token() || self.sharing == Sharing::AnyThread
+    }
+
+    /// # Safety
+    /// Nothing refers to the pool any more.
+    unsafe fn destroy(core: *const Self) {
+        // The core itself is left: a few words a pool, so that a thread that is just leaving the
+        // lock does not find it gone.
+        // SAFETY: forwarded.
+        unsafe {
+            sys::rte_mempool_free((*core).pool);
+        }
+    }
+}
+
+/// Keeps a pool from counting down.
+struct Handle(NonNull<PoolCore>);
+
+// SAFETY: the core is atomics, a mutex, and a mempool that any thread may use under the rules above.
+unsafe impl Send for Handle {}
+// SAFETY: as above.
+unsafe impl Sync for Handle {}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // SAFETY: a handle keeps the core; the borrow ends before it may go.
+        let core = unsafe { self.0.as_ref() };
+        let mut outstanding = core.outstanding.lock().unwrap_or_else(PoisonError::into_inner);
+        // Exact: no guard exists, for it would hold a handle, so no thread owns the pool, and
+        // whoever frees without owning needs the lock.
+        // SAFETY: the pool is there.
+        let left = unsafe { sys::rte_mempool_in_use_count(core.pool) };
+        *outstanding = Some(left);
+        drop(outstanding);
+        if left == 0 {
+            // SAFETY: neither handle nor mbuf is left.
+            unsafe { PoolCore::destroy(self.0.as_ptr()) };
+        }
+    }
+}
+
+/// Owner of a pool that no lcore owns.
+const NOBODY: usize = 0;
+
+thread_local! {
+    /// Its address names the thread.
+    static TOKEN: u8 = const { 0 };
+    /// Number of pools that the thread owns.
+    static OWNED: Cell<u32> = const { Cell::new(0) };
+}
+
+/// A word that no other living thread has. Never [`NOBODY`].
+fn thread_token() -> usize {
+    TOKEN.with(|token| std::ptr::from_ref(token).addr())
+}

@@ -1,0 +1,45 @@
+//! The only safe wrapper over `dpdk-sys`: EAL, mempool, mbuf, burst, port, clock.
+//!
+//! One thread sets ports and pools up; after that every queue handle and every pool belongs to one
+//! lcore. Knows nothing of TCP. The types make a double free, a use after free, two threads on one
+//! queue and a pool that goes before its mbufs impossible in safe code.
+
+// The stack below the return path needs no DPDK, so that a model checker can run it without one.
+pub(crate) mod return_stack;
+
+#[cfg(feature = "dpdk")]
+mod burst;
+#[cfg(feature = "dpdk")]
+mod clock;
+#[cfg(feature = "dpdk")]
+mod eal;
+#[cfg(feature = "dpdk")]
+mod mbuf;
+#[cfg(feature = "dpdk")]
+mod mempool;
+#[cfg(feature = "dpdk")]
+mod port;
+#[cfg(feature = "dpdk")]
+mod queue;
+#[cfg(feature = "dpdk")]
+mod returns;
+#[cfg(feature = "dpdk")]
+pub mod ring_port;
+#[cfg(feature = "dpdk")]
+mod thread;
+
+#[cfg(all(test, feature = "dpdk", not(loom)))]
+mod tests;
+
+#[cfg(feature = "dpdk")]
+pub use {
+    burst::{Burst, Drain},
+    clock::Clock,
+    eal::{Eal, EalError, Lcore, TEST_ARGS, run_args},
+    mbuf::Mbuf,
+    mempool::{Mempool, PoolConfig, PoolError, PoolOwner, PoolPlan, Sharing},
+    port::{Link, Port, PortConfig, PortError, PortId, PortStats, RxCounters, RxQueue, TxQueue},
+    queue::{Iter, MbufQueue},
+    returns::MbufReturns,
+    thread::{EalThread, RegisterError},
+};

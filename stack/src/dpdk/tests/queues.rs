@@ -1,0 +1,182 @@
+//! Queues and returns against plain ones; nothing lost, nothing freed twice.
+
+use super::*;
+
+#[derive(Clone, Copy, Debug)]
+enum Op {
+    PushBack,
+    PushFront,
+    Pop,
+    AppendTo { newer: usize },
+    TrimFront,
+    AppendToBack,
+    Return,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        4 => Just(Op::PushBack),
+        2 => Just(Op::PushFront),
+        3 => Just(Op::Pop),
+        1 => (0..4_usize).prop_map(|newer| Op::AppendTo { newer }),
+        1 => Just(Op::TrimFront),
+        1 => Just(Op::AppendToBack),
+        1 => Just(Op::Return),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn behave_like_a_deque(ops in prop::collection::vec(op(), 1..80)) {
+        let pool = pool();
+        let returns = MbufReturns::default();
+        let (mut queue, mut oracle) = (MbufQueue::default(), VecDeque::<Vec<u8>>::new());
+        let mut given = 0;
+        for (n, op) in (0_u32..).zip(ops) {
+            let bytes = n.to_be_bytes().to_vec();
+            match op {
+                Op::PushBack => {
+                    queue.push_back(frame(&pool, &bytes));
+                    oracle.push_back(bytes);
+                }
+                Op::PushFront => {
+                    queue.push_front(frame(&pool, &bytes));
+                    oracle.push_front(bytes);
+                }
+                Op::Pop => {
+                    let popped = queue.pop_front().map(|mbuf| mbuf.data().to_vec());
+                    prop_assert_eq!(popped, oracle.pop_front());
+                }
+                Op::AppendTo { newer } => {
+                    let mut more = MbufQueue::default();
+                    (0..newer).for_each(|_| more.push_back(frame(&pool, &bytes)));
+                    queue.append(&mut more);
+                    prop_assert!(more.is_empty() && more.front().is_none());
+                    oracle.extend((0..newer).map(|_| bytes.clone()));
+                }
+                Op::TrimFront => {
+                    if let (Some(mbuf), Some(bytes)) = (queue.front_mut(), oracle.front_mut())
+                        && !bytes.is_empty()
+                    {
+                        mbuf.trim_front(1);
+                        bytes.remove(0);
+                    }
+                }
+                Op::AppendToBack => {
+                    if let (Some(mbuf), Some(last)) = (queue.back_mut(), oracle.back_mut()) {
+                        prop_assert!(mbuf.append(&bytes));
+                        last.extend(bytes);
+                    }
+                }
+                Op::Return => {
+                    given += queue.len();
+                    returns.give(std::mem::take(&mut queue));
+                    oracle.clear();
+                }
+            }
+            prop_assert!(queue.iter().map(Mbuf::data).eq(oracle.iter().map(Vec::as_slice)));
+            prop_assert_eq!(queue.len(), oracle.len());
+            prop_assert_eq!(queue.front().map(Mbuf::data), oracle.front().map(Vec::as_slice));
+            prop_assert_eq!(queue.back().map(Mbuf::data), oracle.back().map(Vec::as_slice));
+            prop_assert_eq!(pool.in_use() as usize, queue.len() + given);
+        }
+        prop_assert_eq!(returns.take_all().len(), given);
+        drop(queue);
+        prop_assert_eq!(pool.in_use(), 0);
+    }
+}
+
+#[test]
+fn dropping_a_long_one_frees_all() {
+    let pool = pool();
+    let mut queue = MbufQueue::default();
+    (0..255).for_each(|n| queue.push_back(numbered(&pool, n)));
+    assert_eq!(pool.in_use(), 255);
+    drop(queue);
+    assert_eq!(pool.in_use(), 0);
+}
+
+#[test]
+fn an_exchanged_mbuf_is_noticed_and_freed_once() {
+    let pool = pool();
+    for at_front in [true, false] {
+        let mut queue = MbufQueue::default();
+        (0..3).for_each(|n| queue.push_back(numbered(&pool, n)));
+        let mut other = numbered(&pool, 9);
+        let lent = if at_front { queue.front_mut() } else { queue.back_mut() };
+        std::mem::swap(lent.unwrap(), &mut other);
+        drop(other);
+        assert!(catch_unwind(AssertUnwindSafe(|| queue.pop_front())).is_err());
+        assert!(catch_unwind(AssertUnwindSafe(|| queue.iter().count())).is_err());
+    }
+    // Of each four, one was freed and three are leaked, which is what the queue promises.
+    assert_eq!(pool.in_use(), 6);
+}
+
+#[test]
+fn what_threads_return_reaches_the_lcore_once() {
+    const ROUNDS: u32 = 2_000;
+    let pool = pool();
+    let returns = MbufReturns::default();
+    let (to_readers, readers): (Vec<_>, Vec<_>) =
+        (0..3).map(|_| std::sync::mpsc::sync_channel::<Mbuf>(32)).unzip();
+    thread::scope(|scope| {
+        for reader in readers {
+            let returns = &returns;
+            scope.spawn(move || {
+                let mut chain = MbufQueue::default();
+                for mbuf in reader {
+                    chain.push_back(mbuf);
+                    if chain.len() == 5 {
+                        returns.give(std::mem::take(&mut chain));
+                    }
+                }
+                returns.give(chain);
+            });
+        }
+        let _thread = EalThread::register(eal()).unwrap();
+        let _owner = pool.own().unwrap();
+        let (mut sum, mut sent) = (0_u64, 0);
+        let came_back = |sum: &mut u64| {
+            let chain = returns.take_all();
+            *sum += chain.iter().map(|mbuf| u64::from(number(mbuf))).sum::<u64>();
+            chain.len() as u32
+        };
+        let mut back = 0;
+        while sent < ROUNDS {
+            back += came_back(&mut sum);
+            if sent - back < 200 {
+                to_readers[sent as usize % 3].send(numbered(&pool, sent)).unwrap();
+                sent += 1;
+            } else {
+                // What is missing sits in incomplete chains and full channels.
+                thread::yield_now();
+            }
+        }
+        drop(to_readers);
+        while back < ROUNDS {
+            back += came_back(&mut sum);
+            thread::yield_now();
+        }
+        assert_eq!(sum, u64::from(ROUNDS) * u64::from(ROUNDS - 1) / 2);
+        assert_eq!(pool.in_use(), 0);
+    });
+}
+
+#[test]
+fn a_dropped_return_stack_frees_what_is_in_it() {
+    let pool = pool();
+    let returns = MbufReturns::default();
+    returns.give(MbufQueue::default());
+    assert!(returns.take_all().is_empty());
+    for n in 0..10 {
+        let mut chain = MbufQueue::default();
+        chain.push_back(numbered(&pool, n));
+        returns.give(chain);
+    }
+    assert_eq!(pool.in_use(), 10);
+    drop(returns);
+    assert_eq!(pool.in_use(), 0);
+}
