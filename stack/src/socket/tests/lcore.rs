@@ -138,6 +138,7 @@ pub(super) struct Lcore {
     pub(super) home: Arc<Home<Buf>>,
     pub(super) live: Arc<Live>,
     stop: Arc<AtomicBool>,
+    pub(super) go: Arc<AtomicBool>,
     /// Sockets that have come to their end.
     pub(super) reaped: Arc<AtomicU64>,
     /// Segments that found the socket owned.
@@ -148,6 +149,14 @@ pub(super) struct Lcore {
 impl Lcore {
     /// Starts one with a connection.
     pub(super) fn start(plan: Plan) -> (Self, Handle<Buf>) {
+        let (lcore, handle) = Self::start_held(plan);
+        lcore.go.store(true, Ordering::SeqCst);
+        (lcore, handle)
+    }
+
+    /// The same, but it does not poll before `go` is set.
+    pub(super) fn start_held(plan: Plan) -> (Self, Handle<Buf>) {
+        let go = Arc::new(AtomicBool::new(false));
         let home = Arc::new(Home::<Buf>::default());
         let live = Arc::new(Live::default());
         let stop = Arc::new(AtomicBool::new(false));
@@ -157,11 +166,14 @@ impl Lcore {
         let thread = thread::spawn({
             let (home, live) = (home.clone(), live.clone());
             let (stop, reaped) = (stop.clone(), reaped.clone());
-            let deferred = deferred.clone();
+            let (deferred, go) = (deferred.clone(), go.clone());
             move || {
                 live.owner.set(thread::current().id()).unwrap();
                 let (mut running, handle) = Running::new(plan, home, live, deferred);
                 sender.send(handle).unwrap();
+                while !go.load(Ordering::SeqCst) {
+                    thread::yield_now();
+                }
                 while !stop.load(Ordering::SeqCst) {
                     running.poll();
                     reaped.fetch_add(running.home.reap() as u64, Ordering::SeqCst);
@@ -173,7 +185,7 @@ impl Lcore {
             }
         });
         let handle = receiver.recv().unwrap();
-        (Self { home, live, stop, reaped, deferred, thread: Some(thread) }, handle)
+        (Self { home, live, stop, go, reaped, deferred, thread: Some(thread) }, handle)
     }
 
     /// Stops the lcore; what it counted.
