@@ -95,6 +95,18 @@ counters! {
     TWKilled = "TIME-WAIT entries removed early",
     TCPTimeWaitOverflow = "TIME-WAIT entries not made because there were too many",
     RstsSkipped = "RSTs to segments of no connection left out by the rate limit",
+    InHdrErrors = "datagrams with a bad IP header",
+    InAddrErrors = "datagrams for another host, or from an address no host may send from",
+    InUnknownProtos = "datagrams of a protocol other than TCP and ICMP",
+    ReasmFails = "fragments, which are never put together",
+    OutNoRoutes = "datagrams not sent because neither link nor gateway leads there",
+    OutDiscards = "datagrams not sent because their neighbour did not answer",
+    InEchos = "ICMP echo requests",
+    OutEchoReps = "ICMP echo replies",
+    EchosSkipped = "ICMP echo requests not answered because there were too many",
+    LcorePassed = "segments passed on to another lcore because this one had no connection for them",
+    LcorePassDrop = "segments dropped because the ring to the next lcore was full",
+    PoolPressureDrop = "segments dropped because the pool was running out of buffers",
 }
 
 /// One lcore's counters.
