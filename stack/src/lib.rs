@@ -8,6 +8,8 @@ pub mod buf;
 #[cfg(any(feature = "dpdk", test, loom))]
 #[allow(unsafe_code)] // the safe wrapper over dpdk-sys
 pub mod dpdk;
+#[cfg(not(loom))]
+pub mod lcore;
 pub mod socket;
 pub mod tcp;
 pub mod time;

@@ -1,0 +1,76 @@
+//! The poll loop of an lcore: burst in, look up, dispatch, timers, burst out.
+//!
+//! Each lcore has one of everything here and its own thread; lcores meet only through the rings of
+//! [`mesh`]. Nothing here knows what application threads do with a socket.
+
+pub mod fault;
+pub mod flow;
+pub mod hash;
+pub mod mesh;
+pub mod neighbour;
+pub mod slab;
+pub mod wheel;
+
+use std::net::Ipv4Addr;
+
+use crate::wire::{MacAddr, ipv4};
+
+/// Where frames go: a device's TX queue, or a list in a test.
+///
+/// Whatever the device refuses for the moment is the implementation's business to keep and retry.
+pub trait Transmit {
+    /// Takes a copy of the frame.
+    fn send(&mut self, frame: &[u8]);
+}
+
+impl Transmit for Vec<Vec<u8>> {
+    fn send(&mut self, frame: &[u8]) {
+        self.push(frame.to_vec());
+    }
+}
+
+/// How far the buffer pool has been used up.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Pressure {
+    /// There is enough.
+    #[default]
+    None,
+    /// Nothing more is queued above holes, where it could stay for long.
+    High,
+    /// No payload is taken: what is left is for the RX descriptors, without which everything stops.
+    Critical,
+}
+
+/// The one interface of a stack: its addresses, and who is on the link.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Interface {
+    /// Our Ethernet address.
+    pub mac: MacAddr,
+    /// Our address.
+    pub addr: Ipv4Addr,
+    /// Bits of the address that name the link, 0 to 32.
+    pub prefix_len: u8,
+    /// Whom to give what is for others than those on the link.
+    pub gateway: Option<Ipv4Addr>,
+    /// Bytes of the longest datagram.
+    pub mtu: u16,
+}
+
+impl Interface {
+    /// Whether `addr` is that of a host on our link; its broadcast addresses are not.
+    pub fn is_on_link(&self, addr: Ipv4Addr) -> bool {
+        let host_bits = u32::MAX.checked_shr(u32::from(self.prefix_len)).unwrap_or(0);
+        (addr.to_bits() ^ self.addr.to_bits()) & !host_bits == 0 && !self.is_broadcast(addr)
+    }
+
+    /// Whom to send to for `dst`: itself, or the gateway if it is not on the link.
+    pub fn next_hop(&self, dst: Ipv4Addr) -> Option<Ipv4Addr> {
+        if self.is_on_link(dst) { Some(dst) } else { self.gateway }
+    }
+
+    /// Whether `addr` means several hosts: a group, all of the link, all.
+    pub fn is_broadcast(&self, addr: Ipv4Addr) -> bool {
+        ipv4::is_multicast_or_broadcast(addr)
+            || ipv4::is_subnet_broadcast(addr, self.addr, self.prefix_len)
+    }
+}

@@ -1,0 +1,461 @@
+//! The neighbour table of one lcore: which Ethernet address an IPv4 address is at.
+//!
+//! The lcore's thread sends every frame through [`Neighbours::send`], which writes the Ethernet
+//! header or asks first (RFC 826), and gives it every ARP packet; news goes to the other lcores by
+//! way of the caller. It is bounded and keyed: nothing that arrives makes it grow or search.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use crate::time::Instant;
+use crate::wire::arp::{self, Arp, Operation};
+use crate::wire::{MacAddr, ethernet};
+
+use super::hash::HashKey;
+use super::{Interface, Transmit};
+
+/// Neighbours kept, as Linux's gc_thresh3.
+const ENTRIES: usize = 1024;
+/// An address may stand in one of this many places, so that finding and replacing look at four.
+const WAYS: usize = 4;
+const SETS: usize = ENTRIES / WAYS;
+
+/// A mapping that was not confirmed for this long is asked for again, and used meanwhile. Between
+/// the half and one and a half of Linux's base_reachable_time (30 s).
+const REACHABLE: Duration = Duration::from_secs(30);
+
+/// Requests for one address are this far apart (RFC 1122 §2.3.2.1: at most one a second).
+const REQUEST_INTERVAL: Duration = Duration::from_secs(1);
+
+/// After so many requests without a reply the neighbour counts as gone (Linux's mcast_solicit).
+const REQUESTS: u8 = 3;
+
+/// Longest frame that waits for a reply: any control segment. An ICMP reply may be longer; it is
+/// not worth the memory, the next ping finds the address known.
+const WAITING_LEN: usize = 128;
+
+/// Frames that wait for replies, all addresses together, one each.
+const WAITING: usize = 64;
+
+/// Where a frame went.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Sent {
+    /// To the device.
+    Yes,
+    /// It waits until its neighbour is known.
+    Waits,
+    /// Nowhere: it is too long to wait, or too many do already.
+    Dropped,
+    /// Nowhere: the address is off the link and there is no gateway.
+    NoRoute,
+}
+
+/// A mapping that another lcore should know too.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct News {
+    /// The neighbour's address.
+    pub addr: Ipv4Addr,
+    /// Where it is.
+    pub mac: MacAddr,
+}
+
+/// The table.
+#[derive(Debug)]
+pub struct Neighbours {
+    interface: Interface,
+    key: HashKey,
+    entries: Vec<Entry>,
+    waiting: Vec<Waiting>,
+    /// The last next hop that was known, since most frames go where the last one went. Void when
+    /// anything changes.
+    last: Option<(Ipv4Addr, MacAddr, Instant)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    addr: Ipv4Addr,
+    mac: MacAddr,
+    state: State,
+    /// When the mapping was last confirmed.
+    confirmed: Instant,
+    /// When it was last asked for, and how often without a reply.
+    asked: Instant,
+    requests: u8,
+    /// When it was last used or learnt: the oldest makes room.
+    used: Instant,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum State {
+    Empty,
+    /// Asked for, never heard of.
+    Incomplete,
+    Known,
+}
+
+/// A frame whose neighbour is not known yet; it has no Ethernet header.
+#[derive(Debug)]
+struct Waiting {
+    addr: Ipv4Addr,
+    len: usize,
+    bytes: [u8; WAITING_LEN],
+}
+
+const EMPTY: Entry = Entry {
+    addr: Ipv4Addr::UNSPECIFIED,
+    mac: MacAddr([0; 6]),
+    state: State::Empty,
+    confirmed: Instant::ZERO,
+    asked: Instant::ZERO,
+    requests: 0,
+    used: Instant::ZERO,
+};
+
+impl Neighbours {
+    /// A table that knows nobody.
+    pub fn new(interface: Interface, key: HashKey) -> Self {
+        Self {
+            interface,
+            key,
+            entries: vec![EMPTY; ENTRIES],
+            waiting: Vec::with_capacity(WAITING),
+            last: None,
+        }
+    }
+
+    /// Sends a datagram to `dst`. `frame` is the datagram with [`ethernet::HEADER_LEN`] bytes of room
+    /// before it, which the header is written into.
+    pub fn send(
+        &mut self,
+        frame: &mut [u8],
+        dst: Ipv4Addr,
+        now: Instant,
+        tx: &mut impl Transmit,
+    ) -> Sent {
+        let Some(hop) = self.interface.next_hop(dst) else { return Sent::NoRoute };
+        let mac = match self.last {
+            Some((addr, mac, until)) if addr == hop && now < until => mac,
+            _ => match self.look_up(hop, now, tx) {
+                Some(mac) => mac,
+                None => return self.let_wait(frame, hop),
+            },
+        };
+        ethernet::emit(frame, mac, self.interface.mac, None, ethernet::IPV4);
+        tx.send(frame);
+        Sent::Yes
+    }
+
+    /// Takes an ARP packet: answers a request for our address, learns from what is addressed to us,
+    /// and corrects what is known already from anything (RFC 826). Returns what is new.
+    pub fn on_arp(&mut self, arp: &Arp, now: Instant, tx: &mut impl Transmit) -> Option<News> {
+        let Arp { operation, sender_mac, sender_addr, target_mac: _, target_addr } = *arp;
+        let to_us = target_addr == self.interface.addr;
+        if to_us && operation == Operation::Request && sender_addr != target_addr {
+            self.transmit_arp(&arp.reply(self.interface.mac), sender_mac, tx);
+        }
+        // A probe for a free address has no sender address (RFC 5227), and teaches nothing.
+        let believable = !sender_mac.is_multicast()
+            && sender_mac != MacAddr([0; 6])
+            && sender_addr != self.interface.addr
+            && self.interface.is_on_link(sender_addr);
+        if !believable || !(to_us || self.position(sender_addr).is_some()) {
+            return None;
+        }
+        let news = News { addr: sender_addr, mac: sender_mac };
+        self.learn(news, now, tx).then_some(news)
+    }
+
+    /// Takes a mapping, and sends what waited for it. Whether it was not known already.
+    pub fn learn(&mut self, news: News, now: Instant, tx: &mut impl Transmit) -> bool {
+        let News { addr, mac } = news;
+        self.last = None;
+        let at = self.position(addr).unwrap_or_else(|| self.make_room(addr));
+        let entry = &mut self.entries[at];
+        let is_new = entry.state != State::Known || entry.mac != mac;
+        *entry = Entry { addr, mac, state: State::Known, confirmed: now, requests: 0, ..*entry };
+        entry.used = now;
+        if let Some(at) = self.waiting.iter().position(|frame| frame.addr == addr) {
+            let mut frame = self.waiting.swap_remove(at);
+            ethernet::emit(&mut frame.bytes, mac, self.interface.mac, None, ethernet::IPV4);
+            tx.send(&frame.bytes[..frame.len]);
+        }
+        is_new
+    }
+
+    /// When [`Self::on_timer`] has something to do: while frames wait, questions are repeated.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let asked = |frame: &Waiting| self.position(frame.addr).map(|at| self.entries[at].asked);
+        Some(self.waiting.iter().filter_map(asked).min()? + REQUEST_INTERVAL)
+    }
+
+    /// Repeats the questions on whose answers frames wait; gives up after the third, and returns how
+    /// many frames were dropped with that.
+    pub fn on_timer(&mut self, now: Instant, tx: &mut impl Transmit) -> usize {
+        let before = self.waiting.len();
+        let addrs: smallvec::SmallVec<[Ipv4Addr; WAITING]> =
+            self.waiting.iter().map(|frame| frame.addr).collect();
+        for addr in addrs {
+            match self.position(addr) {
+                Some(at) => self.ask(at, now, tx),
+                // It had to make room for another.
+                None => self.forget_waiting(addr),
+            }
+        }
+        before - self.waiting.len()
+    }
+
+    /// The neighbour's address if it is known; asks for it if it is not, or not any more.
+    fn look_up(&mut self, hop: Ipv4Addr, now: Instant, tx: &mut impl Transmit) -> Option<MacAddr> {
+        let at = self.position(hop).unwrap_or_else(|| {
+            let at = self.make_room(hop);
+            self.entries[at] = Entry { addr: hop, state: State::Incomplete, ..EMPTY };
+            at
+        });
+        self.entries[at].used = now;
+        let Entry { state, mac, confirmed, .. } = self.entries[at];
+        if state == State::Known && now < confirmed + REACHABLE {
+            self.last = Some((hop, mac, confirmed + REACHABLE));
+            return Some(mac);
+        }
+        self.ask(at, now, tx);
+        (self.entries[at].state == State::Known).then_some(mac)
+    }
+
+    /// Sends a request for an entry's address unless one was sent just now; forgets the mapping when
+    /// the third had no reply.
+    fn ask(&mut self, at: usize, now: Instant, tx: &mut impl Transmit) {
+        let entry = &mut self.entries[at];
+        let asked_lately = entry.requests > 0 && now < entry.asked + REQUEST_INTERVAL;
+        if asked_lately {
+            return;
+        }
+        let addr = entry.addr;
+        if entry.requests >= REQUESTS {
+            entry.state = State::Incomplete;
+            entry.requests = 0;
+            self.forget_waiting(addr);
+        }
+        let entry = &mut self.entries[at];
+        entry.requests += 1;
+        entry.asked = now;
+        let request = Arp {
+            operation: Operation::Request,
+            sender_mac: self.interface.mac,
+            sender_addr: self.interface.addr,
+            target_mac: MacAddr([0; 6]),
+            target_addr: addr,
+        };
+        self.transmit_arp(&request, MacAddr::BROADCAST, tx);
+    }
+
+    /// Keeps the frame until its neighbour is known. The newest for an address replaces the one
+    /// before (RFC 1122 §2.3.2.2: keep at least the latest).
+    fn let_wait(&mut self, frame: &[u8], hop: Ipv4Addr) -> Sent {
+        let mut bytes = [0; WAITING_LEN];
+        let Some(room) = bytes.get_mut(..frame.len()) else { return Sent::Dropped };
+        room.copy_from_slice(frame);
+        let frame = Waiting { addr: hop, len: frame.len(), bytes };
+        match self.waiting.iter().position(|waiting| waiting.addr == hop) {
+            Some(at) => self.waiting[at] = frame,
+            None if self.waiting.len() < WAITING => self.waiting.push(frame),
+            None => return Sent::Dropped,
+        }
+        Sent::Waits
+    }
+
+    fn forget_waiting(&mut self, addr: Ipv4Addr) {
+        self.waiting.retain(|frame| frame.addr != addr);
+    }
+
+    fn transmit_arp(&self, arp: &Arp, dst: MacAddr, tx: &mut impl Transmit) {
+        let mut frame = [0; ethernet::HEADER_LEN + arp::PACKET_LEN];
+        let at = ethernet::emit(&mut frame, dst, self.interface.mac, None, ethernet::ARP);
+        arp::emit(&mut frame[at..], arp);
+        tx.send(&frame);
+    }
+
+    fn set(&self, addr: Ipv4Addr) -> usize {
+        (self.key.mix(u64::from(addr.to_bits()), 0) >> 32) as usize % SETS * WAYS
+    }
+
+    fn position(&self, addr: Ipv4Addr) -> Option<usize> {
+        let set = self.set(addr);
+        let is_it = |entry: &Entry| entry.state != State::Empty && entry.addr == addr;
+        Some(set + self.entries[set..set + WAYS].iter().position(is_it)?)
+    }
+
+    /// A place for `addr`: an empty one, else that of an address never heard of, else the one not
+    /// used for the longest time. So whoever invents neighbours cannot push out one that is in use.
+    fn make_room(&mut self, addr: Ipv4Addr) -> usize {
+        let set = self.set(addr);
+        let value = |at: &usize| match self.entries[*at] {
+            Entry { state: State::Empty, .. } => (0, Instant::ZERO),
+            Entry { state: State::Incomplete, used, .. } => (1, used),
+            Entry { state: State::Known, used, .. } => (2, used),
+        };
+        let at = (set..set + WAYS).min_by_key(value).unwrap_or(set);
+        self.last = None;
+        self.entries[at] = EMPTY;
+        at
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const US: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+    const PEER: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
+    const PEER_ADDR: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 9);
+    const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 254);
+
+    fn interface() -> Interface {
+        Interface {
+            mac: US,
+            addr: Ipv4Addr::new(10, 0, 0, 1),
+            prefix_len: 24,
+            gateway: Some(GATEWAY),
+            mtu: 1500,
+        }
+    }
+
+    fn table() -> Neighbours {
+        Neighbours::new(interface(), HashKey::new([1, 2]))
+    }
+
+    fn ms(ms: u64) -> Instant {
+        Instant::from_millis(ms)
+    }
+
+    fn arp_from(operation: Operation, addr: Ipv4Addr, mac: MacAddr, target: Ipv4Addr) -> Arp {
+        Arp { operation, sender_mac: mac, sender_addr: addr, target_mac: US, target_addr: target }
+    }
+
+    fn parse(frame: &[u8]) -> (MacAddr, Option<Arp>) {
+        let ethernet = ethernet::parse(frame).unwrap();
+        assert_eq!(ethernet.src, US);
+        let arp = (ethernet.ethertype == ethernet::ARP).then(|| arp::parse(&frame[14..]).unwrap());
+        (ethernet.dst, arp)
+    }
+
+    #[test]
+    fn a_frame_waits_for_the_reply_to_the_question_it_caused() {
+        let (mut table, mut tx) = (table(), Vec::new());
+        assert_eq!(table.send(&mut [7; 60], PEER_ADDR, ms(0), &mut tx), Sent::Waits);
+        assert_eq!(table.send(&mut [8; 61], PEER_ADDR, ms(1), &mut tx), Sent::Waits);
+        let (dst, request) = parse(&tx.pop().unwrap());
+        assert!(tx.is_empty(), "asked once");
+        assert_eq!((dst, request.unwrap().target_addr), (MacAddr::BROADCAST, PEER_ADDR));
+
+        let reply = arp_from(Operation::Reply, PEER_ADDR, PEER, interface().addr);
+        let news = table.on_arp(&reply, ms(2), &mut tx);
+        assert_eq!(news, Some(News { addr: PEER_ADDR, mac: PEER }));
+        let frame = tx.pop().unwrap();
+        assert!(tx.is_empty(), "only the newer frame waited");
+        assert_eq!((parse(&frame).0, frame.len(), &frame[14..]), (PEER, 61, &[8; 47][..]));
+
+        assert_eq!(table.send(&mut [9; 60], PEER_ADDR, ms(3), &mut tx), Sent::Yes);
+        assert_eq!((tx.len(), table.next_deadline()), (1, None));
+    }
+
+    #[test]
+    fn questions_are_repeated_and_given_up() {
+        let (mut table, mut tx) = (table(), Vec::new());
+        table.send(&mut [7; 60], PEER_ADDR, ms(0), &mut tx);
+        let mut dropped = Vec::new();
+        while let Some(at) = table.next_deadline() {
+            assert_eq!(at, ms(1000 * (dropped.len() as u64 + 1)));
+            dropped.push(table.on_timer(at, &mut tx));
+        }
+        assert_eq!(dropped, [0, 0, 1]);
+    }
+
+    #[test]
+    fn requests_for_us_are_answered_and_learnt_from() {
+        let (mut table, mut tx) = (table(), Vec::new());
+        let request = arp_from(Operation::Request, PEER_ADDR, PEER, interface().addr);
+        assert!(table.on_arp(&request, ms(0), &mut tx).is_some());
+        let (dst, reply) = parse(&tx.pop().unwrap());
+        let reply = reply.unwrap();
+        assert_eq!((dst, reply.operation, reply.sender_mac), (PEER, Operation::Reply, US));
+        assert_eq!(table.send(&mut [7; 60], PEER_ADDR, ms(1), &mut tx), Sent::Yes);
+        assert!(table.on_arp(&request, ms(2), &mut tx).is_none(), "no news");
+    }
+
+    #[test]
+    fn others_talk_teaches_only_about_those_known() {
+        let (mut table, mut tx) = (table(), Vec::new());
+        let talk = |mac| arp_from(Operation::Request, PEER_ADDR, mac, Ipv4Addr::new(10, 0, 0, 77));
+        assert_eq!(table.on_arp(&talk(PEER), ms(0), &mut tx), None);
+        table.learn(News { addr: PEER_ADDR, mac: PEER }, ms(0), &mut tx);
+        let moved = MacAddr([2, 0, 0, 0, 0, 10]);
+        assert!(table.on_arp(&talk(moved), ms(1), &mut tx).is_some());
+        table.send(&mut [7; 60], PEER_ADDR, ms(1), &mut tx);
+        assert_eq!(parse(&tx.pop().unwrap()).0, moved);
+        assert!(tx.is_empty());
+    }
+
+    #[test]
+    fn nobody_may_claim_our_address_or_one_that_is_not_on_the_link() {
+        let (mut table, mut tx) = (table(), Vec::new());
+        let us = interface().addr;
+        for addr in
+            [us, Ipv4Addr::UNSPECIFIED, Ipv4Addr::new(8, 8, 8, 8), Ipv4Addr::new(10, 0, 0, 255)]
+        {
+            assert_eq!(
+                table.on_arp(&arp_from(Operation::Reply, addr, PEER, us), ms(0), &mut tx),
+                None
+            );
+        }
+        let multicast = MacAddr([1, 0, 0x5e, 0, 0, 1]);
+        let reply = arp_from(Operation::Reply, PEER_ADDR, multicast, us);
+        assert_eq!(table.on_arp(&reply, ms(0), &mut tx), None);
+        let probe = arp_from(Operation::Request, Ipv4Addr::UNSPECIFIED, PEER, us);
+        assert_eq!(table.on_arp(&probe, ms(0), &mut tx), None);
+        assert_eq!(tx.len(), 1, "a probe for our address is answered: it is taken");
+    }
+
+    #[test]
+    fn what_is_off_the_link_goes_to_the_gateway() {
+        let (mut table, mut tx) = (table(), Vec::new());
+        table.learn(News { addr: GATEWAY, mac: PEER }, ms(0), &mut tx);
+        let far = Ipv4Addr::new(8, 8, 8, 8);
+        assert_eq!(table.send(&mut [7; 60], far, ms(1), &mut tx), Sent::Yes);
+        assert_eq!(parse(&tx[0]).0, PEER);
+        let isolated = Interface { gateway: None, ..interface() };
+        let mut table = Neighbours::new(isolated, HashKey::new([1, 2]));
+        assert_eq!(table.send(&mut [7; 60], far, ms(1), &mut tx), Sent::NoRoute);
+    }
+
+    #[test]
+    fn an_old_mapping_is_used_while_it_is_asked_for_again() {
+        let (mut table, mut tx) = (table(), Vec::new());
+        table.learn(News { addr: PEER_ADDR, mac: PEER }, ms(0), &mut tx);
+        let mut sent = Vec::new();
+        for second in [29, 31, 32, 33, 34] {
+            sent.push(table.send(&mut [7; 60], PEER_ADDR, ms(second * 1000), &mut tx));
+        }
+        assert_eq!(sent, [Sent::Yes, Sent::Yes, Sent::Yes, Sent::Yes, Sent::Waits]);
+        assert_eq!(tx.iter().filter(|frame| parse(frame).1.is_some()).count(), 4);
+    }
+
+    #[test]
+    fn invented_neighbours_do_not_push_out_one_in_use() {
+        let interface = Interface { prefix_len: 8, ..interface() };
+        let mut table = Neighbours::new(interface, HashKey::new([1, 2]));
+        let mut tx = Vec::new();
+        table.learn(News { addr: PEER_ADDR, mac: PEER }, ms(0), &mut tx);
+        for n in 0..20_000u32 {
+            let addr = Ipv4Addr::from_bits(0x0a10_0000 + n);
+            let now = ms(u64::from(n));
+            table.on_arp(&arp_from(Operation::Request, addr, US, interface.addr), now, &mut tx);
+            tx.clear();
+            assert_eq!(table.send(&mut [7; 60], PEER_ADDR, now, &mut tx), Sent::Yes);
+            assert!(parse(&tx[0]).1.is_none() || n > 30_000 / 2);
+            if n % 10_000 == 0 {
+                table.learn(News { addr: PEER_ADDR, mac: PEER }, now, &mut tx);
+            }
+        }
+        assert_eq!(table.entries.len(), ENTRIES);
+    }
+}
