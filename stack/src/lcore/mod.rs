@@ -3,17 +3,30 @@
 //! Each lcore has one of everything here and its own thread; lcores meet only through the rings of
 //! [`mesh`]. Nothing here knows what application threads do with a socket.
 
+mod closing;
+mod dispatch;
+pub mod engine;
 pub mod fault;
 pub mod flow;
+mod groups;
 pub mod hash;
 pub mod mesh;
 pub mod neighbour;
+mod opening;
+#[cfg(test)]
+mod scenario;
+mod shared;
 pub mod slab;
+mod sockets;
 pub mod wheel;
+mod work;
 
 use std::net::Ipv4Addr;
 
 use crate::wire::{MacAddr, ipv4};
+
+pub use engine::{BURST, Engine, EngineConfig, Population, engines};
+pub use shared::Listeners;
 
 /// Where frames go: a device's TX queue, or a list in a test.
 ///

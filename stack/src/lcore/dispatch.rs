@@ -1,0 +1,175 @@
+//! What a frame is, before any connection is asked: admission, ARP, ICMP echo.
+//!
+//! Called by the engine on its lcore's thread. A segment that finds its connection in the flow table
+//! is not examined here beyond its destination's Ethernet address, because whatever made that entry
+//! was; all else is admitted by the rules of RFC 1122 §3.2 and counted. Nothing is put together.
+
+use std::time::Duration;
+
+use crate::buf::Checksum;
+use crate::tcp::Counter;
+use crate::time::Instant;
+use crate::wire::ethernet::{self, Delivery};
+use crate::wire::frame::{Reject, Tcp4};
+use crate::wire::tcp::TcpError;
+use crate::wire::{FourTuple, arp, icmp, ipv4, parse_tcp4};
+
+use super::Transmit;
+use super::neighbour::News;
+use super::work::Work;
+
+/// ICMP echo requests that an lcore answers in a second: enough for any monitoring, and a flood does
+/// not make a poll loop into a pinging one.
+const ECHOES_PER_SECOND: u32 = 1000;
+
+/// Longest echo request that is answered: the frame is built on the stack.
+const ECHO_LEN: usize = ethernet::HEADER_LEN + 1500;
+
+/// Counts the echo replies of the current second.
+#[derive(Debug, Default)]
+pub(super) struct EchoLimit {
+    since: Instant,
+    sent: u32,
+}
+
+impl EchoLimit {
+    fn permits(&mut self, now: Instant) -> bool {
+        if now.since(self.since) >= Duration::from_secs(1) {
+            *self = Self { since: now, sent: 0 };
+        }
+        self.sent += 1;
+        self.sent <= ECHOES_PER_SECOND
+    }
+}
+
+/// What became of a frame.
+#[derive(Debug)]
+pub(super) enum Frame {
+    /// It is a TCP segment for our Ethernet address, to be looked up.
+    Tcp(Tcp4),
+    /// It was dealt with, or dropped, and counted.
+    Done,
+    /// It taught us about a neighbour that the other lcores do not know.
+    News(News),
+}
+
+impl<T: Transmit> Work<'_, T> {
+    /// Parses a frame and deals with whatever is not TCP.
+    #[inline]
+    pub fn classify(&mut self, frame: &[u8], checksum: Checksum) -> Frame {
+        let delivery = ethernet::delivery(frame, self.base.interface.mac);
+        if delivery == Delivery::Us {
+            match parse_tcp4(frame, checksum) {
+                Ok(tcp) => return Frame::Tcp(tcp),
+                Err(Reject::NotTcp4) => {}
+                Err(reject) => {
+                    self.count_reject(reject);
+                    return Frame::Done;
+                }
+            }
+        }
+        self.classify_other(frame, checksum, delivery)
+    }
+
+    /// Whether a segment that has no connection may have one, or an answer: it must be for our
+    /// address, and from an address to which an answer can be sent (RFC 1122 §3.2.1.3, RFC 9293
+    /// MUST-57 and MUST-63).
+    pub fn admits(&mut self, tcp: &Tcp4) -> bool {
+        let FourTuple { local_addr, remote_addr, .. } = tcp.tuple;
+        let interface = &self.base.interface;
+        let tagged = tcp.vlan.is_some_and(|id| id != 0);
+        if tagged || local_addr != interface.addr {
+            self.bump(Counter::InAddrErrors);
+            return false;
+        }
+        let martian = ipv4::is_martian_source(remote_addr)
+            || interface.is_broadcast(remote_addr)
+            || ipv4::is_land(&tcp.tuple);
+        if martian {
+            self.bump(Counter::InAddrErrors);
+        }
+        !martian
+    }
+
+    /// ARP, ICMP, and what is for others.
+    #[cold]
+    fn classify_other(&mut self, frame: &[u8], checksum: Checksum, delivery: Delivery) -> Frame {
+        let Some(header) = ethernet::parse(frame) else { return Frame::Done };
+        let payload = &frame[header.header_len..];
+        let tagged = header.vlan.is_some_and(|id| id != 0);
+        if tagged || delivery == Delivery::Other {
+            return Frame::Done;
+        }
+        match (header.ethertype, delivery) {
+            (ethernet::ARP, Delivery::Us | Delivery::Broadcast) => {
+                let Some(arp) = arp::parse(payload) else { return Frame::Done };
+                match self.base.neighbours.on_arp(&arp, self.now, self.tx) {
+                    Some(news) => Frame::News(news),
+                    None => Frame::Done,
+                }
+            }
+            (ethernet::IPV4, Delivery::Us) => {
+                self.on_datagram(payload, checksum);
+                Frame::Done
+            }
+            // TCP is not sent to groups, and a ping to one gets no answer (RFC 1122 §3.2.2.6).
+            _ => Frame::Done,
+        }
+    }
+
+    /// A datagram for our Ethernet address that is not TCP.
+    fn on_datagram(&mut self, datagram: &[u8], checksum: Checksum) {
+        let ip = match ipv4::parse(datagram, checksum) {
+            Ok(ip) => ip,
+            Err(error) => return self.count_reject(Reject::Ip(error)),
+        };
+        let interface = &self.base.interface;
+        let counter = if ip.dst != interface.addr
+            || ipv4::is_martian_source(ip.src)
+            || interface.is_broadcast(ip.src)
+            || ip.src == interface.addr
+        {
+            Counter::InAddrErrors
+        } else if ip.fragment {
+            Counter::ReasmFails
+        } else if ip.protocol != ipv4::ICMP {
+            Counter::InUnknownProtos
+        } else {
+            let mut frame = [0; ECHO_LEN];
+            let at = ethernet::HEADER_LEN;
+            let message = ip.payload(datagram);
+            let Some(len) = icmp::echo_reply(&mut frame[at..], &ip, message) else { return };
+            self.bump(Counter::InEchos);
+            if self.base.echoes.permits(self.now) {
+                self.bump(Counter::OutEchoReps);
+                return self.send_datagram(&mut frame[..at + len], ip.src);
+            }
+            Counter::EchosSkipped
+        };
+        self.bump(counter);
+    }
+
+    /// Counts what is wrong with a frame. Segments to other hosts are none of ours.
+    #[cold]
+    fn count_reject(&mut self, reject: Reject) {
+        match reject {
+            Reject::NotTcp4 => {}
+            Reject::Fragment => self.bump(Counter::ReasmFails),
+            Reject::Ip(_) => self.bump(Counter::InHdrErrors),
+            Reject::Tcp { dst, .. } if dst != self.base.interface.addr => {
+                self.bump(Counter::InAddrErrors);
+            }
+            Reject::Tcp { error, .. } => {
+                self.bump(Counter::InSegs);
+                match error {
+                    TcpError::Truncated | TcpError::BadLength => {}
+                    TcpError::BadOffset => self.bump(Counter::InErrs),
+                    TcpError::BadChecksum => {
+                        self.bump(Counter::InErrs);
+                        self.bump(Counter::InCsumErrors);
+                    }
+                }
+            }
+        }
+    }
+}

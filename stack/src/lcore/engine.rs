@@ -1,0 +1,400 @@
+//! The engine of one lcore, without device, thread or clock: bursts and the time in, frames out.
+//!
+//! The poll loop drives it on an lcore's thread; tests, fuzzers and simulations drive it under a
+//! virtual clock. It works by the burst: parse all, hash all, find all, then connection by
+//! connection, each claimed once. It never waits, and allocates only when a connection opens.
+
+use std::sync::Arc;
+
+use crate::buf::{PacketBuf, Returns};
+use crate::socket::Home;
+use crate::tcp::isn::Secret;
+use crate::tcp::ratelimit::RstLimiter;
+use crate::tcp::{Counter, Counters, Settings};
+use crate::time::Instant;
+use crate::wire::FourTuple;
+use crate::wire::frame::Tcp4;
+
+use super::closing::TimeWaitSlot;
+use super::dispatch::{EchoLimit, Frame};
+use super::flow::{FlowHash, FlowTable, Target};
+use super::groups::Groups;
+use super::hash::HashKey;
+use super::mesh::{Mesh, Message, mesh};
+use super::neighbour::{Neighbours, News};
+use super::opening::{MOST_REQUESTS, RequestSlot};
+use super::shared::{Listeners, Listening, Shared};
+use super::slab::Slab;
+use super::sockets::SocketSlot;
+use super::wheel::Wheel;
+use super::work::{Base, Work};
+use super::{Interface, Pressure, Transmit};
+
+/// Frames that are worked on together. As many as a device gives at once, and few enough that
+/// what is parsed of them stays in the first-level cache.
+pub const BURST: usize = 32;
+
+/// Messages of other lcores, and timers, that one turn takes: a burst's worth each, so that neither
+/// keeps the RX queue waiting for long. What is left is taken in the next turn.
+const PER_TURN: usize = BURST;
+
+/// Timer entries that may fall a level in one turn; moving one takes a few nanoseconds.
+const FALLS_PER_TURN: u32 = 256;
+
+/// Flows that the table of a new engine holds before it grows: 64 KiB.
+const FLOWS: usize = 2048;
+
+/// What an engine is made for.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// The settings of the stack.
+    pub settings: Settings,
+    /// The interface whose frames it gets.
+    pub interface: Interface,
+    /// Key of ISNs and timestamp offsets: the same for all engines of a stack.
+    pub secret: Secret,
+    /// Key of the tables.
+    pub key: HashKey,
+    /// Connections that the engine will hold, beside requests and TIME-WAIT entries.
+    pub max_connections: u32,
+}
+
+/// The engine.
+#[derive(Debug)]
+pub struct Engine<B: PacketBuf> {
+    base: Base,
+    tables: Tables<B>,
+}
+
+/// The engines of a stack with `lcores` lcores, without connections, and the way to listen on them.
+pub fn engines<B: PacketBuf>(
+    config: &EngineConfig,
+    lcores: usize,
+) -> (Vec<Engine<B>>, Listeners<B>) {
+    let listeners = Listeners::default();
+    let mut mesh = mesh(lcores).into_iter();
+    let engine = |_| Engine::new(config.clone(), listeners.shared().clone(), mesh.next());
+    ((0..lcores).map(engine).collect(), listeners)
+}
+
+/// Everything that is found by a segment, a timer or a bell.
+#[derive(Debug)]
+pub(super) struct Tables<B: PacketBuf> {
+    pub flows: FlowTable,
+    pub wheel: Wheel,
+    pub sockets: Slab<SocketSlot<B>>,
+    pub requests: Slab<RequestSlot<B>>,
+    pub time_waits: Slab<TimeWaitSlot>,
+    /// By port.
+    pub listeners: Vec<Arc<Listening<B>>>,
+    /// Version of that list.
+    version: u32,
+    pub shared: Arc<Shared<B>>,
+    pub home: Arc<Home<B>>,
+    mesh: Option<Mesh<B>>,
+    /// Sockets to which buffers came back.
+    pub with_returns: Vec<u32>,
+}
+
+/// A segment between parsing and look-up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Parsed {
+    pub tcp: Tcp4,
+    /// None: the same connection as the segment before it.
+    pub hash: Option<FlowHash>,
+}
+
+impl<B: PacketBuf> Engine<B> {
+    fn new(config: EngineConfig, shared: Arc<Shared<B>>, mesh: Option<Mesh<B>>) -> Self {
+        let EngineConfig { settings, interface, secret, key, max_connections } = config;
+        let time_waits = settings.tcp_max_tw_buckets;
+        Self {
+            base: Base {
+                settings,
+                interface,
+                secret,
+                counters: Counters::default(),
+                neighbours: Neighbours::new(interface, key),
+                rsts: RstLimiter::new(secret),
+                echoes: EchoLimit::default(),
+                pressure: Pressure::None,
+            },
+            tables: Tables {
+                flows: FlowTable::new(key, FLOWS),
+                wheel: Wheel::default(),
+                sockets: Slab::new(max_connections.min(Target::INDEX_LIMIT)),
+                requests: Slab::new(MOST_REQUESTS),
+                time_waits: Slab::new(time_waits.min(Target::INDEX_LIMIT)),
+                listeners: Vec::new(),
+                version: shared.version(),
+                shared,
+                home: Arc::default(),
+                mesh,
+                with_returns: Vec::new(),
+            },
+        }
+    }
+
+    /// Takes received frames out of `frames`, works on them, and sends what is due through `tx`.
+    /// `now` is when they were read, and never goes back.
+    pub fn input(&mut self, frames: &mut [Option<B>], now: Instant, tx: &mut impl Transmit) {
+        let mut work = Work { base: &mut self.base, now, tx };
+        for burst in frames.chunks_mut(BURST) {
+            self.tables.input(&mut work, burst);
+        }
+    }
+
+    /// Does what does not wait for frames: what threads rang for, buffers that came back, messages
+    /// of other lcores, timers. To be called after each burst, and at [`Self::next_deadline`].
+    /// Whether there was anything to do.
+    pub fn turn(&mut self, now: Instant, tx: &mut impl Transmit) -> bool {
+        let mut work = Work { base: &mut self.base, now, tx };
+        self.tables.turn(&mut work)
+    }
+
+    /// When [`Self::turn`] should be called next if no frame and no ring comes before.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let neighbours = self.base.neighbours.next_deadline();
+        self.tables.wheel.next_deadline().into_iter().chain(neighbours).min()
+    }
+
+    /// Tells how far the buffer pool has been used up.
+    pub fn set_pressure(&mut self, pressure: Pressure) {
+        self.base.pressure = pressure;
+    }
+
+    /// What has been counted.
+    pub fn counters(&self) -> &Counters {
+        &self.base.counters
+    }
+
+    /// Counts what the caller has found out, such as frames that the device did not take.
+    pub fn count(&mut self, counter: Counter, n: u64) {
+        self.base.counters.add(counter, n);
+    }
+
+    /// The settings, to be changed: they hold for what begins from now on.
+    pub fn settings_mut(&mut self) -> &mut Settings {
+        &mut self.base.settings
+    }
+
+    /// The version of the list of listeners that the engine knows: see [`Listeners::version`].
+    pub fn listeners_version(&self) -> u32 {
+        self.tables.version
+    }
+
+    /// Tells where a neighbour is, as if it had been heard of.
+    pub fn learn_neighbour(&mut self, news: News, now: Instant, tx: &mut impl Transmit) {
+        self.base.neighbours.learn(news, now, tx);
+    }
+
+    /// Numbers of sockets, requests and TIME-WAIT entries.
+    pub fn population(&self) -> Population {
+        Population {
+            sockets: self.tables.sockets.len(),
+            requests: self.tables.requests.len(),
+            time_waits: self.tables.time_waits.len(),
+        }
+    }
+
+    /// Ends everything: each socket is marked dead and its sleepers are woken; no frame is sent.
+    pub fn stop(&mut self) {
+        self.tables.stop();
+    }
+}
+
+/// How much an engine holds.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Population {
+    /// Connections that have a socket, those included that the application has yet to let go of.
+    pub sockets: u32,
+    /// Half-open connections.
+    pub requests: u32,
+    /// TIME-WAIT entries, and orphans in FIN-WAIT-2.
+    pub time_waits: u32,
+}
+
+impl<B: PacketBuf> Tables<B> {
+    fn input(&mut self, work: &mut Work<'_, impl Transmit>, burst: &mut [Option<B>]) {
+        self.take_returns();
+        let mut parsed = [const { None::<Parsed> }; BURST];
+        let mut last: Option<FourTuple> = None;
+        for (slot, parsed) in burst.iter_mut().zip(&mut parsed) {
+            let Some(frame) = slot else { continue };
+            match work.classify(frame.data(), frame.checksum()) {
+                Frame::Tcp(tcp) => {
+                    let same = last == Some(tcp.tuple);
+                    let hash = (!same).then(|| self.flows.hash(&tcp.tuple));
+                    last = Some(tcp.tuple);
+                    *parsed = Some(Parsed { tcp, hash });
+                }
+                Frame::Done => *slot = None,
+                Frame::News(news) => {
+                    *slot = None;
+                    if let Some(mesh) = &mut self.mesh {
+                        mesh.tell(news);
+                    }
+                }
+            }
+        }
+
+        // All look-ups in a row: none depends on another, so that their cache misses overlap.
+        let mut groups = Groups::default();
+        let mut others = 0_u32;
+        let mut target = None;
+        for (at, parsed) in parsed.iter().enumerate() {
+            let Some(Parsed { tcp, hash }) = parsed else { continue };
+            if let Some(hash) = hash {
+                target = self.flows.find(*hash, &tcp.tuple);
+            }
+            match target {
+                Some(Target::Socket(index)) => groups.add(at, index),
+                _ => others |= 1 << at,
+            }
+        }
+
+        // One connection after the other; then, one by one, what belongs to none, or to one that
+        // has just begun or ended.
+        for (index, mut members) in groups.iter() {
+            let taken = self.run(work, index, burst, &parsed, &mut members);
+            work.base.counters.add(Counter::InSegs, taken);
+            others |= members.fold(0, |left, at| left | 1 << at);
+        }
+        while others != 0 {
+            let at = others.trailing_zeros() as usize;
+            others &= others - 1;
+            if let (Some(frame), Some(parsed)) = (burst[at].take(), &parsed[at]) {
+                self.on_other(work, parsed, frame, None);
+            }
+        }
+    }
+
+    fn turn(&mut self, work: &mut Work<'_, impl Transmit>) -> bool {
+        self.look_for_listeners();
+        let mut busy = self.take_messages(work);
+        self.take_returns();
+        busy |= !self.with_returns.is_empty();
+        self.visit_returned(work);
+        let home = self.home.clone();
+        for id in home.take_bells() {
+            busy = true;
+            self.on_bell(work, id);
+        }
+        busy |= self.run_timers(work);
+        busy |= home.reap() > 0;
+        busy
+    }
+
+    /// A segment that no socket has taken. `origin` is the lcore that received it, if another.
+    fn on_other(
+        &mut self,
+        work: &mut Work<'_, impl Transmit>,
+        parsed: &Parsed,
+        frame: B,
+        origin: Option<usize>,
+    ) {
+        let tcp = &parsed.tcp;
+        // Looked up once more, since the burst may have opened or closed the connection.
+        let target = self.flows.find(self.flows.hash(&tcp.tuple), &tcp.tuple);
+        let Some(target) = target else {
+            return self.on_stranger(work, parsed, frame, origin);
+        };
+        work.bump(Counter::InSegs);
+        match target {
+            Target::Socket(index) => self.run_one(work, index, parsed, frame),
+            Target::Request(index) => self.on_request_segment(work, index, parsed, frame),
+            Target::TimeWait(index) => self.on_time_wait_segment(work, index, tcp, &frame),
+        }
+    }
+
+    /// A segment of no connection that this lcore knows: it goes round the other lcores, if there
+    /// are any, and when it has come home it is judged here.
+    fn on_stranger(
+        &mut self,
+        work: &mut Work<'_, impl Transmit>,
+        parsed: &Parsed,
+        frame: B,
+        origin: Option<usize>,
+    ) {
+        if !work.admits(&parsed.tcp) {
+            return;
+        }
+        if let Some(mesh) = &mut self.mesh
+            && origin != Some(mesh.id())
+        {
+            let counter = match mesh.pass_on(frame, origin.unwrap_or(mesh.id())) {
+                Ok(()) => Counter::LcorePassed,
+                Err(_) => Counter::LcorePassDrop,
+            };
+            return work.bump(counter);
+        }
+        work.bump(Counter::InSegs);
+        self.judge(work, &parsed.tcp, &frame);
+    }
+
+    /// Takes what the lcore before us has passed on.
+    fn take_messages(&mut self, work: &mut Work<'_, impl Transmit>) -> bool {
+        let mut busy = false;
+        for _ in 0..PER_TURN {
+            let Some(message) = self.mesh.as_mut().and_then(Mesh::take) else { break };
+            busy = true;
+            match message {
+                Message::Segment { frame, origin } => {
+                    if let Frame::Tcp(tcp) = work.classify(frame.data(), frame.checksum()) {
+                        let parsed = Parsed { tcp, hash: None };
+                        self.on_other(work, &parsed, frame, Some(origin));
+                    }
+                }
+                Message::Neighbour { news, origin } => {
+                    work.base.neighbours.learn(news, work.now, work.tx);
+                    if let Some(mesh) = self.mesh.as_mut().filter(|mesh| mesh.id() != origin) {
+                        mesh.tell_of(news, origin);
+                    }
+                }
+            }
+        }
+        busy
+    }
+
+    fn run_timers(&mut self, work: &mut Work<'_, impl Transmit>) -> bool {
+        let mut budget = FALLS_PER_TURN;
+        let mut busy = false;
+        for _ in 0..PER_TURN {
+            let Some(target) = self.wheel.pop(work.now, &mut budget) else { break };
+            busy = true;
+            match target {
+                Target::Socket(index) => self.on_socket_timer(work, index),
+                Target::Request(index) => self.on_request_timer(work, index),
+                Target::TimeWait(index) => self.on_time_wait_timer(work, index),
+            }
+        }
+        if work.base.neighbours.next_deadline().is_some_and(|deadline| deadline <= work.now) {
+            busy = true;
+            let dropped = work.base.neighbours.on_timer(work.now, work.tx);
+            work.base.counters.add(Counter::OutDiscards, dropped as u64);
+        }
+        busy
+    }
+
+    /// Follows the list of listeners.
+    fn look_for_listeners(&mut self) {
+        let version = self.shared.version();
+        if version != self.version {
+            self.version = version;
+            self.listeners = self.shared.listeners();
+            self.listeners.sort_by_key(|listening| listening.port);
+        }
+    }
+
+    fn stop(&mut self) {
+        self.let_go_of_all();
+        self.listeners.clear();
+        while let Some(Message::Segment { .. } | Message::Neighbour { .. }) =
+            self.mesh.as_mut().and_then(Mesh::take)
+        {}
+        self.home.close();
+        // What came back until now is freed here, on the lcore that owns the pool.
+        drop(self.home.returns().take_all());
+        self.home.reap();
+    }
+}

@@ -1,0 +1,179 @@
+//! How connections begin: segments that meet a listener or a request, and the timers of requests.
+//!
+//! Called by the engine on its lcore's thread for segments that belong to no synchronised
+//! connection. Requests are small records in the flow table; a socket exists only from the ACK that
+//! completes a handshake on, and only if the accept queue has room for it.
+
+use std::sync::Arc;
+
+use crate::buf::PacketBuf;
+use crate::socket::Room;
+use crate::tcp::Counter;
+use crate::tcp::isn::Numbers;
+use crate::tcp::listen::{self, ListenVerdict, SynOrigin, SynVerdict};
+use crate::tcp::request::{Opened, Request, RequestTimer, RequestVerdict};
+use crate::wire::frame::Tcp4;
+use crate::wire::tcp;
+
+use super::Transmit;
+use super::engine::{Parsed, Tables};
+use super::flow::Target;
+use super::shared::Listening;
+use super::wheel::Timer;
+use super::work::Work;
+
+/// A request, and what the lcore needs to find its way around it.
+#[derive(Debug)]
+pub(super) struct RequestSlot<B: PacketBuf> {
+    request: Request,
+    listening: Arc<Listening<B>>,
+    timer: Timer,
+}
+
+/// Requests per lcore, besides the limits of the listeners: some 20 MiB of them.
+pub(super) const MOST_REQUESTS: u32 = 1 << 17;
+
+impl<B: PacketBuf> Tables<B> {
+    /// Judges a segment without a connection, a request or a TIME-WAIT entry on any lcore.
+    pub(super) fn judge(&mut self, work: &mut Work<'_, impl Transmit>, tcp: &Tcp4, frame: &B) {
+        let Some(listening) = self.listener(tcp.tuple.local_port) else {
+            return work.reset(&tcp.tuple, &tcp.segment, tcp.tos);
+        };
+        match listen::on_segment(&tcp.segment) {
+            ListenVerdict::Ignore => {}
+            ListenVerdict::Reset(out) => work.send_reset(&tcp.tuple, &out, tcp.tos),
+            ListenVerdict::Syn => {
+                let numbers = work.base.secret.numbers(&tcp.tuple, work.now);
+                self.on_syn(work, tcp, frame, listening, SynOrigin::Wire, numbers);
+            }
+        }
+    }
+
+    /// A SYN for a listener.
+    pub(super) fn on_syn(
+        &mut self,
+        work: &mut Work<'_, impl Transmit>,
+        tcp: &Tcp4,
+        frame: &B,
+        listening: Arc<Listening<B>>,
+        origin: SynOrigin,
+        numbers: Numbers,
+    ) {
+        if listen::on_syn(&mut work.cx(), origin, &listening.queues()) == SynVerdict::Drop {
+            return;
+        }
+        let header = &frame.data()[usize::from(tcp.header)..usize::from(tcp.payload)];
+        let options = tcp::syn_options(header);
+        let mtu = work.base.interface.mtu;
+        let mut request = Request::new(&work.cx(), tcp.tuple, &tcp.segment, &options, numbers, mtu);
+        let syn_ack = request.syn_ack(&work.cx());
+        let deadline = request.next_deadline();
+        let Self { requests, wheel, flows, .. } = self;
+        let made = requests.insert_with(|key| {
+            listening.requests.add(1, 1);
+            let timer = wheel.add(Target::Request(key.index));
+            wheel.arm(timer, deadline);
+            RequestSlot { request, listening, timer }
+        });
+        match made {
+            Some(key) => {
+                flows.insert(&tcp.tuple, Target::Request(key.index));
+                work.send(&tcp.tuple, &syn_ack);
+            }
+            None => work.bump(Counter::ListenDrops),
+        }
+    }
+
+    /// A segment for a request. If it completes the handshake, the connection begins, and the same
+    /// segment is run through it: it may carry payload and FIN.
+    pub(super) fn on_request_segment(
+        &mut self,
+        work: &mut Work<'_, impl Transmit>,
+        index: u32,
+        parsed: &Parsed,
+        frame: B,
+    ) {
+        let Some(slot) = self.requests.at_mut(index) else { return };
+        let tcp = &parsed.tcp;
+        if !slot.listening.is_open() {
+            // Requests vanish with their listener, and the segment looks for another.
+            self.remove_request(index);
+            return self.judge(work, tcp, &frame);
+        }
+        let mut verdict = slot.request.on_segment(&mut work.cx(), &tcp.segment);
+        if let RequestVerdict::Complete(opened) = &verdict {
+            if !self.sockets.is_full()
+                && let Some(room) = slot.listening.queue.reserve()
+            {
+                let opened = *opened;
+                return self.complete(work, index, &opened, room, parsed, frame);
+            }
+            verdict = slot.request.on_overflow(&mut work.cx(), &tcp.segment);
+        }
+        match verdict {
+            RequestVerdict::Ignore | RequestVerdict::Complete(_) => {}
+            RequestVerdict::Send(out) => work.send(&tcp.tuple, &out),
+            RequestVerdict::Remove(out) => {
+                work.send_any(&tcp.tuple, out);
+                self.remove_request(index);
+            }
+        }
+    }
+
+    /// Makes the connection that a request has become, and queues it to be accepted.
+    fn complete(
+        &mut self,
+        work: &mut Work<'_, impl Transmit>,
+        index: u32,
+        opened: &Opened,
+        room: Room<B>,
+        parsed: &Parsed,
+        frame: B,
+    ) {
+        self.remove_request(index);
+        let Some((socket, handle)) = self.open(work, &parsed.tcp.tuple, opened) else { return };
+        work.bump(Counter::PassiveOpens);
+        self.run_one(work, socket, parsed, frame);
+        // What the segment has brought is there when the connection is accepted. If the listener was
+        // closed at this very moment, the room resets the connection.
+        room.put(handle);
+    }
+
+    /// A request's timer has fired.
+    pub(super) fn on_request_timer(&mut self, work: &mut Work<'_, impl Transmit>, index: u32) {
+        let Some(slot) = self.requests.at_mut(index) else { return };
+        if !slot.listening.is_open() {
+            self.remove_request(index);
+            return;
+        }
+        let was_young = slot.request.is_young();
+        let verdict = slot.request.on_timer(&mut work.cx(), &slot.listening.queues());
+        if let RequestTimer::Retransmit(out) = &verdict {
+            work.send(slot.request.tuple(), out);
+        }
+        if was_young && !slot.request.is_young() {
+            slot.listening.requests.add(0, -1);
+        }
+        match verdict {
+            RequestTimer::Wait | RequestTimer::Retransmit(_) => {
+                self.wheel.arm(slot.timer, slot.request.next_deadline());
+            }
+            RequestTimer::Expired => self.remove_request(index),
+        }
+    }
+
+    /// The listener on a port, if the application listens there.
+    pub(super) fn listener(&self, port: u16) -> Option<Arc<Listening<B>>> {
+        let at = self.listeners.binary_search_by_key(&port, |listening| listening.port).ok()?;
+        Some(&self.listeners[at]).filter(|listening| listening.is_open()).cloned()
+    }
+
+    fn remove_request(&mut self, index: u32) {
+        let Some(RequestSlot { request, listening, timer }) = self.requests.remove(index) else {
+            return;
+        };
+        self.flows.remove(request.tuple());
+        self.wheel.remove(timer);
+        listening.requests.add(-1, -i32::from(request.is_young()));
+    }
+}

@@ -1,0 +1,238 @@
+//! How connections end.
+
+use super::*;
+
+fn connected(settings: Settings) -> (World, Peer, TcpStream<HeapBuf>) {
+    let mut world = World::new(settings);
+    let listener = listening(&mut world, 5);
+    let (peer, stream) = Peer::connected(&mut world, 40_000, &listener);
+    std::mem::forget(listener);
+    (world, peer, stream)
+}
+
+#[test]
+fn the_peer_closes_first() {
+    let (mut world, mut peer, stream) = connected(Settings::default());
+    world.receive([peer.data(b"bye"), peer.fin()]);
+    let (ms, ack) = world.wait_for_segment();
+    ack.is(ACK, peer.ack, peer.seq);
+    assert_eq!(ms, 40, "a FIN is acknowledged late, in the hope of a FIN of ours");
+    assert_eq!(read(&stream, 10).unwrap(), b"bye");
+    assert_eq!(read(&stream, 10).unwrap(), b"");
+    drop(stream);
+    world.turn();
+    world.expect_segment().is(FIN.with(ACK), peer.ack, peer.seq);
+    peer.ack += 1;
+    world.receive([peer.ack()]);
+    world.expect_nothing();
+    assert_eq!(world.population(), Population::default());
+}
+
+#[test]
+fn we_close_first_and_a_record_waits() {
+    let (mut world, mut peer, stream) = connected(Settings::default());
+    drop(stream);
+    world.turn();
+    world.expect_segment().is(FIN.with(ACK), peer.ack, peer.seq);
+    peer.ack += 1;
+    world.receive([peer.ack()]);
+    assert_eq!(
+        world.population(),
+        Population { time_waits: 1, ..Population::default() },
+        "an orphan in FIN-WAIT-2 needs no socket"
+    );
+    world.receive([peer.fin()]);
+    world.expect_segment().is(ACK, peer.ack, peer.seq);
+    world.wait(Duration::from_secs(59));
+    assert_eq!(world.population().time_waits, 1);
+    world.wait(Duration::from_secs(2));
+    assert_eq!(world.population(), Population::default());
+    assert_eq!(world.count(Counter::TW), 1);
+}
+
+#[test]
+fn unread_data_makes_close_a_reset() {
+    let (mut world, mut peer, stream) = connected(Settings::default());
+    world.receive([peer.data(b"unread")]);
+    world.sent.clear();
+    drop(stream);
+    world.turn();
+    world.expect_segment().is(RST.with(ACK), peer.ack, peer.seq);
+    assert_eq!(world.population(), Population::default());
+    assert_eq!(world.count(Counter::TCPAbortOnClose), 1);
+}
+
+#[test]
+fn data_that_came_before_a_reset_stays_readable() {
+    let (mut world, mut peer, stream) = connected(Settings::default());
+    world.receive([peer.data(b"last words")]);
+    world.sent.clear();
+    world.receive([peer.segment(RST, 0, &[])]);
+    world.expect_nothing();
+    assert_eq!(world.population().sockets, 0, "the lcore has let go");
+    assert_eq!(read(&stream, 100).unwrap(), b"last words");
+    let error = read(&stream, 100).unwrap_err();
+    assert_eq!(format!("{error:?}"), "Connection(Reset)");
+    drop(stream);
+    world.turn();
+    world.expect_nothing();
+}
+
+#[test]
+fn what_follows_a_reset_in_the_same_burst_meets_no_connection() {
+    let (mut world, peer, _stream) = connected(Settings::default());
+    world.receive([peer.segment(RST, 0, &[]), peer.segment(ACK, 0, b"x")]);
+    world.expect_segment().is(RST, peer.ack, 0);
+    world.expect_nothing();
+}
+
+#[test]
+fn a_fin_is_repeated_and_an_orphan_given_up() {
+    let (mut world, peer, stream) = connected(Settings::default());
+    drop(stream);
+    world.turn();
+    world.expect_segment().is(FIN.with(ACK), peer.ack, peer.seq);
+    let mut fins = 0;
+    loop {
+        let (_, segment) = world.wait_for_segment();
+        if segment.segment.flags.has(RST) {
+            break;
+        }
+        segment.is(FIN.with(ACK), peer.ack, peer.seq);
+        fins += 1;
+    }
+    assert_eq!(fins, 8, "tcp_orphan_retries 0 means 8");
+    assert_eq!(world.population(), Population::default());
+}
+
+#[test]
+fn orphans_beyond_the_limit_are_reset() {
+    let settings = Settings { tcp_max_orphans: 1, ..Settings::default() };
+    let mut world = World::new(settings);
+    let listener = listening(&mut world, 5);
+    let (_first, first) = Peer::connected(&mut world, 40_000, &listener);
+    let (_second, second) = Peer::connected(&mut world, 40_001, &listener);
+    drop(first);
+    world.turn();
+    assert_eq!(world.expect_segment().segment.flags, FIN.with(ACK));
+    drop(second);
+    world.turn();
+    assert_eq!(world.expect_segment().segment.flags, FIN.with(ACK));
+    assert!(world.expect_segment().segment.flags.has(RST));
+    assert_eq!((world.population().sockets, world.count(Counter::TCPAbortOnMemory)), (1, 1));
+}
+
+#[test]
+fn time_wait_entries_are_bounded() {
+    let settings = Settings { tcp_max_tw_buckets: 1, ..Settings::default() };
+    let mut world = World::new(settings);
+    let listener = listening(&mut world, 5);
+    for port in [40_000, 40_001] {
+        let (mut peer, stream) = Peer::connected(&mut world, port, &listener);
+        drop(stream);
+        world.turn();
+        peer.ack += 1;
+        world.receive([peer.fin()]);
+        world.sent.clear();
+    }
+    assert_eq!(world.population(), Population { time_waits: 1, ..Population::default() });
+    assert_eq!(world.count(Counter::TCPTimeWaitOverflow), 1);
+}
+
+#[test]
+fn a_new_connection_replaces_a_time_wait_entry() {
+    let (mut world, mut peer, stream) = connected(Settings::default());
+    drop(stream);
+    world.turn();
+    let fin = world.expect_segment();
+    peer.ack += 1;
+    world.receive([peer.fin()]);
+    world.expect_segment().is(ACK, peer.ack, peer.seq);
+
+    peer.seq += 100_000;
+    world.receive([peer.syn()]);
+    let syn_ack = world.expect_segment();
+    assert_eq!(syn_ack.segment.seq, fin.segment.seq + 1 + 65_537);
+    peer.take(&syn_ack);
+    world.receive([peer.ack()]);
+    assert_eq!(world.population(), Population { sockets: 1, ..Population::default() });
+    assert_eq!(world.count(Counter::TWRecycled), 1);
+}
+
+#[test]
+fn a_time_wait_entry_answers_a_syn_if_nobody_listens() {
+    let mut world = World::new(Settings::default());
+    let listener = listening(&mut world, 5);
+    let (mut peer, stream) = Peer::connected(&mut world, 40_000, &listener);
+    drop(stream);
+    world.turn();
+    peer.ack += 1;
+    world.receive([peer.fin()]);
+    drop(listener);
+    world.sent.clear();
+    let next = Peer { seq: peer.seq + 100_000, ..peer };
+    world.receive([next.syn()]);
+    world.expect_segment().is(ACK, peer.ack, peer.seq);
+    assert_eq!(world.population().time_waits, 1);
+}
+
+#[test]
+fn buffers_come_home_and_open_the_window() {
+    let settings = Settings { tcp_rmem: [4096, 16_384, 16_384], ..Settings::default() };
+    let (mut world, mut peer, stream) = connected(settings);
+    let start = peer.seq;
+    let last = loop {
+        let segment = peer.data(&[1; 1000]);
+        world.receive([segment]);
+        world.wait(Duration::from_millis(50));
+        let mut acks =
+            std::iter::from_fn(|| (!world.sent.is_empty()).then(|| world.expect_segment()));
+        let first = acks.next().expect("an ACK");
+        let last = acks.last().unwrap_or(first);
+        // What did not fit was dropped, and is sent again.
+        peer.seq = last.segment.ack;
+        assert!(peer.seq - start < 17_000, "a buffer of 16 KiB took {}", peer.seq - start);
+        if last.segment.window == 0 {
+            break last;
+        }
+    };
+    assert!(last.segment.ack > start);
+
+    let mut taken = 0;
+    while let Ok(bytes) = read(&stream, 4096) {
+        taken += bytes.len() as u32;
+    }
+    assert_eq!(taken, peer.seq - start);
+    world.turn();
+    let update = world.expect_segment();
+    update.is(ACK, peer.ack, peer.seq);
+    assert!(update.segment.window > 0);
+    world.expect_nothing();
+}
+
+#[test]
+fn what_comes_while_a_thread_owns_the_socket_waits_for_it() {
+    let (mut world, mut peer, stream) = connected(Settings::default());
+    let guard = stream.lock();
+    world.receive([peer.data(b"patience"), peer.fin()]);
+    world.expect_nothing();
+    assert_eq!(guard.connection().rcv_nxt().raw(), peer.seq - 9);
+    drop(guard);
+    world.turn();
+    world.wait_for_segment().1.is(ACK, peer.ack, peer.seq);
+    assert_eq!(read(&stream, 100).unwrap(), b"patience");
+    assert_eq!(read(&stream, 100).unwrap(), b"");
+}
+
+#[test]
+fn a_stopped_engine_leaves_dead_sockets() {
+    let (mut world, mut peer, stream) = connected(Settings::default());
+    world.receive([peer.data(b"lost")]);
+    world.engines[0].stop();
+    assert_eq!(world.population(), Population::default());
+    while let Ok(bytes) = read(&stream, 100) {
+        assert_eq!(bytes, b"lost");
+    }
+    assert_eq!(format!("{:?}", read(&stream, 100).unwrap_err()), "Dead");
+    drop(stream);
+}

@@ -1,0 +1,153 @@
+//! Frames below TCP: admission, ARP, ICMP.
+
+use crate::wire::arp::{self, Arp, Operation};
+use crate::wire::checksum::Sum;
+use crate::wire::ipv4;
+
+use super::*;
+
+/// A TCP segment between any two ends.
+fn from(remote: Ipv4Addr, local: Ipv4Addr) -> Vec<u8> {
+    let tuple = FourTuple { local_addr: remote, remote_addr: local, local_port: 9, remote_port: 9 };
+    frame(&tuple, &Outgoing { flags: SYN, ..Outgoing::default() }, &[])
+}
+
+#[test]
+fn what_no_host_may_send_gets_no_answer() {
+    let mut world = World::new(Settings::default());
+    let broadcast = Ipv4Addr::new(10, 0, 0, 255);
+    let martians = [
+        from(Ipv4Addr::UNSPECIFIED, OUR_ADDR),
+        from(Ipv4Addr::LOCALHOST, OUR_ADDR),
+        from(Ipv4Addr::BROADCAST, OUR_ADDR),
+        from(Ipv4Addr::new(224, 0, 0, 1), OUR_ADDR),
+        from(broadcast, OUR_ADDR),
+        from(OUR_ADDR, OUR_ADDR),
+        from(PEER_ADDR, broadcast),
+        from(PEER_ADDR, Ipv4Addr::new(10, 0, 0, 2)),
+    ];
+    let n = martians.len() as u64;
+    world.receive(martians);
+    world.expect_nothing();
+    assert_eq!((world.count(Counter::InAddrErrors), world.count(Counter::InSegs)), (n, 0));
+}
+
+#[test]
+fn frames_for_others_are_not_looked_at() {
+    let mut world = World::new(Settings::default());
+    let mut for_other = from(PEER_ADDR, OUR_ADDR);
+    for_other[..6].copy_from_slice(&[2, 0, 0, 0, 0, 77]);
+    let mut for_all = from(PEER_ADDR, OUR_ADDR);
+    for_all[..6].copy_from_slice(&[0xff; 6]);
+    let mut tagged = from(PEER_ADDR, OUR_ADDR);
+    tagged.splice(12..12, [0x81, 0x00, 0x00, 0x05]);
+    world.receive([for_other, for_all, tagged, vec![0; 5], vec![]]);
+    world.expect_nothing();
+    assert_eq!(world.count(Counter::InSegs), 0);
+}
+
+#[test]
+fn bad_segments_are_counted_and_change_nothing() {
+    let mut world = World::new(Settings::default());
+    let _listener = listening(&mut world, 5);
+    let peer = Peer::new(40_000);
+    let spoilt = |at: usize, value: u8| {
+        let mut frame = peer.syn();
+        frame[at] ^= value;
+        frame
+    };
+    world.receive([
+        spoilt(14 + 20 + 4, 1),     // a sequence number: the checksum is wrong
+        spoilt(14 + 20 + 12, 0xc0), // the data offset: four words
+        spoilt(14 + 8, 1),          // the time to live: the header checksum is wrong
+    ]);
+    world.expect_nothing();
+    assert_eq!(world.population(), Population::default());
+    assert_eq!(world.count(Counter::InHdrErrors), 1);
+    assert_eq!(world.count(Counter::InCsumErrors), 1);
+    assert_eq!(world.count(Counter::InErrs), 2);
+    assert_eq!(world.count(Counter::InSegs), 2);
+}
+
+#[test]
+fn fragments_are_not_put_together() {
+    let mut world = World::new(Settings::default());
+    let mut fragment = Peer::new(40_000).syn();
+    fragment[14 + 6] = 0x20;
+    fragment[14 + 10..14 + 12].fill(0);
+    let field = Sum::new().plus(&fragment[14..34]).field();
+    fragment[24..26].copy_from_slice(&field);
+    world.receive([fragment]);
+    world.expect_nothing();
+    assert_eq!(world.count(Counter::ReasmFails), 1);
+}
+
+fn ping() -> Vec<u8> {
+    let message = {
+        let mut message = [8, 0, 0, 0, 0, 1, 0, 2, 0xaa, 0xbb];
+        let field = Sum::new().plus(&message).field();
+        message[2..4].copy_from_slice(&field);
+        message
+    };
+    let mut frame = vec![0; 14 + 20];
+    ethernet::emit(&mut frame, OUR_MAC, PEER_MAC, None, ethernet::IPV4);
+    ipv4::emit(&mut frame[14..], PEER_ADDR, OUR_ADDR, ipv4::ICMP, 0, message.len());
+    frame.extend(message);
+    frame.resize(60, 0);
+    frame
+}
+
+#[test]
+fn a_ping_is_answered_but_not_a_flood() {
+    let mut world = World::new(Settings::default());
+    world.receive([ping()]);
+    let reply = world.sent.pop_front().expect("a reply");
+    let ip = ipv4::parse(&reply[14..], Default::default()).unwrap();
+    assert_eq!((ip.src, ip.dst, ip.total_len), (OUR_ADDR, PEER_ADDR, 30));
+    assert_eq!((reply[34], &reply[38..44]), (0, &[0, 1, 0, 2, 0xaa, 0xbb][..]));
+    for _ in 0..100 {
+        world.receive(vec![ping(); 32]);
+    }
+    assert_eq!(world.sent.len(), 999);
+    assert_eq!(world.count(Counter::EchosSkipped), 3201 - 1000);
+    world.wait(Duration::from_secs(1));
+    world.sent.clear();
+    world.receive([ping()]);
+    assert_eq!(world.sent.len(), 1);
+}
+
+#[test]
+fn a_stranger_is_asked_for_before_it_is_answered() {
+    let mut world = World::new(Settings::default());
+    let stranger = Ipv4Addr::new(10, 0, 0, 50);
+    let mac = MacAddr([2, 0, 0, 0, 0, 50]);
+    world.receive([from(stranger, OUR_ADDR)]);
+    let question = world.sent.pop_front().expect("a question");
+    let asked = arp::parse(&question[14..]).expect("ARP");
+    assert_eq!((asked.operation, asked.target_addr), (Operation::Request, stranger));
+    let answer = Arp {
+        operation: Operation::Reply,
+        sender_mac: mac,
+        sender_addr: stranger,
+        target_mac: OUR_MAC,
+        target_addr: OUR_ADDR,
+    };
+    let mut frame = vec![0; 60];
+    let at = ethernet::emit(&mut frame, OUR_MAC, mac, None, ethernet::ARP);
+    arp::emit(&mut frame[at..], &answer);
+    world.receive([frame]);
+    let reset = world.sent.pop_front().expect("the RST that waited");
+    assert_eq!(&reset[..6], &mac.0);
+    assert_eq!(parse_tcp4(&reset, Default::default()).unwrap().segment.flags, RST.with(ACK));
+}
+
+#[test]
+fn resets_are_limited_by_source() {
+    let mut world = World::new(Settings::default());
+    for _ in 0..100 {
+        world.receive((0..32).map(|n| Peer::new(n).syn()));
+    }
+    let limit = crate::tcp::ratelimit::RSTS_PER_PREFIX;
+    assert_eq!(world.sent.len(), limit as usize);
+    assert_eq!(world.count(Counter::RstsSkipped), 3200 - u64::from(limit));
+}

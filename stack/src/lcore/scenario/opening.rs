@@ -1,0 +1,172 @@
+//! How connections begin.
+
+use super::*;
+
+#[test]
+fn a_connection_is_opened_and_read_from() {
+    let mut world = World::new(Settings::default());
+    let listener = listening(&mut world, 5);
+    let mut peer = Peer::new(40_000);
+    world.receive([peer.syn()]);
+    let syn_ack = world.expect_segment();
+    peer.take(&syn_ack);
+    assert_eq!((syn_ack.tuple.local_port, syn_ack.tuple.remote_port), (40_000, PORT));
+    assert_eq!((syn_ack.options.mss, syn_ack.options.sack_permitted), (Some(1460), true));
+    assert_eq!(world.population(), Population { requests: 1, ..Population::default() });
+
+    world.receive([peer.ack()]);
+    world.expect_nothing();
+    assert_eq!(world.population(), Population { sockets: 1, ..Population::default() });
+    let stream = accept(&listener).expect("accepted");
+    assert_eq!(stream.peer_addr().unwrap().to_string(), "10.0.0.9:40000");
+    assert_eq!(stream.local_addr().unwrap().to_string(), "10.0.0.1:7000");
+
+    world.receive([peer.data(b"hello, "), peer.data(b"world")]);
+    world.expect_segment().is(ACK, peer.ack, peer.seq);
+    world.expect_nothing();
+    assert_eq!(read(&stream, 100).unwrap(), b"hello, world");
+    assert_eq!(world.count(Counter::PassiveOpens), 1);
+    assert_eq!(world.count(Counter::InSegs), 4);
+}
+
+#[test]
+fn a_handshake_and_its_data_may_come_in_one_burst() {
+    let mut world = World::new(Settings::default());
+    let listener = listening(&mut world, 5);
+    let mut peer = Peer::new(40_000);
+    world.receive([peer.syn()]);
+    peer.take(&world.expect_segment());
+    let burst = [peer.data(b"a"), peer.data(b"b"), peer.segment(ACK, 1, b"d"), peer.data(b"c")];
+    world.receive(burst);
+    let stream = accept(&listener).expect("accepted");
+    assert_eq!(read(&stream, 10).unwrap(), b"abcd");
+}
+
+#[test]
+fn a_closed_port_refuses() {
+    let mut world = World::new(Settings::default());
+    let peer = Peer::new(40_000);
+    world.receive([peer.syn()]);
+    world.expect_segment().is(RST.with(ACK), 0, peer.seq + 1);
+    world.receive([peer.segment(RST, 0, &[])]);
+    world.expect_nothing();
+    assert_eq!(world.count(Counter::OutRsts), 1);
+}
+
+#[test]
+fn syn_acks_are_repeated_and_given_up() {
+    let mut world = World::new(Settings::default());
+    let _listener = listening(&mut world, 5);
+    let peer = Peer::new(40_000);
+    world.receive([peer.syn()]);
+    world.expect_segment();
+    let mut waited = Vec::new();
+    for _ in 0..5 {
+        let (ms, segment) = world.wait_for_segment();
+        assert_eq!(segment.segment.flags, SYN.with(ACK));
+        waited.push(ms);
+    }
+    assert_eq!(waited, [1000, 2000, 4000, 8000, 16_000]);
+    assert_eq!(world.population().requests, 1);
+    world.wait(Duration::from_secs(33));
+    world.expect_nothing();
+    assert_eq!(world.population(), Population::default());
+    world.receive([peer.ack()]);
+    assert_eq!(world.expect_segment().segment.flags, RST);
+}
+
+#[test]
+fn a_full_accept_queue_drops_syns() {
+    let mut world = World::new(Settings::default());
+    let listener = listening(&mut world, 1);
+    for port in [40_000, 40_001] {
+        Peer::new(port).shake_hands(&mut world);
+    }
+    world.receive([Peer::new(40_002).syn()]);
+    world.expect_nothing();
+    assert_eq!(world.count(Counter::ListenOverflows), 1);
+    drop(accept(&listener));
+    world.turn();
+    world.sent.clear();
+    Peer::new(40_002).shake_hands(&mut world);
+    assert_eq!(world.count(Counter::PassiveOpens), 3);
+}
+
+/// The queue is filled by other connections between SYN and ACK.
+fn overflow(settings: Settings) -> (World, TcpListener<HeapBuf>, Peer) {
+    let mut world = World::new(settings);
+    let listener = listening(&mut world, 1);
+    let mut peer = Peer::new(40_000);
+    world.receive([peer.syn()]);
+    peer.take(&world.expect_segment());
+    Peer::new(40_001).shake_hands(&mut world);
+    Peer::new(40_002).shake_hands(&mut world);
+    world.receive([peer.ack()]);
+    (world, listener, peer)
+}
+
+#[test]
+fn an_ack_that_meets_a_full_queue_is_as_good_as_lost() {
+    let (mut world, listener, mut peer) = overflow(Settings::default());
+    world.expect_nothing();
+    let (ms, syn_ack) = world.wait_for_segment();
+    assert_eq!((ms, syn_ack.segment.flags), (1000, SYN.with(ACK)));
+
+    drop(accept(&listener));
+    world.turn();
+    world.sent.clear();
+    world.receive([peer.data(b"late")]);
+    let mut accepted = std::iter::from_fn(|| accept(&listener));
+    let stream = accepted.find(|stream| stream.peer_addr().unwrap().port() == 40_000);
+    let stream = stream.expect("the data has completed the handshake");
+    assert_eq!(read(&stream, 10).unwrap(), b"late");
+}
+
+#[test]
+fn an_ack_that_meets_a_full_queue_is_refused_with_abort_on_overflow() {
+    let settings = Settings { tcp_abort_on_overflow: true, ..Settings::default() };
+    let (mut world, _listener, peer) = overflow(settings);
+    world.expect_segment().is(RST, peer.ack, 0);
+    assert_eq!(world.population().requests, 0);
+    assert_eq!(world.count(Counter::EmbryonicRsts), 1);
+}
+
+#[test]
+fn requests_vanish_with_their_listener_and_connections_are_reset() {
+    let mut world = World::new(Settings::default());
+    let listener = listening(&mut world, 5);
+    let mut half_open = Peer::new(40_000);
+    world.receive([half_open.syn()]);
+    half_open.take(&world.expect_segment());
+    let mut waiting = Peer::new(40_001);
+    waiting.shake_hands(&mut world);
+
+    drop(listener);
+    world.turn();
+    world.expect_segment().is(RST.with(ACK), waiting.ack, waiting.seq);
+    world.expect_nothing();
+    world.receive([half_open.ack()]);
+    world.expect_segment().is(RST, half_open.ack, 0);
+    assert_eq!(world.population(), Population::default());
+    assert!(world.listeners.listen(PORT, 1).is_some(), "the port is free again");
+}
+
+#[test]
+fn the_syn_queue_is_bounded() {
+    let mut world = World::new(Settings::default());
+    let _listener = listening(&mut world, 3);
+    world.receive((0..20).map(|n| Peer::new(40_000 + n).syn()));
+    assert_eq!((world.sent.len(), world.population().requests), (4, 4));
+    assert_eq!(world.count(Counter::TCPReqQFullDrop), 16);
+    world.wait(Duration::from_secs(100));
+    assert_eq!(world.population(), Population::default());
+}
+
+#[test]
+fn a_port_is_listened_on_once() {
+    let world = World::new(Settings::default());
+    let first = world.listeners.listen(PORT, 1).expect("free");
+    assert!(world.listeners.listen(PORT, 1).is_none());
+    first.close();
+    assert!(world.listeners.listen(PORT, 1).is_some());
+}

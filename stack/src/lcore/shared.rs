@@ -1,0 +1,170 @@
+//! What the lcores of one stack share beyond rings: who listens, and the counts that have a limit.
+//!
+//! Application threads begin and end listening here, under a mutex; an lcore takes it only when an
+//! atomic number says that something has changed, so never on the path of a connection. The counts
+//! are touched when connections open and close.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::buf::PacketBuf;
+use crate::socket::AcceptQueue;
+use crate::tcp::listen::QueueState;
+
+/// A listener as the lcores see it.
+#[derive(Debug)]
+pub(crate) struct Listening<B: PacketBuf> {
+    pub port: u16,
+    pub queue: Arc<AcceptQueue<B>>,
+    backlog: u32,
+    pub requests: RequestCounts,
+}
+
+/// The requests of a listener on all lcores: a shard of the SYN queue each, one limit.
+#[derive(Debug, Default)]
+pub(crate) struct RequestCounts {
+    all: AtomicU32,
+    young: AtomicU32,
+}
+
+impl RequestCounts {
+    /// A request has come or gone. Relaxed as everything here: a limit may be off by those that come
+    /// at the same moment.
+    pub fn add(&self, all: i32, young: i32) {
+        self.all.fetch_add(all as u32, Ordering::Relaxed);
+        self.young.fetch_add(young as u32, Ordering::Relaxed);
+    }
+}
+
+impl<B: PacketBuf> Listening<B> {
+    /// How full the listener is.
+    pub fn queues(&self) -> QueueState {
+        QueueState {
+            syn_queue: self.requests.all.load(Ordering::Relaxed),
+            young: self.requests.young.load(Ordering::Relaxed),
+            accept_queue: self.queue.len(),
+            backlog: self.backlog,
+        }
+    }
+
+    /// Whether the application still listens.
+    pub fn is_open(&self) -> bool {
+        !self.queue.is_closed()
+    }
+}
+
+/// The way to listen on all lcores of a stack, from any thread. Clones lead to the same stack.
+#[derive(Debug)]
+pub struct Listeners<B: PacketBuf>(Arc<Shared<B>>);
+
+impl<B: PacketBuf> Clone for Listeners<B> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<B: PacketBuf> Default for Listeners<B> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<B: PacketBuf> Listeners<B> {
+    /// Begins to listen on a port with room for `backlog` connections and one. `None` if somebody
+    /// listens there already.
+    pub fn listen(&self, port: u16, backlog: u32) -> Option<Arc<AcceptQueue<B>>> {
+        let mut list = self.0.lock();
+        list.retain(|listening| listening.is_open());
+        if list.iter().any(|listening| listening.port == port) {
+            return None;
+        }
+        let queue = AcceptQueue::new(backlog);
+        let requests = RequestCounts::default();
+        list.push(Arc::new(Listening { port, queue: queue.clone(), backlog, requests }));
+        self.0.changed();
+        Some(queue)
+    }
+
+    /// The version of the list: an engine that knows it knows every listener there is.
+    pub fn version(&self) -> u32 {
+        self.0.version()
+    }
+
+    /// The stack stops: whoever waits for a connection gets an error.
+    pub fn close_all(&self) {
+        let all = std::mem::take(&mut *self.0.lock());
+        self.0.changed();
+        for listening in all {
+            listening.queue.close();
+        }
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared<B>> {
+        &self.0
+    }
+}
+
+/// The shared part of a stack.
+#[derive(Debug)]
+pub(crate) struct Shared<B: PacketBuf> {
+    /// Changes with the list.
+    version: AtomicU32,
+    listeners: Mutex<Vec<Arc<Listening<B>>>>,
+    pub time_waits: Count,
+    pub orphans: Count,
+}
+
+impl<B: PacketBuf> Default for Shared<B> {
+    fn default() -> Self {
+        Self {
+            version: AtomicU32::new(0),
+            listeners: Mutex::new(Vec::new()),
+            time_waits: Count::default(),
+            orphans: Count::default(),
+        }
+    }
+}
+
+impl<B: PacketBuf> Shared<B> {
+    /// The version of the list.
+    pub fn version(&self) -> u32 {
+        // Acquire pairs with the Release of `changed`: whoever then locks finds that list or a newer.
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// The listeners of this moment.
+    pub fn listeners(&self) -> Vec<Arc<Listening<B>>> {
+        self.lock().clone()
+    }
+
+    /// The list is whole at every moment, so that a panic elsewhere does not spoil it.
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Listening<B>>>> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn changed(&self) {
+        // Release pairs with the Acquire of `version`.
+        self.version.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// A number of records with a limit, over all lcores.
+#[derive(Debug, Default)]
+pub(crate) struct Count(AtomicU32);
+
+impl Count {
+    /// Counts one more, unless there are `limit` already. Two lcores at once may both find the last
+    /// place: the limit is then exceeded by one, which is harmless.
+    pub fn try_add(&self, limit: u32) -> bool {
+        let free = self.0.load(Ordering::Relaxed) < limit;
+        if free {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+        free
+    }
+
+    /// One has gone.
+    pub fn remove(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

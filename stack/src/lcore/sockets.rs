@@ -1,0 +1,445 @@
+//! Running connections: what a claimed socket is given, and what follows when it is left.
+//!
+//! Called by the engine on its lcore's thread, once per socket and burst: what was deferred comes
+//! first, then the segments, then the one ACK decision. A socket that a thread owns gets everything
+//! as deferred work instead; nothing here waits for a thread.
+
+use crate::buf::{BufQueue, PacketBuf, Returns};
+use crate::socket::{Claim, Deferred, Handle, LcoreRef, SocketId};
+use crate::tcp::request::Opened;
+use crate::tcp::tcb::{State, Tcb, Verdict};
+use crate::tcp::time_wait::Ending;
+use crate::tcp::{Counter, SeqNum};
+use crate::time::Instant;
+use crate::wire::frame::Tcp4;
+use crate::wire::{FourTuple, Segment};
+
+use super::Pressure;
+use super::Transmit;
+use super::engine::{Parsed, Tables};
+use super::flow::Target;
+use super::groups::Members;
+use super::shared::Count;
+use super::slab::Key;
+use super::wheel::Timer;
+use super::work::Work;
+
+/// A connection that has a socket.
+#[derive(Debug)]
+pub(super) struct SocketSlot<B: PacketBuf> {
+    lcore: LcoreRef<B>,
+    id: SocketId,
+    tuple: FourTuple,
+    timer: Timer,
+    /// When the wheel will call, or [`NEVER`]: a deadline that is not earlier needs nothing.
+    armed: Instant,
+    /// Truesize that came back since the last claim.
+    returned: u32,
+    /// It counts against tcp_max_orphans.
+    is_orphan: bool,
+}
+
+/// No deadline.
+const NEVER: Instant = Instant::from_nanos(u64::MAX);
+
+/// What a socket left behind when it was left.
+#[derive(Debug)]
+struct Left {
+    deadline: Option<Instant>,
+    /// Its application has gone with this visit, and the connection has not.
+    became_orphan: bool,
+    end: End,
+}
+
+/// Whether the connection goes on.
+#[derive(Debug)]
+enum End {
+    GoesOn,
+    /// A record takes its place in the flow table.
+    Replaced(Ending),
+    Closed,
+}
+
+impl<B: PacketBuf> Tables<B> {
+    /// Runs the frames of a burst that belong to a socket through it; how many. When the connection
+    /// ends, `members` keeps the frames that came behind that.
+    pub(super) fn run(
+        &mut self,
+        work: &mut Work<'_, impl Transmit>,
+        index: u32,
+        burst: &mut [Option<B>],
+        parsed: &[Option<Parsed>],
+        members: &mut Members<'_>,
+    ) -> u64 {
+        let Some(slot) = self.sockets.at_mut(index) else { return 0 };
+        let mut taken = 0;
+        let returned = std::mem::take(&mut slot.returned);
+        let slot = &*slot;
+        let mut take = |now| {
+            let at = members.next()?;
+            let tcp = &parsed.get(at)?.as_ref()?.tcp;
+            let frame = burst[at].take()?;
+            taken += 1;
+            Some((&tcp.segment, payload(frame, tcp, slot.id, now)))
+        };
+
+        let mut uncharge = returned;
+        let claim = match slot.lcore.claim() {
+            Some(claim) => claim,
+            // A thread owns it. Everything is left to later, unless it goes while we leave it.
+            None => {
+                uncharge = 0;
+                let counters = &mut work.base.counters;
+                let mut claim = match returned {
+                    0 => None,
+                    _ => slot.lcore.defer(Deferred::Uncharge(returned), counters),
+                };
+                loop {
+                    match claim {
+                        Some(claim) => break claim,
+                        None => {
+                            let Some((segment, buf)) = take(work.now) else { return taken };
+                            let what = Deferred::Segment(*segment, buf);
+                            claim = slot.lcore.defer(what, &mut work.base.counters);
+                        }
+                    }
+                }
+            }
+        };
+
+        let mut visit = Visit::new(claim, &slot.tuple, work);
+        visit.uncharge(uncharge);
+        visit.work_off();
+        while !visit.is_over()
+            && let Some((segment, buf)) = take(visit.work.now)
+        {
+            visit.segment(segment, buf);
+        }
+        let left = visit.leave(&self.shared.orphans);
+        self.settle(work, index, left);
+        taken
+    }
+
+    /// Runs a single frame through a socket.
+    pub(super) fn run_one(
+        &mut self,
+        work: &mut Work<'_, impl Transmit>,
+        index: u32,
+        parsed: &Parsed,
+        frame: B,
+    ) {
+        let mut members = Members::first_alone();
+        self.run(work, index, &mut [Some(frame)], &[Some(*parsed)], &mut members);
+    }
+
+    /// Does one thing to a socket, or leaves it to whoever owns it.
+    fn visit(&mut self, work: &mut Work<'_, impl Transmit>, index: u32, what: Deferred<B>) {
+        let Some(slot) = self.sockets.at(index) else { return };
+        let (claim, what) = match slot.lcore.claim() {
+            Some(claim) => (claim, Some(what)),
+            None => match slot.lcore.defer(what, &mut work.base.counters) {
+                Some(claim) => (claim, None),
+                None => return,
+            },
+        };
+        let mut visit = Visit::new(claim, &slot.tuple, work);
+        visit.work_off();
+        if let Some(what) = what {
+            visit.work_on(what);
+        }
+        let left = visit.leave(&self.shared.orphans);
+        self.settle(work, index, left);
+    }
+
+    /// The doorbell has rung for a socket.
+    pub(super) fn on_bell(&mut self, work: &mut Work<'_, impl Transmit>, id: SocketId) {
+        let key = Key { index: id.slot, generation: id.generation };
+        if self.sockets.get(key).is_some() {
+            self.visit(work, id.slot, Deferred::Bell);
+        }
+    }
+
+    /// The wheel has called for a socket, perhaps too early.
+    pub(super) fn on_socket_timer(&mut self, work: &mut Work<'_, impl Transmit>, index: u32) {
+        if let Some(slot) = self.sockets.at_mut(index) {
+            slot.armed = NEVER;
+            self.visit(work, index, Deferred::Timer);
+        }
+    }
+
+    /// Takes the buffers that threads gave back, frees them together, and notes for each socket
+    /// what it is to be uncharged when it is next claimed.
+    pub(super) fn take_returns(&mut self) {
+        let buffers = self.home.returns().take_all();
+        if buffers.is_empty() {
+            return;
+        }
+        let mut current = Key { index: u32::MAX, generation: 0 };
+        let mut sum = 0;
+        for buf in buffers.iter() {
+            let key = Key { index: buf.cb().socket, generation: buf.cb().generation };
+            if key != current {
+                self.note_returned(current, sum);
+                (current, sum) = (key, 0);
+            }
+            sum += buf.truesize();
+        }
+        self.note_returned(current, sum);
+    }
+
+    /// Sockets to which something came back, and no segment since.
+    pub(super) fn visit_returned(&mut self, work: &mut Work<'_, impl Transmit>) {
+        while let Some(index) = self.with_returns.pop() {
+            let Some(slot) = self.sockets.at_mut(index) else { continue };
+            let returned = std::mem::take(&mut slot.returned);
+            if returned != 0 {
+                self.visit(work, index, Deferred::Uncharge(returned));
+            }
+        }
+    }
+
+    fn note_returned(&mut self, key: Key, truesize: u32) {
+        if let Some(slot) = self.sockets.get_mut(key) {
+            if slot.returned == 0 {
+                self.with_returns.push(key.index);
+            }
+            slot.returned += truesize;
+        }
+    }
+
+    /// Makes the socket of a connection that has just been established.
+    pub(super) fn open(
+        &mut self,
+        work: &mut Work<'_, impl Transmit>,
+        tuple: &FourTuple,
+        opened: &Opened,
+    ) -> Option<(u32, Handle<B>)> {
+        let Self { sockets, wheel, flows, home, .. } = self;
+        let mut first = None;
+        let key = sockets.insert_with(|key| {
+            let id = SocketId { slot: key.index, generation: key.generation };
+            let tcb = Tcb::new(&mut work.cx(), opened);
+            let (lcore, handle) = LcoreRef::new(tcb, home, id, *tuple);
+            first = Some(handle);
+            let timer = wheel.add(Target::Socket(key.index));
+            SocketSlot {
+                lcore,
+                id,
+                tuple: *tuple,
+                timer,
+                armed: NEVER,
+                returned: 0,
+                is_orphan: false,
+            }
+        })?;
+        flows.insert(tuple, Target::Socket(key.index));
+        first.map(|handle| (key.index, handle))
+    }
+
+    /// Does what follows from a visit, the socket having been left.
+    fn settle(&mut self, work: &mut Work<'_, impl Transmit>, index: u32, left: Left) {
+        let Some(slot) = self.sockets.at_mut(index) else { return };
+        let Left { deadline, became_orphan, end } = left;
+        slot.is_orphan |= became_orphan;
+        match end {
+            End::GoesOn => {
+                if let Some(deadline) = deadline.filter(|&deadline| deadline < slot.armed) {
+                    slot.armed = deadline;
+                    self.wheel.arm(slot.timer, deadline);
+                }
+            }
+            End::Replaced(ending) => {
+                let tuple = slot.tuple;
+                self.begin_time_wait(work, &tuple, &ending);
+                self.let_go(index);
+            }
+            End::Closed => {
+                let tuple = slot.tuple;
+                self.flows.remove(&tuple);
+                self.let_go(index);
+            }
+        }
+    }
+
+    /// Gives up a socket whose connection is over. The application may hold it still: it finds
+    /// there what it has not read.
+    fn let_go(&mut self, index: u32) {
+        if let Some(slot) = self.sockets.remove(index) {
+            self.wheel.remove(slot.timer);
+            if slot.is_orphan {
+                self.shared.orphans.remove();
+            }
+        }
+    }
+
+    /// The lcore stops: whoever sleeps on a socket is woken, and every call returns an error.
+    pub(super) fn let_go_of_all(&mut self) {
+        let all: Vec<u32> = self.sockets.iter().map(|(index, _)| index).collect();
+        for index in all {
+            if let Some(slot) = self.sockets.at(index) {
+                slot.lcore.kill();
+            }
+            self.let_go(index);
+        }
+    }
+}
+
+/// Cuts a frame down to its segment's payload, and notes whose it is.
+fn payload<B: PacketBuf>(mut frame: B, tcp: &Tcp4, id: SocketId, now: Instant) -> B {
+    frame.trim_front(usize::from(tcp.payload));
+    let len = tcp.segment.len as usize;
+    // What follows is the padding of a short frame.
+    if frame.len() > len {
+        frame.truncate(len);
+    }
+    let cb = frame.cb_mut();
+    cb.socket = id.slot;
+    cb.generation = id.generation;
+    cb.rx_time = now;
+    frame
+}
+
+/// The lcore with a socket that it has claimed.
+#[derive(Debug)]
+struct Visit<'a, 'w, B: PacketBuf, T> {
+    claim: Claim<'a, B>,
+    tuple: &'a FourTuple,
+    work: &'a mut Work<'w, T>,
+    /// The reader may have made progress, or memory came back: a window update may be owed.
+    look_at_reader: bool,
+    /// The last handle was dropped.
+    closed_by_application: bool,
+}
+
+impl<'a, 'w, B: PacketBuf, T: Transmit> Visit<'a, 'w, B, T> {
+    fn new(claim: Claim<'a, B>, tuple: &'a FourTuple, work: &'a mut Work<'w, T>) -> Self {
+        Self { claim, tuple, work, look_at_reader: false, closed_by_application: false }
+    }
+
+    /// Works off what was deferred, oldest first.
+    fn work_off(&mut self) {
+        while let Some(what) = self.claim.next_deferred() {
+            self.work_on(what);
+        }
+    }
+
+    fn work_on(&mut self, what: Deferred<B>) {
+        match what {
+            Deferred::Segment(segment, buf) => self.segment(&segment, buf),
+            Deferred::Timer => self.timer(),
+            Deferred::Bell => self.bell(),
+            Deferred::Uncharge(truesize) => self.uncharge(truesize),
+        }
+    }
+
+    fn segment(&mut self, segment: &Segment, buf: B) {
+        if self.work.base.pressure != Pressure::None && self.is_refused(segment) {
+            return;
+        }
+        let (tcb, sink) = self.claim.parts();
+        match tcb.on_segment(&mut self.work.cx(), segment, buf, sink) {
+            Verdict::Later => {}
+            Verdict::Ack => {
+                let out = tcb.ack_now(&mut self.work.cx());
+                self.work.send(self.tuple, &out);
+            }
+            Verdict::Send(out) => self.work.send(self.tuple, &out),
+        }
+    }
+
+    /// Whether the pool is too empty to hold this segment. The peer sends it again; what is
+    /// acknowledged is never given up.
+    #[cold]
+    fn is_refused(&mut self, segment: &Segment) -> bool {
+        let above_hole = SeqNum::new(segment.seq).after(self.claim.tcb().rcv_nxt());
+        let refused = segment.len > 0
+            && match self.work.base.pressure {
+                Pressure::None => false,
+                Pressure::High => above_hole,
+                Pressure::Critical => true,
+            };
+        if refused {
+            self.work.bump(Counter::PoolPressureDrop);
+        }
+        refused
+    }
+
+    fn timer(&mut self) {
+        let due = |tcb: &Tcb<B>, now| tcb.next_deadline().is_some_and(|deadline| deadline <= now);
+        // A deadline either sends or moves; one that has not moved has nothing more to say.
+        while due(self.claim.tcb(), self.work.now) {
+            let before = self.claim.tcb().next_deadline();
+            let out = self.claim.tcb().on_timer(&mut self.work.cx());
+            let stuck = out.is_none() && self.claim.tcb().next_deadline() == before;
+            self.work.send_any(self.tuple, out);
+            if stuck {
+                break;
+            }
+        }
+    }
+
+    fn uncharge(&mut self, truesize: u32) {
+        if truesize != 0 {
+            self.claim.tcb().uncharge(truesize);
+            self.look_at_reader = true;
+        }
+    }
+
+    /// What handles ask for, in the order in which a program would.
+    fn bell(&mut self) {
+        self.look_at_reader = true;
+        let requests = self.claim.take_requests();
+        let copied_seq = self.claim.copied_seq();
+        let tcb = self.claim.tcb();
+        if requests.shut_read() {
+            tcb.shutdown_read();
+        }
+        let mut out = None;
+        if requests.abort() {
+            out = tcb.abort(&mut self.work.cx());
+        } else if requests.shut_write() {
+            out = tcb.shutdown_write(&mut self.work.cx());
+        }
+        self.work.send_any(self.tuple, out);
+        if let Some(linger_zero) = requests.close() {
+            self.closed_by_application = true;
+            let out = self.claim.tcb().close(&mut self.work.cx(), copied_seq, linger_zero);
+            self.work.send_any(self.tuple, out);
+        }
+    }
+
+    fn is_over(&mut self) -> bool {
+        matches!(self.claim.tcb().state(), State::TimeWait | State::Closed)
+    }
+
+    /// Decides about the ACK and the window, and gives the socket up.
+    fn leave(mut self, orphans: &Count) -> Left {
+        let copied_seq = self.claim.copied_seq();
+        let tcb = self.claim.tcb();
+        let ack = tcb.end_burst(&mut self.work.cx());
+        let update = if self.look_at_reader {
+            tcb.reader_progress(&mut self.work.cx(), copied_seq)
+        } else {
+            None
+        };
+        self.work.send_any(self.tuple, ack);
+        self.work.send_any(self.tuple, update);
+        let mut became_orphan = false;
+        if self.closed_by_application && !self.is_over() {
+            became_orphan = orphans.try_add(self.work.base.settings.tcp_max_orphans);
+            if !became_orphan {
+                let out = self.claim.tcb().abort_orphan(&mut self.work.cx());
+                self.work.send_any(self.tuple, out);
+            }
+        }
+        let tcb = self.claim.tcb();
+        let end = match tcb.time_wait(&self.work.base.settings) {
+            Some(ending) => End::Replaced(ending),
+            None if tcb.state() == State::Closed => End::Closed,
+            None => End::GoesOn,
+        };
+        let deadline = tcb.next_deadline();
+        self.claim.leave();
+        Left { deadline, became_orphan, end }
+    }
+}

@@ -1,0 +1,97 @@
+//! What every part of an engine has at hand while it works: the time, the counters, the way out.
+//!
+//! Made anew for each burst by the engine on its lcore's thread. It builds each segment that is sent
+//! in an array on the stack and gives it to the neighbour table; it knows no connection.
+
+use crate::tcp::isn::Secret;
+use crate::tcp::ratelimit::RstLimiter;
+use crate::tcp::{Counter, Counters, Cx, Settings, reset};
+use crate::time::Instant;
+use crate::wire::frame::MAX_CONTROL_LEN;
+use crate::wire::{Flags, FourTuple, Outgoing, Segment, ethernet, tcp};
+
+use super::dispatch::EchoLimit;
+use super::neighbour::{Neighbours, Sent};
+use super::{Interface, Pressure, Transmit};
+
+/// What an engine has one of, and its tables do not own.
+#[derive(Debug)]
+pub(super) struct Base {
+    pub settings: Settings,
+    pub interface: Interface,
+    pub secret: Secret,
+    pub counters: Counters,
+    pub neighbours: Neighbours,
+    pub rsts: RstLimiter,
+    pub echoes: EchoLimit,
+    pub pressure: Pressure,
+}
+
+/// The work of one burst, or of one look at the timers.
+#[derive(Debug)]
+pub(super) struct Work<'a, T> {
+    pub base: &'a mut Base,
+    pub now: Instant,
+    pub tx: &'a mut T,
+}
+
+impl<T: Transmit> Work<'_, T> {
+    /// The core's context.
+    pub fn cx(&mut self) -> Cx<'_> {
+        let Base { settings, counters, .. } = &mut *self.base;
+        Cx { now: self.now, settings, counters }
+    }
+
+    pub fn bump(&mut self, counter: Counter) {
+        self.base.counters.bump(counter);
+    }
+
+    /// Sends a segment of a connection.
+    pub fn send(&mut self, tuple: &FourTuple, out: &Outgoing) {
+        self.send_with_tos(tuple, out, 0);
+    }
+
+    /// Sends what there is to send.
+    pub fn send_any(&mut self, tuple: &FourTuple, out: Option<Outgoing>) {
+        if let Some(out) = out {
+            self.send(tuple, &out);
+        }
+    }
+
+    /// Answers a segment of no connection with the RST it deserves, within the limits. The type of
+    /// service is copied, as in Linux.
+    pub fn reset(&mut self, tuple: &FourTuple, seg: &Segment, tos: u8) {
+        if let Some(out) = reset::reply(seg) {
+            self.send_reset(tuple, &out, tos);
+        }
+    }
+
+    /// Sends a RST that belongs to no connection, within the limits.
+    pub fn send_reset(&mut self, tuple: &FourTuple, out: &Outgoing, tos: u8) {
+        let Base { settings, counters, rsts, .. } = &mut *self.base;
+        let mut cx = Cx { now: self.now, settings, counters };
+        if rsts.permits(&mut cx, tuple.remote_addr) {
+            self.send_with_tos(tuple, out, tos);
+        }
+    }
+
+    /// Sends a datagram that begins behind [`ethernet::HEADER_LEN`] bytes of room in `frame`.
+    pub fn send_datagram(&mut self, frame: &mut [u8], dst: std::net::Ipv4Addr) {
+        match self.base.neighbours.send(frame, dst, self.now, self.tx) {
+            Sent::Yes | Sent::Waits => {}
+            Sent::Dropped => self.bump(Counter::OutDiscards),
+            Sent::NoRoute => self.bump(Counter::OutNoRoutes),
+        }
+    }
+
+    fn send_with_tos(&mut self, tuple: &FourTuple, out: &Outgoing, tos: u8) {
+        let mut frame = [0; MAX_CONTROL_LEN];
+        let at = ethernet::HEADER_LEN;
+        let len = tcp::emit(&mut frame[at..], tuple, out, tos, &[]);
+        self.bump(Counter::OutSegs);
+        if out.flags.has(Flags::RST) {
+            self.bump(Counter::OutRsts);
+        }
+        self.send_datagram(&mut frame[..at + len], tuple.remote_addr);
+    }
+}
