@@ -11,6 +11,13 @@ pub mod dpdk;
 #[cfg(not(loom))]
 pub mod lcore;
 pub mod socket;
+#[cfg(all(feature = "dpdk", not(loom)))]
+pub mod stack;
 pub mod tcp;
 pub mod time;
 pub mod wire;
+
+#[cfg(all(feature = "dpdk", not(loom)))]
+pub use stack::{
+    ListenError, ListenOptions, Stack, StackBuilder, StartError, TcpListener, TcpStream,
+};

@@ -13,6 +13,8 @@ pub mod hash;
 pub mod mesh;
 pub mod neighbour;
 mod opening;
+#[cfg(feature = "dpdk")]
+pub(crate) mod poll;
 #[cfg(test)]
 mod scenario;
 mod shared;

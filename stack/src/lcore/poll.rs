@@ -1,0 +1,310 @@
+//! The poll loop of one lcore: a queue pair, an engine, and the thread that drives both.
+//!
+//! Each lcore has a thread of ours, pinned to its CPU and registered with the EAL, which reads the
+//! clock once per burst and never sleeps. Where pollers leave no CPU to anybody else they yield when
+//! idle. It publishes its counters now and then, and ends when it is told to: sockets first, then
+//! the buffers, then the pool.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use crate::buf::PacketBuf;
+use crate::dpdk::{Burst, Clock, Eal, EalThread, Lcore, Mbuf, Mempool, PoolPlan, RxQueue, TxQueue};
+use crate::tcp::{Counter, Counters};
+
+use super::engine::{BURST, Engine, Population};
+use super::fault::{BadWire, Faults};
+use super::{Pressure, Transmit};
+
+/// Frames that wait to be sent: two bursts, so that one may be refused while another is made.
+const STAGED: usize = 2 * BURST;
+
+/// Polls between two publications of the counters while there is work: some hundred microseconds.
+const POLLS_PER_SNAPSHOT: u32 = 1024;
+
+/// Idle polls before a poller that shares its CPU lets others run: about ten microseconds, the time
+/// in which an answer to what was just sent may come.
+const IDLE_POLLS: u32 = 200;
+
+/// What a poll loop is made of.
+#[derive(Debug)]
+pub(crate) struct PollLoop {
+    pub lcore: Lcore,
+    pub rx: RxQueue,
+    pub tx: TxQueue,
+    /// For what is received.
+    pub pool: Mempool,
+    /// For what is sent: small, and never held by a socket, so that ACKs go out however full the
+    /// other is.
+    pub tx_pool: Mempool,
+    pub plan: PoolPlan,
+    pub engine: Engine<Mbuf>,
+    pub clock: Clock,
+    pub faults: Faults,
+    /// Let others run when idle.
+    pub yields: bool,
+    pub board: Arc<Board>,
+}
+
+/// What an lcore shows to other threads, and the one thing that it is told.
+#[derive(Debug)]
+pub(crate) struct Board {
+    stop: AtomicBool,
+    listeners_version: AtomicU32,
+    counters: [AtomicU64; Counter::ALL.len()],
+    population: [AtomicU32; 3],
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        Self {
+            stop: AtomicBool::new(false),
+            listeners_version: AtomicU32::new(0),
+            counters: [const { AtomicU64::new(0) }; Counter::ALL.len()],
+            population: [const { AtomicU32::new(0) }; 3],
+        }
+    }
+}
+
+// Relaxed throughout: each number stands for itself, with a single writer; a snapshot may mix two
+// moments.
+impl Board {
+    /// Tells the lcore to stop.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// The version of the list of listeners that the lcore knows.
+    pub fn listeners_version(&self) -> u32 {
+        self.listeners_version.load(Ordering::Relaxed)
+    }
+
+    /// Adds the lcore's counters to `sum`.
+    pub fn add_to(&self, sum: &mut Counters) {
+        for (counter, value) in Counter::ALL.iter().zip(&self.counters) {
+            sum.add(*counter, value.load(Ordering::Relaxed));
+        }
+    }
+
+    /// What the lcore holds.
+    pub fn population(&self) -> Population {
+        let [sockets, requests, time_waits] =
+            self.population.each_ref().map(|n| n.load(Ordering::Relaxed));
+        Population { sockets, requests, time_waits }
+    }
+
+    fn publish(&self, engine: &Engine<Mbuf>) {
+        for (place, value) in self.counters.iter().zip(engine.counters().values()) {
+            place.store(*value, Ordering::Relaxed);
+        }
+        let Population { sockets, requests, time_waits } = engine.population();
+        for (place, value) in self.population.iter().zip([sockets, requests, time_waits]) {
+            place.store(value, Ordering::Relaxed);
+        }
+    }
+}
+
+impl PollLoop {
+    /// Runs until told to stop. `ready` is called when the thread is pinned, registered and owns its
+    /// pools, or with the reason why it cannot; in the latter case that was all.
+    pub fn run(self, eal: &'static Eal, ready: impl FnOnce(Result<(), String>)) {
+        let Self { lcore, pool, tx_pool, .. } = &self;
+        if !core_affinity::set_for_current(core_affinity::CoreId { id: lcore.cpu as usize }) {
+            return ready(Err(format!(
+                "cannot pin the thread of {lcore}: is that CPU allowed to this process (taskset, cgroup)?"
+            )));
+        }
+        let claims = || {
+            let thread = EalThread::register(eal).map_err(|error| error.to_string())?;
+            let owners = [pool, tx_pool].map(|pool| pool.own().map_err(|error| error.to_string()));
+            let [rx, tx] = owners;
+            Ok((rx?, tx?, thread))
+        };
+        // Given up last, in this order, when no buffer of theirs is left on this thread.
+        let _claims = match claims() {
+            Ok(claims) => claims,
+            Err(reason) => return ready(Err(reason)),
+        };
+        ready(Ok(()));
+        Running::new(self).poll();
+    }
+}
+
+/// A poll loop at work. Dropping it, also in a panic, leaves no thread asleep on its sockets.
+#[derive(Debug)]
+struct Running {
+    engine: Engine<Mbuf>,
+    rx: RxQueue,
+    out: Out,
+    pool: Mempool,
+    clock: Clock,
+    wire: Option<BadWire<Mbuf>>,
+    yields: bool,
+    board: Arc<Board>,
+    gauge: Gauge,
+}
+
+impl Running {
+    fn new(parts: PollLoop) -> Self {
+        let PollLoop { rx, tx, pool, tx_pool, plan, engine, clock, faults, yields, board, .. } =
+            parts;
+        Self {
+            engine,
+            gauge: Gauge::new(&pool, plan),
+            rx,
+            out: Out { tx, pool: tx_pool, staged: Burst::new(), dropped: 0 },
+            pool,
+            clock,
+            wire: (!faults.are_none()).then(|| BadWire::new(faults)),
+            yields,
+            board,
+        }
+    }
+
+    fn poll(&mut self) {
+        let mut idle = 0_u32;
+        let mut until_snapshot = POLLS_PER_SNAPSHOT;
+        while !self.board.stop.load(Ordering::Relaxed) {
+            if self.poll_once() {
+                idle = 0;
+            } else {
+                idle = idle.saturating_add(1);
+            }
+            until_snapshot -= 1;
+            // The first idle poll after work: whoever waits for it to be counted sees it.
+            if until_snapshot == 0 || idle == 1 {
+                until_snapshot = POLLS_PER_SNAPSHOT;
+                self.board.publish(&self.engine);
+            }
+            if idle >= IDLE_POLLS {
+                if self.yields {
+                    std::thread::yield_now();
+                } else {
+                    std::hint::spin_loop();
+                }
+            }
+        }
+    }
+
+    /// One burst and one turn. Whether there was anything to do.
+    fn poll_once(&mut self) -> bool {
+        let mut burst = Burst::<BURST>::new();
+        let came = self.rx.rx(&mut burst);
+        let now = self.clock.now();
+        if came > 0 {
+            match &mut self.wire {
+                None => {
+                    let mut frames = [const { None }; BURST];
+                    for (place, mbuf) in frames.iter_mut().zip(burst.drain()) {
+                        *place = Some(mbuf);
+                    }
+                    self.engine.input(&mut frames[..came], now, &mut self.out);
+                }
+                Some(wire) => {
+                    let mut frames = Vec::new();
+                    for mbuf in burst.drain() {
+                        wire.carry(mbuf, now, || self.pool.alloc(), &mut frames);
+                    }
+                    let mut frames: Vec<_> = frames.into_iter().map(Some).collect();
+                    self.engine.input(&mut frames, now, &mut self.out);
+                }
+            }
+        } else if let Some(wire) = &mut self.wire {
+            let mut frames: Vec<Mbuf> = Vec::new();
+            wire.wait(now, &mut frames);
+            let mut frames: Vec<_> = frames.into_iter().map(Some).collect();
+            self.engine.input(&mut frames, now, &mut self.out);
+        }
+        let busy = self.engine.turn(now, &mut self.out);
+        self.out.flush();
+        self.engine.count(Counter::OutDiscards, std::mem::take(&mut self.out.dropped));
+        self.gauge.look(&self.pool, &mut self.engine);
+        let version = self.engine.listeners_version();
+        if version != self.board.listeners_version() {
+            self.board.listeners_version.store(version, Ordering::Relaxed);
+        }
+        came > 0 || busy
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.engine.stop();
+        self.out.flush();
+        self.board.publish(&self.engine);
+    }
+}
+
+/// The way out: frames are copied into mbufs of a pool of their own and staged until the burst ends.
+#[derive(Debug)]
+struct Out {
+    tx: TxQueue,
+    pool: Mempool,
+    staged: Burst<STAGED>,
+    /// Frames that found neither an mbuf nor a place since this was last asked.
+    dropped: u64,
+}
+
+impl Transmit for Out {
+    fn send(&mut self, frame: &[u8]) {
+        if self.staged.is_full() {
+            self.flush();
+        }
+        // A peer sends again what an ACK was lost for; waiting here would stop the lcore.
+        let sent = !self.staged.is_full()
+            && self
+                .pool
+                .alloc()
+                .is_some_and(|mut mbuf| mbuf.append(frame) && self.staged.push(mbuf).is_ok());
+        self.dropped += u64::from(!sent);
+    }
+}
+
+impl Out {
+    /// Sends what the device takes; the rest stays for the next time.
+    fn flush(&mut self) {
+        if !self.staged.is_empty() {
+            self.tx.send(&mut self.staged);
+        }
+    }
+}
+
+/// Watches how much of the pool is held, as often as it could change the answer.
+#[derive(Debug)]
+struct Gauge {
+    /// Mbufs that sockets may hold.
+    holdable: u32,
+    /// Mbufs that the device holds.
+    descriptors: u32,
+    polls: u32,
+}
+
+impl Gauge {
+    fn new(pool: &Mempool, plan: PoolPlan) -> Self {
+        Self {
+            holdable: plan.holdable(pool.capacity()),
+            descriptors: plan.rx_descriptors,
+            polls: 0,
+        }
+    }
+
+    /// A poll takes a burst at most: as long as there is room for all that may come, the pool, whose
+    /// caches have to be walked to count it, is left alone.
+    fn look(&mut self, pool: &Mempool, engine: &mut Engine<Mbuf>) {
+        if self.polls > 0 {
+            self.polls -= 1;
+            return;
+        }
+        let held = pool.in_use().saturating_sub(self.descriptors);
+        let room = self.holdable.saturating_sub(held);
+        let burst = BURST as u32;
+        engine.set_pressure(if room <= 2 * burst {
+            Pressure::Critical
+        } else if room <= self.holdable / 4 {
+            Pressure::High
+        } else {
+            Pressure::None
+        });
+        self.polls = (room / (2 * burst)).clamp(1, 256);
+    }
+}

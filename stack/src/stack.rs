@@ -1,0 +1,682 @@
+//! The stack: from EAL arguments and an address to a port that can be listened on.
+//!
+//! A [`Stack`] owns a device and one poll thread per queue; application threads get listeners and
+//! streams from it in the manner of [`std::net`]. Everything that can be wrong with what it is given
+//! is found before a thread starts, and told in a sentence that says what to do.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crate::dpdk::{
+    Clock, Eal, EalError, Link, Mbuf, Mempool, PoolConfig, PoolError, PoolPlan, Port, PortConfig,
+    PortError, PortId, PortStats, run_args,
+};
+use crate::lcore::fault::Faults;
+use crate::lcore::hash::HashKey;
+use crate::lcore::poll::{Board, PollLoop};
+use crate::lcore::{EngineConfig, Interface, Listeners, Population, engines};
+use crate::socket;
+use crate::tcp::isn::Secret;
+use crate::tcp::{Counters, Settings, listen};
+use crate::wire::MacAddr;
+
+/// A connection of a [`Stack`].
+pub type TcpStream = socket::TcpStream<Mbuf>;
+
+/// A listener of a [`Stack`].
+pub type TcpListener = socket::TcpListener<Mbuf>;
+
+/// A running stack. Dropping it stops it: see [`Stack::stop`].
+///
+/// ```no_run
+/// use std::io::Read;
+///
+/// use prequeue::Stack;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let stack = Stack::builder()
+///     .eal_args(["-l", "0", "--vdev=net_tap0,iface=tap0"])
+///     .address("10.99.0.2/24")
+///     .start()?;
+/// let listener = stack.listen(7000)?;
+/// let (mut stream, peer) = listener.accept()?;
+/// let mut text = String::new();
+/// stream.read_to_string(&mut text)?;
+/// println!("{peer} says {text}");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Stack {
+    port: Port,
+    interface: Interface,
+    settings: Settings,
+    listeners: Listeners<Mbuf>,
+    boards: Vec<Arc<Board>>,
+    threads: Vec<JoinHandle<()>>,
+    yields: bool,
+}
+
+/// How a stack is set up. Only the EAL arguments and the address are needed.
+///
+/// ```no_run
+/// use prequeue::Stack;
+/// use prequeue::tcp::Settings;
+///
+/// let stack = Stack::builder()
+///     .eal_args(["-l", "0,1", "-a", "0000:3b:00.0"])
+///     .address("192.0.2.10/24")
+///     .gateway("192.0.2.1")
+///     .settings(Settings { tcp_fin_timeout: std::time::Duration::from_secs(10), ..Settings::default() })
+///     .start()?;
+/// # Ok::<(), prequeue::StartError>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "nothing runs until start() is called"]
+pub struct StackBuilder {
+    eal_args: Vec<String>,
+    address: Option<String>,
+    gateway: Option<String>,
+    mac: Option<String>,
+    mtu: Option<u16>,
+    port: Option<String>,
+    queues: Option<usize>,
+    mbufs: Option<u32>,
+    max_connections: u32,
+    settings: Settings,
+    faults: Faults,
+}
+
+/// Why a stack did not start.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// No EAL arguments.
+    #[error(
+        "no EAL arguments: say at least which CPUs and which device, as -l 0 --vdev=net_tap0,iface=tap0, or -l 0 -a 0000:3b:00.0"
+    )]
+    NoEalArguments,
+    /// The EAL, or a device of its arguments.
+    #[error(transparent)]
+    Eal(#[from] EalError),
+    /// No address.
+    #[error("no address: give the stack one with the length of its prefix, as 10.99.0.2/24")]
+    NoAddress,
+    /// The address is none, or none that a host can have.
+    #[error(
+        "{0:?} is no address for a host: write four numbers and the length of the prefix, as 10.99.0.2/24; not a broadcast, multicast or loopback address"
+    )]
+    BadAddress(String),
+    /// The gateway is no address, or not on the link.
+    #[error("{gateway:?} cannot be the gateway of {address}: it must be another host on that link")]
+    BadGateway {
+        /// The gateway asked for.
+        gateway: String,
+        /// The stack's address.
+        address: String,
+    },
+    /// The Ethernet address is malformed, or a group's.
+    #[error(
+        "{0:?} is no Ethernet address for a host: write six pairs of hex digits, 02:00:00:00:00:01; the first must be even"
+    )]
+    BadMac(String),
+    /// The MTU is too small for TCP over IPv4.
+    #[error("an MTU of {0} is too small: IPv4 hosts take datagrams of 576 bytes")]
+    BadMtu(u16),
+    /// There are several ports, and none was chosen.
+    #[error("there are several ports ({names}): choose one by its name or number")]
+    SeveralPorts {
+        /// Their names.
+        names: String,
+    },
+    /// The port chosen is not there.
+    #[error("there is no port {wanted}: there is {names}")]
+    NoSuchPort {
+        /// The one asked for.
+        wanted: String,
+        /// Those that there are.
+        names: String,
+    },
+    /// Queues and lcores do not fit together.
+    #[error(
+        "{queues} queues and {lcores} lcores do not fit together: each queue has an lcore of its own; name as many CPUs with -l"
+    )]
+    QueuesAndLcores {
+        /// Queues asked for.
+        queues: usize,
+        /// Lcores of `-l`.
+        lcores: usize,
+    },
+    /// A packet pool.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    /// The port.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// A poll thread.
+    #[error("a poll thread cannot start: {0}")]
+    Thread(String),
+}
+
+/// How a port is listened on.
+///
+/// ```
+/// use prequeue::ListenOptions;
+///
+/// let options = ListenOptions { backlog: 16 };
+/// assert_eq!(ListenOptions::default().backlog, 128);
+/// # let _ = options;
+/// ```
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ListenOptions {
+    /// Connections that may wait to be accepted, less one; at most the setting `somaxconn`.
+    /// Negative means as many as that.
+    pub backlog: i32,
+}
+
+/// Why a port cannot be listened on.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ListenError {
+    /// Somebody listens there.
+    #[error(
+        "port {0} is in use: another listener of this stack has it; drop that or take another port"
+    )]
+    PortInUse(u16),
+    /// Port 0 is no port.
+    #[error("port 0 cannot be listened on: this stack does not choose ports, name one")]
+    PortZero,
+    /// The lcores are gone.
+    #[error("the stack has stopped")]
+    Stopped,
+}
+
+/// Time that lcores get to notice a new listener; they look at every poll.
+const NOTICE: Duration = Duration::from_secs(2);
+
+/// RX descriptors per queue, and TX descriptors: a millisecond of minimum frames at a gigabit.
+const RX_DESCRIPTORS: u16 = 1024;
+const TX_DESCRIPTORS: u16 = 512;
+
+/// Mbufs that each lcore's pool keeps apart.
+const CACHE: u32 = 256;
+
+/// Mbufs per lcore if the user does not say: as many as the memory has room for.
+const MBUFS: [u32; 3] = [16_383, 8_191, 4_095];
+
+/// Mbufs per lcore for what is sent: the TX ring, a burst to come, and what the cache keeps.
+const TX_MBUFS: u32 = 1023;
+const TX_CACHE: u32 = 128;
+
+/// Headroom of an mbuf, and what a frame has besides the datagram.
+const HEADROOM: u16 = 128;
+const FRAME_OVERHEAD: u16 = 22;
+
+/// Data room of an mbuf as everybody has it; larger only for a larger MTU.
+const DATA_ROOM: u16 = 2048;
+
+impl Stack {
+    /// A stack to be set up.
+    pub fn builder() -> StackBuilder {
+        StackBuilder {
+            eal_args: Vec::new(),
+            address: None,
+            gateway: None,
+            mac: None,
+            mtu: None,
+            port: None,
+            queues: None,
+            mbufs: None,
+            max_connections: 1 << 20,
+            settings: Settings::default(),
+            faults: Faults::default(),
+        }
+    }
+
+    /// Listens on a port with the usual backlog.
+    ///
+    /// # Errors
+    /// If somebody listens there already, the port is 0, or the stack has stopped.
+    pub fn listen(&self, port: u16) -> Result<TcpListener, ListenError> {
+        self.listen_with(port, ListenOptions::default())
+    }
+
+    /// Listens on a port. When this returns every lcore knows.
+    ///
+    /// # Errors
+    /// As [`Self::listen`].
+    pub fn listen_with(
+        &self,
+        port: u16,
+        options: ListenOptions,
+    ) -> Result<TcpListener, ListenError> {
+        let ListenOptions { backlog } = options;
+        if port == 0 {
+            return Err(ListenError::PortZero);
+        }
+        if self.threads.iter().any(JoinHandle::is_finished) {
+            return Err(ListenError::Stopped);
+        }
+        let backlog = listen::backlog(&self.settings, backlog);
+        let queue = self.listeners.listen(port, backlog).ok_or(ListenError::PortInUse(port))?;
+        let listener = TcpListener::new(queue, SocketAddrV4::new(self.interface.addr, port));
+        let version = self.listeners.version();
+        let end = Instant::now() + NOTICE;
+        let knows =
+            |board: &Arc<Board>| version.wrapping_sub(board.listeners_version()) as i32 <= 0;
+        while !self.boards.iter().all(knows) {
+            if Instant::now() > end {
+                return Err(ListenError::Stopped);
+            }
+            thread::sleep(Duration::from_micros(50));
+        }
+        Ok(listener)
+    }
+
+    /// What all lcores have counted, as of a fraction of a millisecond ago.
+    pub fn counters(&self) -> Counters {
+        let mut sum = Counters::default();
+        for board in &self.boards {
+            board.add_to(&mut sum);
+        }
+        sum
+    }
+
+    /// How many connections there are, on all lcores.
+    pub fn population(&self) -> Population {
+        let mut sum = Population::default();
+        for board in &self.boards {
+            let Population { sockets, requests, time_waits } = board.population();
+            sum.sockets += sockets;
+            sum.requests += requests;
+            sum.time_waits += time_waits;
+        }
+        sum
+    }
+
+    /// The device's own counters.
+    pub fn port_stats(&self) -> PortStats {
+        self.port.stats()
+    }
+
+    /// The state of the link.
+    pub fn link(&self) -> Link {
+        self.port.link()
+    }
+
+    /// The interface: addresses and MTU as they came to be.
+    pub fn interface(&self) -> &Interface {
+        &self.interface
+    }
+
+    /// Number of lcores, each with a poll thread and a queue pair.
+    pub fn lcores(&self) -> usize {
+        self.boards.len()
+    }
+
+    /// Whether the poll threads let others run when they are idle, because there are as many of
+    /// them as CPUs. Give the EAL fewer CPUs (`-l`) for the lowest latency.
+    pub fn yields(&self) -> bool {
+        self.yields
+    }
+
+    /// Stops: calls that wait in accept or read return an error, and so do all that follow; then
+    /// the poll threads end, and the port is closed. Nothing is sent to the peers.
+    pub fn stop(mut self) {
+        self.stop_threads();
+    }
+
+    fn stop_threads(&mut self) {
+        self.listeners.close_all();
+        for board in &self.boards {
+            board.stop();
+        }
+        for thread in self.threads.drain(..) {
+            // A poll thread that panicked has said so, and has left its sockets dead.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        self.stop_threads();
+    }
+}
+
+impl Default for ListenOptions {
+    /// 128 connections, as in std.
+    fn default() -> Self {
+        Self { backlog: 128 }
+    }
+}
+
+impl StackBuilder {
+    /// The arguments for DPDK's environment layer, without a program name. `--no-telemetry` and
+    /// `--in-memory` are added unless they say otherwise.
+    pub fn eal_args<A: Into<String>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        self.eal_args = args.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Our IPv4 address and the length of the link's prefix, as `10.99.0.2/24`.
+    pub fn address(mut self, address: impl Into<String>) -> Self {
+        self.address = Some(address.into());
+        self
+    }
+
+    /// The router for whoever is not on the link. Without one they cannot be answered.
+    pub fn gateway(mut self, gateway: impl Into<String>) -> Self {
+        self.gateway = Some(gateway.into());
+        self
+    }
+
+    /// Our Ethernet address, as `02:00:00:00:00:01`; the device's own if not given.
+    pub fn mac(mut self, mac: impl Into<String>) -> Self {
+        self.mac = Some(mac.into());
+        self
+    }
+
+    /// Bytes of the longest datagram; the device's own if not given.
+    pub fn mtu(mut self, mtu: u16) -> Self {
+        self.mtu = Some(mtu);
+        self
+    }
+
+    /// The port to use, by name (`net_tap0`, `0000:3b:00.0`) or number, if there are several.
+    pub fn port(mut self, port: impl Into<String>) -> Self {
+        self.port = Some(port.into());
+        self
+    }
+
+    /// Queue pairs; as many as lcores if not given, which they have to be.
+    pub fn queues(mut self, queues: usize) -> Self {
+        self.queues = Some(queues);
+        self
+    }
+
+    /// Packet buffers per lcore, some 2.3 KiB each. 2ⁿ − 1 wastes no memory.
+    pub fn mbufs(mut self, mbufs: u32) -> Self {
+        self.mbufs = Some(mbufs);
+        self
+    }
+
+    /// Connections that each lcore will hold; 2²⁰ if not given. Memory is taken as they come.
+    pub fn max_connections(mut self, connections: u32) -> Self {
+        self.max_connections = connections;
+        self
+    }
+
+    /// The settings known as sysctls in Linux.
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Puts a bad wire between port and stack, for tests.
+    pub fn faults(mut self, faults: Faults) -> Self {
+        self.faults = faults;
+        self
+    }
+
+    /// Starts the EAL if this process has none, sets up the port, starts the poll threads.
+    ///
+    /// # Errors
+    /// See [`StartError`]: each says what to do.
+    pub fn start(self) -> Result<Stack, StartError> {
+        let mut interface = self.interface()?;
+        if self.eal_args.is_empty() {
+            return Err(StartError::NoEalArguments);
+        }
+        let cpus = thread::available_parallelism().map_or(1, usize::from);
+        let eal = Eal::init(run_args(self.eal_args.clone()))?;
+        let id = self.choose_port(&eal.require_ports()?)?;
+        let lcores = eal.lcores();
+        let queues = self.queues.unwrap_or(lcores.len());
+        if queues != lcores.len() {
+            return Err(StartError::QueuesAndLcores { queues, lcores: lcores.len() });
+        }
+
+        let pools = self.pools(eal, queues)?;
+        let config = PortConfig {
+            pools: pools.iter().map(|pools| pools.rx.clone()).collect(),
+            rx_descriptors: RX_DESCRIPTORS,
+            tx_descriptors: TX_DESCRIPTORS,
+            mtu: self.mtu,
+            mac: (interface.mac != NO_MAC).then_some(interface.mac.0),
+            ..PortConfig::default()
+        };
+        let mut port = Port::configure(id, config)?;
+        let pairs = port.start()?;
+        interface.mac = MacAddr(port.mac());
+        interface.mtu = port.mtu();
+
+        let engine = EngineConfig {
+            settings: self.settings.clone(),
+            interface,
+            secret: Secret::new(random_key()),
+            key: HashKey::random(),
+            max_connections: self.max_connections,
+        };
+        let (engines, listeners) = engines(&engine, queues);
+        let clock = Clock::new(eal);
+        let yields = queues >= cpus;
+        let mut stack = Stack {
+            port,
+            interface,
+            settings: self.settings,
+            listeners,
+            boards: Vec::new(),
+            threads: Vec::new(),
+            yields,
+        };
+        let (ready, started) = mpsc::channel();
+        for (((lcore, (rx, tx)), engine), pools) in lcores.iter().zip(pairs).zip(engines).zip(pools)
+        {
+            let board = Arc::new(Board::default());
+            stack.boards.push(board.clone());
+            let poll_loop = PollLoop {
+                lcore: *lcore,
+                plan: PoolPlan {
+                    rx_descriptors: rx.descriptors().into(),
+                    tx_descriptors: 0,
+                    held: 0,
+                    cache: CACHE,
+                },
+                rx,
+                tx,
+                pool: pools.rx,
+                tx_pool: pools.tx,
+                engine,
+                clock,
+                faults: self.faults,
+                yields,
+                board,
+            };
+            let ready = ready.clone();
+            let run = move || {
+                poll_loop.run(eal, move |outcome| {
+                    let _ = ready.send(outcome);
+                });
+            };
+            let thread = thread::Builder::new().name(format!("prequeue-{}", lcore.id)).spawn(run);
+            stack.threads.push(thread.map_err(|error| StartError::Thread(error.to_string()))?);
+        }
+        drop(ready);
+        for _ in 0..queues {
+            let outcome = started.recv().unwrap_or_else(|_| Err("it has panicked".to_owned()));
+            outcome.map_err(StartError::Thread)?;
+        }
+        Ok(stack)
+    }
+
+    /// What was said about the interface, checked. Ethernet address and MTU may be the device's.
+    fn interface(&self) -> Result<Interface, StartError> {
+        let address = self.address.as_deref().ok_or(StartError::NoAddress)?;
+        let bad = || StartError::BadAddress(address.to_owned());
+        let (addr, prefix_len) = address.split_once('/').ok_or_else(bad)?;
+        let addr: Ipv4Addr = addr.parse().map_err(|_| bad())?;
+        let prefix_len: u8 = prefix_len.parse().map_err(|_| bad())?;
+        let mac = match &self.mac {
+            None => NO_MAC,
+            Some(text) => text
+                .parse()
+                .ok()
+                .filter(|mac: &MacAddr| !mac.is_multicast() && *mac != NO_MAC)
+                .ok_or_else(|| StartError::BadMac(text.clone()))?,
+        };
+        if let Some(mtu) = self.mtu.filter(|mtu| *mtu < LEAST_MTU) {
+            return Err(StartError::BadMtu(mtu));
+        }
+        let interface = Interface { mac, addr, prefix_len, gateway: None, mtu: LEAST_MTU };
+        let is_host = prefix_len <= 32
+            && !addr.is_unspecified()
+            && !addr.is_loopback()
+            && !interface.is_broadcast(addr);
+        if !is_host {
+            return Err(bad());
+        }
+        let gateway = match &self.gateway {
+            None => None,
+            Some(text) => {
+                let on_link =
+                    |gateway: &Ipv4Addr| *gateway != addr && interface.is_on_link(*gateway);
+                let gateway = text.parse().ok().filter(on_link);
+                Some(gateway.ok_or_else(|| StartError::BadGateway {
+                    gateway: text.clone(),
+                    address: address.to_owned(),
+                })?)
+            }
+        };
+        Ok(Interface { gateway, ..interface })
+    }
+
+    /// The port that was asked for, or the only one.
+    fn choose_port(&self, ports: &[PortId]) -> Result<PortId, StartError> {
+        let name = |port: &PortId| port.name().unwrap_or_else(|| port.number().to_string());
+        let names = || ports.iter().map(name).collect::<Vec<_>>().join(", ");
+        match (&self.port, ports) {
+            (None, [only]) => Ok(*only),
+            (None, _) => Err(StartError::SeveralPorts { names: names() }),
+            (Some(wanted), _) => ports
+                .iter()
+                .find(|port| name(port) == *wanted || port.number().to_string() == *wanted)
+                .copied()
+                .ok_or_else(|| StartError::NoSuchPort { wanted: wanted.clone(), names: names() }),
+        }
+    }
+
+    /// The pools of each lcore.
+    fn pools(&self, eal: &'static Eal, queues: usize) -> Result<Vec<Pools>, StartError> {
+        let frame = self.mtu.unwrap_or(0).saturating_add(FRAME_OVERHEAD);
+        let data_room = DATA_ROOM.max(frame).next_multiple_of(64) + HEADROOM;
+        let make = |mbufs: u32| -> Result<Vec<Pools>, PoolError> {
+            let pools = (0..queues).map(|lcore| {
+                let numa_node = eal.lcores().get(lcore).map(|lcore| lcore.numa_node);
+                let config = PoolConfig {
+                    mbufs,
+                    cache: CACHE,
+                    data_room,
+                    numa_node,
+                    ..PoolConfig::default()
+                };
+                let rx = Mempool::new(eal, &config)?;
+                let config = PoolConfig { mbufs: TX_MBUFS, cache: TX_CACHE, ..config };
+                Ok(Pools { rx, tx: Mempool::new(eal, &config)? })
+            });
+            pools.collect()
+        };
+        if let Some(mbufs) = self.mbufs {
+            return Ok(make(mbufs)?);
+        }
+        let [more @ .., least] = MBUFS;
+        match more.into_iter().find_map(|mbufs| make(mbufs).ok()) {
+            Some(pools) => Ok(pools),
+            None => Ok(make(least)?),
+        }
+    }
+}
+
+/// The pools of one lcore.
+#[derive(Debug)]
+struct Pools {
+    rx: Mempool,
+    tx: Mempool,
+}
+
+/// No Ethernet address was given: the device's is taken.
+const NO_MAC: MacAddr = MacAddr([0; 6]);
+
+/// Datagrams that every IPv4 host takes (RFC 791).
+const LEAST_MTU: u16 = 576;
+
+/// 128 random bits.
+fn random_key() -> [u8; 16] {
+    let mut key = [0; 16];
+    for half in key.chunks_exact_mut(8) {
+        half.copy_from_slice(&HashKey::random().mix(0, 0).to_le_bytes());
+    }
+    key
+}
+
+impl fmt::Display for Interface {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { mac, addr, prefix_len, gateway, mtu } = self;
+        write!(f, "{addr}/{prefix_len} ({mac}, MTU {mtu}")?;
+        match gateway {
+            Some(gateway) => write!(f, ", gateway {gateway})"),
+            None => f.write_str(")"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(builder: StackBuilder) -> String {
+        builder.start().expect_err("should be refused").to_string()
+    }
+
+    fn with_args() -> StackBuilder {
+        Stack::builder().eal_args(["-l", "0"]).address("10.99.0.2/24")
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_before_anything_starts() {
+        assert!(error(Stack::builder().address("10.99.0.2/24")).contains("--vdev=net_tap0"));
+        assert!(error(Stack::builder().eal_args(["-l", "0"])).contains("10.99.0.2/24"));
+        for address in [
+            "",
+            "10.99.0.2",
+            "10.99.0/24",
+            "10.99.0.2/33",
+            "10.99.0.255/24",
+            "127.0.0.1/8",
+            "224.0.0.1/4",
+        ] {
+            let text = error(with_args().address(address));
+            assert!(text.contains(&format!("{address:?}")), "{text}");
+        }
+        for gateway in ["10.98.0.1", "10.99.0.2", "10.99.0.255", "router"] {
+            assert!(error(with_args().gateway(gateway)).contains(gateway));
+        }
+        for mac in ["02:00", "01:00:00:00:00:01", "00:00:00:00:00:00"] {
+            assert!(error(with_args().mac(mac)).contains(mac));
+        }
+        assert!(error(with_args().mtu(500)).contains("576"));
+    }
+
+    #[test]
+    fn a_gateway_on_the_link_is_taken() {
+        let interface = with_args().gateway("10.99.0.1").interface().unwrap();
+        assert_eq!(interface.gateway, Some(Ipv4Addr::new(10, 99, 0, 1)));
+        assert_eq!(
+            interface.to_string(),
+            "10.99.0.2/24 (00:00:00:00:00:00, MTU 576, gateway 10.99.0.1)"
+        );
+    }
+}
