@@ -54,8 +54,9 @@ pub(super) enum Frame {
 }
 
 impl<T: Transmit> Work<'_, T> {
-    /// Parses a frame and deals with whatever is not TCP.
-    #[inline]
+    /// Parses a frame and deals with whatever is not TCP. Inlined, so that what is parsed is written
+    /// where it stays.
+    #[inline(always)]
     pub fn classify(&mut self, frame: &[u8], checksum: Checksum) -> Frame {
         let delivery = ethernet::delivery(frame, self.base.interface.mac);
         if delivery == Delivery::Us {

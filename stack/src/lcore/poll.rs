@@ -308,3 +308,175 @@ impl Gauge {
         self.polls = (room / (2 * burst)).clamp(1, 256);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::{Ipv4Addr, SocketAddrV4};
+    use std::time::{Duration, Instant};
+
+    use crate::dpdk::ring_port::RingPort;
+    use crate::dpdk::{PoolConfig, PortConfig, Sharing, TEST_ARGS};
+    use crate::lcore::hash::HashKey;
+    use crate::lcore::{EngineConfig, Interface, engines};
+    use crate::socket::TcpListener;
+    use crate::tcp::Settings;
+    use crate::tcp::isn::Secret;
+    use crate::wire::arp::{self, Arp, Operation};
+    use crate::wire::{Flags, FourTuple, MacAddr, Outgoing, ethernet, parse_tcp4, tcp};
+
+    use super::*;
+
+    const US: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+    const PEER: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
+    const OUR_ADDR: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+    const PEER_ADDR: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 9);
+
+    /// A peer at the other end of the rings, which talks in frames.
+    struct Peer {
+        rx: RxQueue,
+        tx: TxQueue,
+        pool: Mempool,
+    }
+
+    impl Peer {
+        fn send(&mut self, frame: &[u8]) {
+            let mut burst = Burst::<1>::new();
+            let mut mbuf = self.pool.alloc().expect("the peer's pool is large enough");
+            assert!(mbuf.append(frame) && burst.push(mbuf).is_ok());
+            assert_eq!(self.tx.send(&mut burst), 1);
+        }
+
+        fn receive(&mut self) -> Vec<u8> {
+            let end = Instant::now() + Duration::from_secs(10);
+            let mut burst = Burst::<1>::new();
+            while self.rx.rx(&mut burst) == 0 {
+                assert!(Instant::now() < end, "a frame should come");
+                std::thread::yield_now();
+            }
+            burst.as_slice()[0].data().to_vec()
+        }
+
+        fn segment(&mut self, flags: Flags, seq: u32, ack: u32, payload: &[u8]) {
+            let tuple = FourTuple {
+                local_addr: PEER_ADDR,
+                remote_addr: OUR_ADDR,
+                local_port: 40_000,
+                remote_port: 7000,
+            };
+            let out = Outgoing { seq, ack, flags, window: 1000, ..Outgoing::default() };
+            let mut frame = vec![0; 100 + payload.len()];
+            let at = ethernet::emit(&mut frame, US, PEER, None, ethernet::IPV4);
+            let len = tcp::emit(&mut frame[at..], &tuple, &out, 0, payload);
+            self.send(&frame[..at + len]);
+        }
+    }
+
+    #[test]
+    fn a_thread_polls_and_leaves_nothing_behind() {
+        let eal = Eal::init(TEST_ARGS).unwrap();
+        let pool = || {
+            let config = PoolConfig {
+                mbufs: 1023,
+                cache: 32,
+                sharing: Sharing::AnyThread,
+                ..PoolConfig::default()
+            };
+            Mempool::new(eal, &config).unwrap()
+        };
+        let (pool, tx_pool, peer_pool) = (pool(), pool(), pool());
+        let (near, far) = RingPort::pair(eal, 1, 256).unwrap();
+        let config =
+            |pool: &Mempool| PortConfig { pools: vec![pool.clone()], ..PortConfig::default() };
+        let mut near = near.configure(config(&pool)).unwrap();
+        let mut far = far.configure(config(&peer_pool)).unwrap();
+        let (rx, tx) = near.start().unwrap().pop().unwrap();
+        let (peer_rx, peer_tx) = far.start().unwrap().pop().unwrap();
+        let mut peer = Peer { rx: peer_rx, tx: peer_tx, pool: peer_pool.clone() };
+
+        let config = EngineConfig {
+            settings: Settings::default(),
+            interface: Interface {
+                mac: US,
+                addr: OUR_ADDR,
+                prefix_len: 24,
+                gateway: None,
+                mtu: 1500,
+            },
+            secret: Secret::from_seed(1),
+            key: HashKey::random(),
+            max_connections: 10,
+        };
+        let (mut engines, listeners) = engines(&config, 1);
+        let board = Arc::new(Board::default());
+        let poll_loop = PollLoop {
+            lcore: eal.lcores()[0],
+            rx,
+            tx,
+            pool: pool.clone(),
+            tx_pool: tx_pool.clone(),
+            plan: PoolPlan { rx_descriptors: 0, tx_descriptors: 0, held: 0, cache: 32 },
+            engine: engines.pop().unwrap(),
+            clock: Clock::new(eal),
+            faults: Faults::default(),
+            yields: true,
+            board: board.clone(),
+        };
+        let lcore = std::thread::spawn(move || poll_loop.run(eal, |outcome| outcome.unwrap()));
+        let queue = listeners.listen(7000, 5).unwrap();
+        let listener = TcpListener::new(queue, SocketAddrV4::new(OUR_ADDR, 7000));
+        while board.listeners_version() != listeners.version() {
+            std::thread::yield_now();
+        }
+
+        let question = Arp {
+            operation: Operation::Request,
+            sender_mac: PEER,
+            sender_addr: PEER_ADDR,
+            target_mac: MacAddr([0; 6]),
+            target_addr: OUR_ADDR,
+        };
+        let mut frame = [0; 60];
+        let at = ethernet::emit(&mut frame, MacAddr::BROADCAST, PEER, None, ethernet::ARP);
+        arp::emit(&mut frame[at..], &question);
+        peer.send(&frame);
+        assert_eq!(arp::parse(&peer.receive()[at..]).unwrap().sender_mac, US);
+
+        peer.segment(Flags::SYN, 99, 0, &[]);
+        let syn_ack = parse_tcp4(&peer.receive(), Default::default()).unwrap().segment;
+        let ack = syn_ack.seq.wrapping_add(1);
+        peer.segment(Flags::ACK, 100, ack, &[]);
+        let (mut stream, _) = listener.accept().unwrap();
+        let reader = std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes).map(|_| bytes)
+        });
+        let mut seq = 100;
+        for n in 0..200_u8 {
+            peer.segment(Flags::ACK, seq, ack, &[n; 100]);
+            seq += 100;
+            // The receive buffer takes some fifty; ACKs say how far it has come.
+            while n % 20 == 19
+                && parse_tcp4(&peer.receive(), Default::default()).unwrap().segment.ack != seq
+            {
+            }
+        }
+        peer.segment(Flags::FIN.with(Flags::ACK), seq, ack, &[]);
+        let bytes = reader.join().unwrap().unwrap();
+        assert_eq!(bytes.len(), 20_000);
+        assert!(bytes.chunks(100).zip(0_u8..).all(|(chunk, n)| chunk == [n; 100]));
+
+        drop(listener);
+        board.stop();
+        lcore.join().unwrap();
+        let mut counters = Counters::default();
+        board.add_to(&mut counters);
+        assert_eq!(counters.value(Counter::PassiveOpens), 1);
+        assert_eq!(board.population(), Population::default());
+        // Closing the ports empties the rings.
+        drop((peer, near, far));
+        for pool in [pool, tx_pool, peer_pool] {
+            assert_eq!(pool.in_use(), 0, "every mbuf is back");
+        }
+    }
+}
