@@ -1,0 +1,183 @@
+//! The command line: DPDK's EAL arguments left of `--`, the program's own to the right of it.
+//!
+//! Called once, by `main`, before anything is started. What is wrong ends the program here, with a
+//! sentence that says what to write instead; nothing of the machine is looked at yet.
+
+use std::{ffi::OsString, fmt, net::Ipv4Addr, str::FromStr};
+
+use clap::{Args, Parser, error::ErrorKind};
+use prequeue::wire::MacAddr;
+
+/// A program's command line, taken apart.
+pub struct CommandLine<A> {
+    /// What goes to the EAL, without the program's name.
+    pub eal: Vec<String>,
+    /// What the program itself understands.
+    pub own: A,
+}
+
+impl<A: Parser> CommandLine<A> {
+    /// Reads the process's arguments. Ends the process with status 2 if they make no sense, and
+    /// with status 0 after printing what `--help` or `--version` asked for.
+    pub fn parse() -> Self {
+        let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+        Self::from_args(args).unwrap_or_else(|error| error.exit())
+    }
+
+    fn from_args(args: Vec<OsString>) -> Result<Self, clap::Error> {
+        let mut command = A::command();
+        let fail = |command: &mut clap::Command, text: &str| {
+            Err(command.error(ErrorKind::MissingRequiredArgument, text))
+        };
+        let Some(split) = args.iter().position(|arg| arg == "--") else {
+            // Without `--` nothing can be meant for the EAL, but `--help` is meant for us.
+            if args.iter().any(|arg| ["-h", "--help", "-V", "--version"].iter().any(|h| arg == h)) {
+                return Self::from_args([OsString::from("--")].into_iter().chain(args).collect());
+            }
+            return fail(
+                &mut command,
+                "there is no `--`. EAL arguments stand left of it, the program's own right of it: \
+                 -l 1 --vdev net_tap0,iface=pqtap0 -- --address 10.99.0.2/24 --listen 7000",
+            );
+        };
+        let own_args = std::iter::once(OsString::from(command.get_name())).chain(
+            // The program's own part may be empty; clap then says what is missing.
+            args[split + 1..].iter().cloned(),
+        );
+        let own = A::from_arg_matches(&command.try_get_matches_from_mut(own_args)?)
+            .map_err(|error| error.format(&mut command))?;
+        let eal = args[..split]
+            .iter()
+            .map(|arg| arg.clone().into_string())
+            .collect::<Result<Vec<_>, _>>();
+        let Ok(eal) = eal else {
+            return fail(&mut command, "an EAL argument is not UTF-8");
+        };
+        if eal.is_empty() {
+            return fail(
+                &mut command,
+                "there are no EAL arguments left of `--`. Name at least the port: \
+                 --vdev net_tap0,iface=pqtap0 for a tap, or -a 0000:01:00.0 for a NIC that is bound to \
+                 vfio-pci; and, by -l, the CPUs that poll it",
+            );
+        }
+        Ok(Self { eal, own })
+    }
+}
+
+/// Where the stack lives on the network; the same for all programs.
+#[derive(Args, Clone, Debug)]
+pub struct Network {
+    /// The stack's own IPv4 address and the length of its network's prefix
+    #[arg(long, value_name = "ADDRESS/PREFIX")]
+    pub address: Cidr,
+    /// The TCP port to listen on
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub listen: u16,
+    /// The router for peers outside of the own network [default: none, answers go to the sender's MAC]
+    #[arg(long, value_name = "ADDRESS")]
+    pub gateway: Option<Ipv4Addr>,
+    /// The Ethernet address to use, as in 02:00:00:00:00:01 [default: the device's own]
+    #[arg(long, value_name = "MAC")]
+    pub mac: Option<MacAddr>,
+    /// The MTU in bytes, 576 to 9000 [default: the device's own]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(576..=9000))]
+    pub mtu: Option<u16>,
+}
+
+/// An IPv4 address with the length of its network's prefix.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Cidr {
+    /// The host's address.
+    pub address: Ipv4Addr,
+    /// Bits of the network's part, 0 to 32.
+    pub prefix: u8,
+}
+
+impl FromStr for Cidr {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (address, prefix) = text
+            .split_once('/')
+            .ok_or("the prefix length is missing; write it as in 10.99.0.2/24")?;
+        let address: Ipv4Addr = address
+            .parse()
+            .map_err(|_| format!("{address:?} is no IPv4 address; write it as in 10.99.0.2/24"))?;
+        let prefix = prefix
+            .parse()
+            .ok()
+            .filter(|bits| (1..=32).contains(bits))
+            .ok_or_else(|| format!("{prefix:?} is no prefix length; it goes from 1 to 32"))?;
+        let unusable = address.is_unspecified()
+            || address.is_multicast()
+            || address.is_broadcast()
+            || address.is_loopback();
+        if unusable {
+            return Err(format!("{address} cannot be a host's own address on a wire"));
+        }
+        Ok(Self { address, prefix })
+    }
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Parser, Debug)]
+    #[command(name = "pq-test")]
+    struct Own {
+        #[command(flatten)]
+        network: Network,
+    }
+
+    fn parse(line: &str) -> Result<CommandLine<Own>, String> {
+        let args = line.split_whitespace().map(OsString::from).collect();
+        CommandLine::from_args(args).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_double_dash_parts_eal_from_own_arguments() {
+        let line = parse("-l 1 --vdev net_null0 -- --address 10.0.0.1/8 --listen 80 --mtu 1400");
+        let line = line.unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(line.eal, ["-l", "1", "--vdev", "net_null0"]);
+        assert_eq!(line.own.network.address.to_string(), "10.0.0.1/8");
+        assert_eq!(line.own.network.listen, 80);
+        assert_eq!(line.own.network.mtu, Some(1400));
+    }
+
+    #[test]
+    fn every_mistake_has_its_sentence() {
+        let tail = "--address 10.0.0.1/8 --listen 80";
+        for (line, sentence) in [
+            ("", "there is no `--`"),
+            ("--vdev net_null0 --address 10.0.0.1/8", "there is no `--`"),
+            (&format!("-- {tail}"), "no EAL arguments"),
+            ("--vdev x --", "--address <ADDRESS/PREFIX>"),
+            ("--vdev x -- --address 10.0.0.1 --listen 80", "the prefix length is missing"),
+            ("--vdev x -- --address 10.0.0.999/8 --listen 80", "no IPv4 address"),
+            ("--vdev x -- --address 10.0.0.1/33 --listen 80", "it goes from 1 to 32"),
+            ("--vdev x -- --address 127.0.0.1/8 --listen 80", "on a wire"),
+            ("--vdev x -- --address 10.0.0.1/8 --listen 0", "1..=65535"),
+            (&format!("--vdev x -- {tail} --mtu 100"), "576..=9000"),
+            (&format!("--vdev x -- {tail} --mac 1:2:3"), "--mac <MAC>"),
+            (&format!("--vdev x -- {tail} --gateway here"), "--gateway <ADDRESS>"),
+            (&format!("--vdev x -- {tail} --frobnicate"), "unexpected argument"),
+        ] {
+            let error = parse(line).err().unwrap_or_else(|| panic!("{line:?} was accepted"));
+            assert!(error.contains(sentence), "{line:?} gave {error}");
+        }
+    }
+
+    #[test]
+    fn help_needs_no_double_dash() {
+        let help = parse("--help").err().expect("help ends the program");
+        assert!(help.contains("--listen <PORT>"), "{help}");
+    }
+}

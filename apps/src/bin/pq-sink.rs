@@ -1,0 +1,113 @@
+//! Accepts many TCP connections at once on a DPDK port, counts their bytes and discards them.
+
+use std::{
+    error::Error,
+    io::{self, Read, Write},
+    process::ExitCode,
+    sync::{Arc, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use clap::Parser;
+use prequeue::{TcpListener, TcpStream};
+use prequeue_apps::{
+    args::{CommandLine, Network},
+    exit::{self, Exit},
+    report::{Ending, Rate, Summary, Tally},
+    signals::on_stop,
+    start::start,
+};
+
+const HELP: &str = "\
+Example, a tap and the kernel's TCP as the sender, in two shells, as root:
+  pq-sink -l 1 --no-pci --no-huge -m 512 --vdev net_tap0,iface=pqtap0 \\
+      -- --address 10.99.0.2/24 --listen 7000
+
+  ip address add 10.99.0.1/24 dev pqtap0 && ip link set pqtap0 up
+  head -c 1G /dev/zero >/dev/tcp/10.99.0.2/7000     # bash opens the connection
+
+A line of rates per second goes to stdout, a summary at the end (Ctrl-C) to stderr.
+With a multi-queue device, -l 2,3 polls two queues with two lcores.";
+
+/// Accept TCP connections on a DPDK port, count their bytes and discard them
+#[derive(Parser)]
+#[command(
+    name = "pq-sink",
+    version,
+    override_usage = "pq-sink [EAL arguments] -- --address ADDRESS/PREFIX --listen PORT [options]",
+    after_help = format!("{HELP}\n\n{}", exit::HELP),
+)]
+struct Arguments {
+    #[command(flatten)]
+    network: Network,
+}
+
+fn main() -> ExitCode {
+    let CommandLine { eal, own } = CommandLine::parse();
+    run(eal, &own).unwrap_or_else(|error| exit::cannot_start("pq-sink", &error)).into()
+}
+
+fn run(eal: Vec<String>, own: &Arguments) -> Result<Exit, Box<dyn Error>> {
+    let stack = Arc::new(start(eal, &own.network)?);
+    let listener = stack.listen(own.network.listen)?;
+    on_stop({
+        let stack = Arc::clone(&stack);
+        move || stack.shutdown()
+    })?;
+    eprintln!("pq-sink: listening on {}:{}", own.network.address.address, own.network.listen);
+
+    let tally = Tally::default();
+    let (stop_reporting, stopped) = mpsc::channel();
+    thread::scope(|scope| {
+        let rates = &tally;
+        scope.spawn(move || report_rates(rates, stopped));
+        serve(&listener, &tally);
+        drop(stop_reporting);
+    });
+    let counters = stack.counters();
+    stack.shutdown();
+    eprint!("{}", Summary { tally: &tally, counters: &counters });
+    Ok(Exit::Done)
+}
+
+/// One thread a connection, until the stack is shut down and every read has failed for it.
+fn serve(listener: &TcpListener, tally: &Tally) {
+    thread::scope(|scope| {
+        while let Ok((stream, peer)) = listener.accept() {
+            tally.opened();
+            let reader = thread::Builder::new().name("reader".into());
+            let spawned = reader.spawn_scoped(scope, move || tally.ended(drain(stream, tally)));
+            if let Err(error) = spawned {
+                // The stream went with the closure and is closed.
+                eprintln!("pq-sink: no thread for {peer}: {error}");
+                tally.ended(Ending::Cut);
+            }
+        }
+    });
+}
+
+fn drain(mut stream: TcpStream, tally: &Tally) -> Ending {
+    // One read should take what a burst of segments brings.
+    let mut buf = vec![0; 64 * 1024];
+    loop {
+        match stream.read(&mut buf) {
+            Ok(0) => return Ending::Complete,
+            Ok(n) => tally.read(n),
+            Err(_) => return Ending::Cut,
+        }
+    }
+}
+
+/// A line per second, until the channel's other end is gone.
+fn report_rates(tally: &Tally, stopped: mpsc::Receiver<()>) {
+    let (mut bytes, mut accepted, mut at) = (0, 0, Instant::now());
+    while stopped.recv_timeout(Duration::from_secs(1)) == Err(mpsc::RecvTimeoutError::Timeout) {
+        let (bytes_now, accepted_now, now) = (tally.bytes(), tally.accepted(), Instant::now());
+        let rate = Rate { bytes: bytes_now - bytes, elapsed: now - at };
+        let new = accepted_now - accepted;
+        // If nobody reads the rates any more, the counting goes on all the same.
+        let _ = writeln!(io::stdout(), "{rate}, {} open, {new} new", tally.open());
+        (bytes, accepted, at) = (bytes_now, accepted_now, now);
+    }
+}

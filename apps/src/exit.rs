@@ -1,0 +1,37 @@
+//! How the programs end: one place for the exit codes that `--help` lists.
+
+use std::{fmt::Display, process::ExitCode};
+
+/// Why a program ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum Exit {
+    /// All went well; SIGINT, SIGTERM and a closed stdout count as well too.
+    Done = 0,
+    /// A stream was cut before its end: reset by the peer, timed out, or stopped by a signal.
+    Cut = 1,
+    /// The command line made no sense (clap's own choice of number).
+    Usage = 2,
+    /// DPDK, the port or the stack did not start.
+    Start = 3,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// The exit codes in words, for the end of `--help`.
+pub const HELP: &str = "\
+Exit codes:
+  0  done, or stopped by SIGINT or SIGTERM
+  1  a stream was cut: the peer reset it, or the program was stopped in mid-stream
+  2  the command line makes no sense
+  3  DPDK, the port or the stack did not start";
+
+/// Says on stderr why the program cannot start.
+pub fn cannot_start(program: &str, why: &impl Display) -> Exit {
+    eprintln!("{program}: {why}");
+    Exit::Start
+}
