@@ -74,7 +74,7 @@ pub struct Network {
     /// The TCP port to listen on
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub listen: u16,
-    /// The router for peers outside of the own network [default: none, answers go to the sender's MAC]
+    /// The router to peers beyond the own network [default: none, they are not answered]
     #[arg(long, value_name = "ADDRESS")]
     pub gateway: Option<Ipv4Addr>,
     /// The Ethernet address to use, as in 02:00:00:00:00:01 [default: the device's own]

@@ -8,7 +8,7 @@ use std::{fmt::Display, process::ExitCode};
 pub enum Exit {
     /// All went well; SIGINT, SIGTERM and a closed stdout count as well too.
     Done = 0,
-    /// A stream was cut before its end: reset by the peer, timed out, or stopped by a signal.
+    /// The stream to write out was cut: reset by the peer, timed out, or stopped by a signal.
     Cut = 1,
     /// The command line made no sense (clap's own choice of number).
     Usage = 2,
@@ -26,7 +26,7 @@ impl From<Exit> for ExitCode {
 pub const HELP: &str = "\
 Exit codes:
   0  done, or stopped by SIGINT or SIGTERM
-  1  a stream was cut: the peer reset it, or the program was stopped in mid-stream
+  1  (pq-cat) a stream was cut: the peer reset it, or pq-cat was stopped in mid-stream
   2  the command line makes no sense
   3  DPDK, the port or the stack did not start";
 

@@ -1,0 +1,69 @@
+//! A stack on a tap, the kernel's end of it, and clients.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use prequeue::{Stack, lcore::fault::Faults};
+
+use crate::harness::{cpus, memory_args};
+
+/// The stack's address.
+pub const HERE: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
+/// The TCP port that the scenarios listen on.
+pub const PORT: u16 = 7000;
+
+/// Starts a stack with this many lcores, each with a queue of the tap, and gives the kernel's end
+/// its address.
+pub fn stack(lcores: usize, faults: Option<Faults>) -> Stack {
+    // The last CPUs poll; the first is the client's and the readers' as far as there are enough.
+    let cpus = cpus();
+    assert!(cpus.len() >= lcores, "{lcores} lcores need as many CPUs; this machine has {cpus:?}");
+    let list: Vec<_> = cpus[cpus.len() - lcores..].iter().map(ToString::to_string).collect();
+    let list = list.join(",");
+    let fixed = ["-l", &list, "--no-pci", "--no-telemetry", "--vdev", "net_tap0,iface=pqtap0"];
+    let mut eal: Vec<String> = fixed.map(String::from).into();
+    eal.extend(memory_args());
+
+    let mut builder = Stack::builder().eal_args(eal).address(HERE, 24);
+    if let Some(faults) = faults {
+        builder = builder.faults(faults);
+    }
+    let stack = builder.start().unwrap_or_else(|error| panic!("the stack starts: {error}"));
+    ip("address add 10.99.0.1/24 dev pqtap0");
+    ip("link set pqtap0 up");
+    stack
+}
+
+fn ip(arguments: &str) {
+    let output = Command::new("ip")
+        .args(arguments.split(' '))
+        .output()
+        .expect("ip is installed (scripts/install-deps)");
+    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A client's connection, by the kernel.
+pub fn connect() -> TcpStream {
+    try_connect(PORT).expect("the stack accepts connections")
+}
+
+/// A client's connection to some port of the stack.
+pub fn try_connect(port: u16) -> io::Result<TcpStream> {
+    TcpStream::connect_timeout(&SocketAddr::from((HERE, port)), Duration::from_secs(20))
+}
+
+/// Waits until `done`.
+///
+/// # Panics
+/// It takes longer than ten seconds.
+pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !done() {
+        assert!(started.elapsed() < Duration::from_secs(10), "in vain for 10 s: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
