@@ -1,5 +1,5 @@
-//! What the programs share: their command line, their look at the machine before DPDK starts, their
-//! clean stop, and what they tell about a run.
+//! What the programs share: their command line, their start and clean stop, and what they tell about
+//! a run.
 //!
 //! Each program's own file in `src/bin/` then holds little more than its use of the library, and is
 //! meant to be read as an example of it. Nothing here runs on an lcore.
@@ -7,7 +7,6 @@
 
 pub mod args;
 pub mod exit;
-pub mod preflight;
 pub mod report;
 pub mod signals;
 pub mod start;

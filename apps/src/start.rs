@@ -1,20 +1,19 @@
 //! Starting the stack from a program's arguments.
 //!
-//! Called once, by `main`. What can be foreseen fails in [`preflight`](crate::preflight), the rest in
-//! the library; either way the error is a sentence for people.
+//! Called once, by `main`. What can go wrong here is told by the library's own errors, which are
+//! sentences for people and say what to do.
 
 use std::error::Error;
 
 use prequeue::Stack;
 
-use crate::{args::Network, preflight};
+use crate::args::Network;
 
 /// Brings up DPDK with the EAL arguments and the stack on its port.
 ///
 /// # Errors
-/// What stands in the way, in a sentence, and what to do about it.
+/// What stands in the way.
 pub fn start(eal: Vec<String>, network: &Network) -> Result<Stack, Box<dyn Error>> {
-    preflight::check(&eal)?;
     let mut builder =
         Stack::builder().eal_args(eal).address(network.address.address, network.address.prefix);
     if let Some(gateway) = network.gateway {
