@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use prequeue::tcp::counters::{
+use prequeue::tcp::{
     Counter::{self, *},
     Counters,
 };

@@ -1,29 +1,47 @@
-//! Starting the stack from a program's arguments.
+//! The stack's beginning and end, from a program's point of view.
 //!
-//! Called once, by `main`. What can go wrong here is told by the library's own errors, which are
+//! Called by `main`. What can go wrong at the start is told by the library's own errors, which are
 //! sentences for people and say what to do.
 
-use std::error::Error;
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
-use prequeue::Stack;
+use prequeue::{Stack, StartError, tcp::Counters};
 
 use crate::args::Network;
 
-/// Brings up DPDK with the EAL arguments and the stack on its port.
+/// How long [`finish`] waits for the farewells: a round trip or two, on any link.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// Brings up DPDK with the EAL arguments, and the stack on its port.
 ///
 /// # Errors
-/// What stands in the way.
-pub fn start(eal: Vec<String>, network: &Network) -> Result<Stack, Box<dyn Error>> {
-    let mut builder =
-        Stack::builder().eal_args(eal).address(network.address.address, network.address.prefix);
-    if let Some(gateway) = network.gateway {
+/// What stands in the way, and what to do about it.
+pub fn start(eal: Vec<String>, network: &Network) -> Result<Stack, StartError> {
+    let Network { address, listen: _, gateway, mac, mtu } = network;
+    let mut builder = Stack::builder().eal_args(eal).address(address);
+    if let Some(gateway) = gateway {
         builder = builder.gateway(gateway);
     }
-    if let Some(mac) = network.mac {
+    if let Some(mac) = mac {
         builder = builder.mac(mac);
     }
-    if let Some(mtu) = network.mtu {
+    if let Some(mtu) = *mtu {
         builder = builder.mtu(mtu);
     }
-    Ok(builder.start()?)
+    builder.start()
+}
+
+/// Gives connections that are closing a moment to say so to their peers, then stops the stack.
+/// Returns its last counters.
+pub fn finish(stack: Stack) -> Counters {
+    let end = Instant::now() + FAREWELL;
+    while stack.population().sockets > 0 && Instant::now() < end {
+        thread::sleep(Duration::from_millis(1));
+    }
+    let counters = stack.counters();
+    stack.stop();
+    counters
 }

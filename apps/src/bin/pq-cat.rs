@@ -6,7 +6,8 @@ use std::{
     io::{self, Read, Write},
     os::fd::AsFd,
     process::ExitCode,
-    sync::Arc,
+    sync::mpsc,
+    thread,
 };
 
 use clap::Parser;
@@ -16,7 +17,7 @@ use prequeue_apps::{
     exit::{self, Exit},
     report::{Ending, Summary, Tally},
     signals::on_stop,
-    start::start,
+    start::{finish, start},
 };
 
 const HELP: &str = "\
@@ -52,20 +53,28 @@ fn main() -> ExitCode {
 
 fn run(eal: Vec<String>, own: &Arguments) -> Result<Exit, Box<dyn Error>> {
     let mut out = take_stdout()?;
-    let stack = Arc::new(start(eal, &own.network)?);
+    let stack = start(eal, &own.network)?;
     let listener = stack.listen(own.network.listen)?;
-    on_stop({
-        let stack = Arc::clone(&stack);
-        move || stack.shutdown()
-    })?;
-    eprintln!("pq-cat: listening on {}:{}", own.network.address.address, own.network.listen);
+    eprintln!("pq-cat: listening on {}", listener.local_addr()?);
 
+    // Whichever comes first: a signal, or the end of the work.
+    let (done, ended) = mpsc::channel();
+    on_stop(done.clone())?;
     let tally = Tally::default();
-    let exit = serve(&listener, &mut out, own.once, &tally);
-    let counters = stack.counters();
-    stack.shutdown();
-    eprint!("{}", Summary { tally: &tally, counters: &counters });
-    Ok(exit)
+    thread::scope(|scope| {
+        let worker = scope.spawn(|| {
+            let exit = serve(listener, &mut out, own.once, &tally);
+            // After a signal nobody waits for this any more.
+            let _ = done.send(());
+            exit
+        });
+        let _ = ended.recv();
+        // If the worker still waits in accept or read, it gets an error from there.
+        let counters = finish(stack);
+        let exit = worker.join().expect("copying does not panic");
+        eprint!("{}", Summary { tally: &tally, counters: &counters });
+        Ok(exit)
+    })
 }
 
 /// Keeps stdout for the data: whatever else writes there (DPDK's log does) goes to stderr from here.
@@ -75,9 +84,9 @@ fn take_stdout() -> io::Result<File> {
     Ok(File::from(out))
 }
 
-fn serve(listener: &TcpListener, out: &mut File, once: bool, tally: &Tally) -> Exit {
+fn serve(listener: TcpListener, out: &mut File, once: bool, tally: &Tally) -> Exit {
     let mut exit = Exit::Done;
-    // Accept fails when the stack is shut down, and only then.
+    // Accept fails when the stack is stopped, and only then.
     while let Ok((mut stream, peer)) = listener.accept() {
         eprintln!("pq-cat: {peer} connected");
         tally.opened();

@@ -4,7 +4,7 @@ use std::{
     error::Error,
     io::{self, Read, Write},
     process::ExitCode,
-    sync::{Arc, mpsc},
+    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
@@ -16,7 +16,7 @@ use prequeue_apps::{
     exit::{self, Exit},
     report::{Ending, Rate, Summary, Tally},
     signals::on_stop,
-    start::start,
+    start::{finish, start},
 };
 
 const HELP: &str = "\
@@ -49,29 +49,24 @@ fn main() -> ExitCode {
 }
 
 fn run(eal: Vec<String>, own: &Arguments) -> Result<Exit, Box<dyn Error>> {
-    let stack = Arc::new(start(eal, &own.network)?);
+    let stack = start(eal, &own.network)?;
     let listener = stack.listen(own.network.listen)?;
-    on_stop({
-        let stack = Arc::clone(&stack);
-        move || stack.shutdown()
-    })?;
-    eprintln!("pq-sink: listening on {}:{}", own.network.address.address, own.network.listen);
+    eprintln!("pq-sink: listening on {}", listener.local_addr()?);
 
+    let (stop, stopped) = mpsc::channel();
+    on_stop(stop)?;
     let tally = Tally::default();
-    let (stop_reporting, stopped) = mpsc::channel();
     thread::scope(|scope| {
-        let rates = &tally;
-        scope.spawn(move || report_rates(rates, stopped));
-        serve(&listener, &tally);
-        drop(stop_reporting);
+        scope.spawn(|| serve(&listener, &tally));
+        report_rates(&tally, &stopped);
+        // Accept and every read that waits get an error, and their threads end.
+        let counters = finish(stack);
+        eprint!("{}", Summary { tally: &tally, counters: &counters });
     });
-    let counters = stack.counters();
-    stack.shutdown();
-    eprint!("{}", Summary { tally: &tally, counters: &counters });
     Ok(Exit::Done)
 }
 
-/// One thread a connection, until the stack is shut down and every read has failed for it.
+/// One thread a connection, until the stack is stopped.
 fn serve(listener: &TcpListener, tally: &Tally) {
     thread::scope(|scope| {
         while let Ok((stream, peer)) = listener.accept() {
@@ -99,8 +94,8 @@ fn drain(mut stream: TcpStream, tally: &Tally) -> Ending {
     }
 }
 
-/// A line per second, until the channel's other end is gone.
-fn report_rates(tally: &Tally, stopped: mpsc::Receiver<()>) {
+/// A line per second, until something comes through the channel.
+fn report_rates(tally: &Tally, stopped: &mpsc::Receiver<()>) {
     let (mut bytes, mut accepted, mut at) = (0, 0, Instant::now());
     while stopped.recv_timeout(Duration::from_secs(1)) == Err(mpsc::RecvTimeoutError::Timeout) {
         let (bytes_now, accepted_now, now) = (tally.bytes(), tally.accepted(), Instant::now());

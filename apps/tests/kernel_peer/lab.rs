@@ -18,7 +18,7 @@ pub const PORT: u16 = 7000;
 
 /// Starts a stack with this many lcores, each with a queue of the tap, and gives the kernel's end
 /// its address.
-pub fn stack(lcores: usize, faults: Option<Faults>) -> Stack {
+pub fn stack(lcores: usize, faults: Faults) -> Stack {
     // The last CPUs poll; the first is the client's and the readers' as far as there are enough.
     let cpus = cpus();
     assert!(cpus.len() >= lcores, "{lcores} lcores need as many CPUs; this machine has {cpus:?}");
@@ -28,10 +28,7 @@ pub fn stack(lcores: usize, faults: Option<Faults>) -> Stack {
     let mut eal: Vec<String> = fixed.map(String::from).into();
     eal.extend(memory_args());
 
-    let mut builder = Stack::builder().eal_args(eal).address(HERE, 24);
-    if let Some(faults) = faults {
-        builder = builder.faults(faults);
-    }
+    let builder = Stack::builder().eal_args(eal).address(format!("{HERE}/24")).faults(faults);
     let stack = builder.start().unwrap_or_else(|error| panic!("the stack starts: {error}"));
     ip("address add 10.99.0.1/24 dev pqtap0");
     ip("link set pqtap0 up");

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use prequeue::{Stack, lcore::fault::Faults, tcp::counters::Counter};
+use prequeue::{Stack, lcore::fault::Faults, tcp::Counter};
 
 use crate::{
     bytes::Bytes,
@@ -31,14 +31,14 @@ const LIMIT: Duration = Duration::from_secs(180);
 #[test]
 fn one_gibibyte_arrives_bit_for_bit() {
     scenario("one_gibibyte_arrives_bit_for_bit", LIMIT, || {
-        one_stream(&stack(1, None), 1024 * MIB);
+        one_stream(&stack(1, Faults::default()), 1024 * MIB);
     });
 }
 
 #[test]
 fn two_hundred_connections_at_once() {
     scenario("two_hundred_connections_at_once", LIMIT, || {
-        many_streams(&stack(1, None), 200, MIB / 4);
+        many_streams(&stack(1, Faults::default()), 200, MIB / 4);
     });
 }
 
@@ -49,7 +49,7 @@ fn two_lcores_share_the_connections() {
             eprintln!("passed over: two lcores need two CPUs");
             return;
         }
-        let stack = stack(2, None);
+        let stack = stack(2, Faults::default());
         many_streams(&stack, 32, 2 * MIB);
     });
 }
@@ -57,7 +57,7 @@ fn two_lcores_share_the_connections() {
 #[test]
 fn five_thousand_connections_in_a_row_leave_nothing_behind() {
     scenario("five_thousand_connections_in_a_row_leave_nothing_behind", LIMIT, || {
-        let stack = stack(1, None);
+        let stack = stack(1, Faults::default());
         // The first ones fill what is kept for good: the allocator's pools, the tables' first pages.
         in_a_row(&stack, 500);
         let before = resident_bytes();
@@ -71,7 +71,7 @@ fn five_thousand_connections_in_a_row_leave_nothing_behind() {
 #[test]
 fn a_slow_reader_closes_the_window_and_loses_nothing() {
     scenario("a_slow_reader_closes_the_window_and_loses_nothing", LIMIT, || {
-        let stack = stack(1, None);
+        let stack = stack(1, Faults::default());
         let listener = stack.listen(PORT).expect("the port is free");
         let client = thread::spawn(|| {
             let mut client = connect();
@@ -103,7 +103,7 @@ fn a_slow_reader_closes_the_window_and_loses_nothing() {
 #[test]
 fn a_client_killed_in_mid_stream_ends_the_stream() {
     scenario("a_client_killed_in_mid_stream_ends_the_stream", LIMIT, || {
-        let stack = stack(1, None);
+        let stack = stack(1, Faults::default());
         let listener = stack.listen(PORT).expect("the port is free");
         // A process of its own, so that it can be killed: the kernel then closes its socket.
         let mut client = Command::new("bash")
@@ -136,7 +136,7 @@ fn a_client_killed_in_mid_stream_ends_the_stream() {
 #[test]
 fn a_client_that_resets_is_an_error_to_the_reader() {
     scenario("a_client_that_resets_is_an_error_to_the_reader", LIMIT, || {
-        let stack = stack(1, None);
+        let stack = stack(1, Faults::default());
         let listener = stack.listen(PORT).expect("the port is free");
         let mut client = connect();
         client.write_all(b"half a").expect("the connection stands");
@@ -154,7 +154,7 @@ fn a_client_that_resets_is_an_error_to_the_reader() {
 #[test]
 fn a_closed_port_refuses() {
     scenario("a_closed_port_refuses", LIMIT, || {
-        let stack = stack(1, None);
+        let stack = stack(1, Faults::default());
         let error = try_connect(PORT).expect_err("nobody listens yet");
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
         let listener = stack.listen(PORT).expect("the port is free");
@@ -181,7 +181,7 @@ fn a_bad_wire_does_not_show_in_the_stream() {
             delay: 0.01,
             ..Faults::default()
         };
-        let stack = stack(1, Some(one_percent));
+        let stack = stack(1, one_percent);
         one_stream(&stack, 32 * MIB);
         let counters = stack.counters();
         for counter in [Counter::TCPOFOQueue, Counter::InCsumErrors, Counter::DelayedACKLost] {
@@ -194,7 +194,7 @@ fn a_bad_wire_does_not_show_in_the_stream() {
 fn heavy_reordering_does_not_show_in_the_stream() {
     scenario("heavy_reordering_does_not_show_in_the_stream", LIMIT, || {
         let reorder = Faults { seed: 10, reorder: 0.1, ..Faults::default() };
-        let stack = stack(1, Some(reorder));
+        let stack = stack(1, reorder);
         one_stream(&stack, 128 * MIB);
         assert_ne!(stack.counters().value(Counter::TCPOFOQueue), 0);
     });
