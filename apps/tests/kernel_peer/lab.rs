@@ -31,6 +31,8 @@ pub fn stack(lcores: usize, faults: Faults) -> Stack {
     let builder = Stack::builder().eal_args(eal).address(format!("{HERE}/24")).faults(faults);
     let stack = builder.start().unwrap_or_else(|error| panic!("the stack starts: {error}"));
     ip("address add 10.99.0.1/24 dev pqtap0");
+    // Room for what many clients send while the lcore is off its CPU: else the tap drops.
+    ip("link set pqtap0 txqueuelen 20000");
     ip("link set pqtap0 up");
     stack
 }
