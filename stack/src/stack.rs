@@ -56,6 +56,8 @@ pub struct Stack {
     settings: Settings,
     listeners: Listeners<Mbuf>,
     boards: Vec<Arc<Board>>,
+    /// The pool of each lcore for what is received, to ask how full it is.
+    pools: Vec<Mempool>,
     threads: Vec<JoinHandle<()>>,
     yields: bool,
 }
@@ -285,6 +287,22 @@ impl Stack {
         sum
     }
 
+    /// What each lcore has counted, in the order of `-l`.
+    pub fn counters_by_lcore(&self) -> Vec<Counters> {
+        let one = |board: &Arc<Board>| {
+            let mut counters = Counters::default();
+            board.add_to(&mut counters);
+            counters
+        };
+        self.boards.iter().map(one).collect()
+    }
+
+    /// Packet buffers that are not in their pool: on the device's rings, in a queue, or with a
+    /// reader. The device's own are a fixed number once there has been traffic.
+    pub fn mbufs_in_use(&self) -> u32 {
+        self.pools.iter().map(Mempool::in_use).sum()
+    }
+
     /// How many connections there are, on all lcores.
     pub fn population(&self) -> Population {
         let mut sum = Population::default();
@@ -470,6 +488,7 @@ impl StackBuilder {
             settings: self.settings,
             listeners,
             boards: Vec::new(),
+            pools: pools.iter().map(|pools| pools.rx.clone()).collect(),
             threads: Vec::new(),
             yields,
         };

@@ -130,6 +130,7 @@ impl<B: PacketBuf> Waiting<B> {
         match what {
             // One segment may overshoot, as in Linux.
             Deferred::Segment(segment, buf) if self.bytes <= self.room => {
+                counters.bump(Counter::ToBacklog);
                 self.bytes = self.bytes.saturating_add(buf.truesize());
                 self.backlog.push_back((segment, buf));
             }

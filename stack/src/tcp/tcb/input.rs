@@ -371,6 +371,7 @@ impl<B: PacketBuf> Tcb<B> {
         if self.receive.is_empty() {
             match sink.push(buf) {
                 Ok(()) => {
+                    cx.counters.bump(Counter::ToPrequeue);
                     self.window.charge(truesize);
                     return;
                 }
@@ -379,6 +380,7 @@ impl<B: PacketBuf> Tcb<B> {
         } else if buf.len() <= COPY_LIMIT && self.copy_into_tail(cx, &buf) {
             return;
         }
+        cx.counters.bump(Counter::ToReceiveQueue);
         self.window.charge(truesize);
         self.receive.push_back(buf);
     }
