@@ -114,6 +114,9 @@ impl fmt::Display for Summary<'_> {
             ("out of order", format!("{} segments", n(TCPOFOQueue))),
             ("duplicates", format!("{} segments", n(DelayedACKLost) + n(TCPOFOMerge))),
             ("dropped", format!("{bad} damaged, {no_room} for want of room")),
+            ("prequeue", format!("{} segments, straight to a reader", n(ToPrequeue))),
+            ("receive queue", format!("{} segments, for a reader to come", n(ToReceiveQueue))),
+            ("backlog", format!("{} segments, while a reader owned the socket", n(ToBacklog))),
             ("ACKs sent", format!("{} ({} delayed)", n(OutSegs) - n(OutRsts), n(DelayedACKs))),
         ];
         writeln!(f, "summary")?;

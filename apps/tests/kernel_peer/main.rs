@@ -15,7 +15,11 @@ use std::{
     time::Duration,
 };
 
-use prequeue::{Stack, lcore::fault::Faults, tcp::Counter};
+use prequeue::{
+    Stack,
+    lcore::{Population, fault::Faults},
+    tcp::Counter,
+};
 
 use crate::{
     bytes::Bytes,
@@ -51,6 +55,9 @@ fn two_lcores_share_the_connections() {
         }
         let stack = stack(2, Faults::default());
         many_streams(&stack, 32, 2 * MIB);
+        for (lcore, counters) in stack.counters_by_lcore().iter().enumerate() {
+            assert!(counters.value(Counter::PassiveOpens) > 0, "lcore {lcore} had nothing to do");
+        }
     });
 }
 
@@ -60,11 +67,14 @@ fn five_thousand_connections_in_a_row_leave_nothing_behind() {
         let stack = stack(1, Faults::default());
         // The first ones fill what is kept for good: the allocator's pools, the tables' first pages.
         in_a_row(&stack, 500);
-        let before = resident_bytes();
+        nothing_is_left(&stack);
+        let (resident, mbufs) = (resident_bytes(), stack.mbufs_in_use());
         in_a_row(&stack, 5_000);
-        let grown = resident_bytes().saturating_sub(before);
+        nothing_is_left(&stack);
+        let grown = resident_bytes().saturating_sub(resident);
         // 5,000 sockets of any size would be more than this.
         assert!(grown < MIB, "{grown} bytes more are resident");
+        eventually("the packet buffers are back", || stack.mbufs_in_use() <= mbufs);
     });
 }
 
@@ -262,5 +272,12 @@ fn in_a_row(stack: &Stack, count: u64) {
         assert_eq!(got, number.to_be_bytes());
     }
     clients.join().expect("the clients do not panic");
-    drop(listener);
+}
+
+/// Waits until the stack has forgotten all connections.
+fn nothing_is_left(stack: &Stack) {
+    eventually("no socket, request or TIME-WAIT is left", || {
+        let Population { sockets, requests, time_waits } = stack.population();
+        (sockets, requests, time_waits) == (0, 0, 0)
+    });
 }
