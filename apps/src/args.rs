@@ -73,6 +73,9 @@ pub struct Network {
     /// The TCP port to listen on
     #[arg(long, value_name = "PORT")]
     pub listen: u16,
+    /// The DPDK port to use, by name or number, as in net_tap0; needed only if there are several
+    #[arg(long, value_name = "NAME")]
+    pub port: Option<String>,
     /// The router to peers beyond the own network [default: none, they are not answered]
     #[arg(long, value_name = "ADDRESS")]
     pub gateway: Option<String>,

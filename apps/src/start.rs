@@ -20,8 +20,11 @@ const FAREWELL: Duration = Duration::from_millis(500);
 /// # Errors
 /// What stands in the way, and what to do about it.
 pub fn start(eal: Vec<String>, network: &Network) -> Result<Stack, StartError> {
-    let Network { address, listen: _, gateway, mac, mtu } = network;
+    let Network { address, listen: _, port, gateway, mac, mtu } = network;
     let mut builder = Stack::builder().eal_args(eal).address(address);
+    if let Some(port) = port {
+        builder = builder.port(port);
+    }
     if let Some(gateway) = gateway {
         builder = builder.gateway(gateway);
     }
@@ -31,7 +34,14 @@ pub fn start(eal: Vec<String>, network: &Network) -> Result<Stack, StartError> {
     if let Some(mtu) = *mtu {
         builder = builder.mtu(mtu);
     }
-    builder.start()
+    let stack = builder.start()?;
+    if stack.yields() {
+        eprintln!(
+            "note: every CPU has a poll thread, so these yield when idle; \
+             with fewer CPUs in -l the rest is faster"
+        );
+    }
+    Ok(stack)
 }
 
 /// Gives connections that are closing a moment to say so to their peers, then stops the stack.
