@@ -69,6 +69,13 @@ pub trait PacketBuf: Debug + Send + Sized + 'static {
     /// Keeps the first `len` bytes. `len` must not exceed `len()`.
     fn truncate(&mut self, len: usize);
 
+    /// Keeps `len` bytes from `start` on: what trimming and truncating do, in one step. The range
+    /// must lie within the data.
+    fn narrow(&mut self, start: usize, len: usize) {
+        self.trim_front(start);
+        self.truncate(len);
+    }
+
     /// Copies `bytes` behind the data if the buffer has room for all of them, else does nothing.
     fn append(&mut self, bytes: &[u8]) -> bool;
 
@@ -97,12 +104,14 @@ pub trait BufQueue<B>: Debug + Default + Send {
     fn pop_front(&mut self) -> Option<B>;
     /// The oldest buffer.
     fn front(&self) -> Option<&B>;
-    /// The oldest buffer, to be trimmed.
-    fn front_mut(&mut self) -> Option<&mut B>;
     /// The newest buffer.
     fn back(&self) -> Option<&B>;
-    /// The newest buffer, to be appended to.
-    fn back_mut(&mut self) -> Option<&mut B>;
+    /// Cuts `n` bytes off the front of the oldest buffer and moves its sequence number on by as
+    /// many. There must be one, and it must have them.
+    fn trim_front(&mut self, n: usize);
+    /// Copies `bytes`, and a FIN behind them, to the end of the newest buffer if it has room for
+    /// all of them, else does nothing.
+    fn extend_back(&mut self, bytes: &[u8], fin: bool) -> bool;
     /// Moves all of `newer` behind what is here, leaving it empty.
     fn append(&mut self, newer: &mut Self);
     /// The buffers from oldest to newest.
@@ -122,11 +131,12 @@ pub trait Returns<B: PacketBuf>: Debug + Default + Send + Sync + 'static {
     /// Hands over a chain of buffers, in any order; one atomic exchange however long it is.
     fn give(&self, chain: B::Queue);
 
-    /// Takes whatever has been given so far. For the one lcore that owns the pool.
-    fn take_all(&self) -> B::Queue;
+    /// Takes whatever has been given so far and frees it, having told the control block and the
+    /// truesize of each. For the one lcore that owns the pool.
+    fn free_all(&self, each: impl FnMut(&SegCb, u32));
 }
 
-impl<B: Debug + Send> BufQueue<B> for VecDeque<B> {
+impl<B: PacketBuf> BufQueue<B> for VecDeque<B> {
     fn push_back(&mut self, buf: B) {
         self.push_back(buf);
     }
@@ -143,16 +153,16 @@ impl<B: Debug + Send> BufQueue<B> for VecDeque<B> {
         self.front()
     }
 
-    fn front_mut(&mut self) -> Option<&mut B> {
-        self.front_mut()
-    }
-
     fn back(&self) -> Option<&B> {
         self.back()
     }
 
-    fn back_mut(&mut self) -> Option<&mut B> {
-        self.back_mut()
+    fn trim_front(&mut self, n: usize) {
+        advance(self.front_mut().expect("a buffer to be trimmed"), n);
+    }
+
+    fn extend_back(&mut self, bytes: &[u8], fin: bool) -> bool {
+        self.back_mut().is_some_and(|last| extend(last, bytes, fin))
     }
 
     fn append(&mut self, newer: &mut Self) {
@@ -169,6 +179,22 @@ impl<B: Debug + Send> BufQueue<B> for VecDeque<B> {
     fn len(&self) -> usize {
         self.len()
     }
+}
+
+/// Cuts `n` bytes off the front of a segment.
+pub fn advance<B: PacketBuf>(buf: &mut B, n: usize) {
+    buf.trim_front(n);
+    let cb = buf.cb_mut();
+    cb.seq = cb.seq.wrapping_add(n as u32);
+}
+
+/// Copies `bytes`, and a FIN behind them, to the end of a segment if it has room for all of them.
+pub fn extend<B: PacketBuf>(buf: &mut B, bytes: &[u8], fin: bool) -> bool {
+    let fits = buf.append(bytes);
+    if fits {
+        buf.cb_mut().fin = fin;
+    }
+    fits
 }
 
 /// A packet buffer on the heap, with the room of an ordinary mbuf.
@@ -210,8 +236,11 @@ impl Returns<HeapBuf> for HeapReturns {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).append(&mut chain);
     }
 
-    fn take_all(&self) -> VecDeque<HeapBuf> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    fn free_all(&self, mut each: impl FnMut(&SegCb, u32)) {
+        let given = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        for buf in &given {
+            each(buf.cb(), buf.truesize());
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! Never allocates; what is left in it when it is dropped is freed in bulk.
 
 use std::fmt;
+use std::mem::{self, ManuallyDrop};
 use std::ptr::{self, NonNull};
 
 use dpdk_sys as sys;
@@ -64,6 +65,17 @@ impl<const N: usize> Burst<N> {
     pub fn as_mut_slice(&mut self) -> &mut [Mbuf] {
         // SAFETY: as in `as_slice`; an exchange leaves an mbuf in each place.
         unsafe { std::slice::from_raw_parts_mut(self.mbufs.as_mut_ptr().cast(), self.len) }
+    }
+
+    /// The mbufs in an array of places, each of which they can be taken out of: the first
+    /// [`Self::len`] are full.
+    pub fn into_places(self) -> [Option<Mbuf>; N] {
+        let mut burst = ManuallyDrop::new(self);
+        let len = burst.len;
+        burst.mbufs[len..].fill(ptr::null_mut());
+        // SAFETY: an `Option<Mbuf>` is one pointer, null for none; the first `len` are mbufs that
+        // the burst, which is not dropped, gives away.
+        unsafe { mem::transmute_copy(&burst.mbufs) }
     }
 
     /// Takes all mbufs out, first to last. Those that are not taken are freed with the iterator.

@@ -18,6 +18,15 @@ use super::queue::MbufQueue;
 use super::returns::MbufReturns;
 use crate::buf::{Checksum, PacketBuf, SegCb};
 
+// Each field is two bits: neither for unknown, one for good, one for bad, and both where the
+// device did not look ("none").
+const IP: u64 = sys::RTE_MBUF_F_RX_IP_CKSUM_MASK as u64;
+const IP_GOOD: u64 = sys::RTE_MBUF_F_RX_IP_CKSUM_GOOD as u64;
+const IP_BAD: u64 = sys::RTE_MBUF_F_RX_IP_CKSUM_BAD as u64;
+const L4: u64 = sys::RTE_MBUF_F_RX_L4_CKSUM_MASK as u64;
+const L4_GOOD: u64 = sys::RTE_MBUF_F_RX_L4_CKSUM_GOOD as u64;
+const L4_BAD: u64 = sys::RTE_MBUF_F_RX_L4_CKSUM_BAD as u64;
+
 /// An owned mbuf. Dropping it gives it back to its pool, on a thread that owns one.
 ///
 /// A fresh one is empty. The control block of a fresh or received one is what its last user left:
@@ -71,6 +80,18 @@ impl Mbuf {
         usize::from(room) - usize::from(start) - self.len()
     }
 
+    /// Writes the device's word on the checksums: for devices made of software, and for benchmarks.
+    pub fn set_checksum(&mut self, checksum: Checksum) {
+        let word = match checksum {
+            Checksum::Unknown => 0,
+            Checksum::Good => IP_GOOD | L4_GOOD,
+            Checksum::Bad => IP_BAD | L4_BAD,
+        };
+        let flags = self.ol_flags() & !(IP | L4) | word;
+        // SAFETY: a field of our mbuf.
+        unsafe { self.field::<u64>(sys::PQS_OFF_OL_FLAGS).write(flags) }
+    }
+
     /// The hash that the device spread the packet over its queues by, if it said.
     pub fn rss_hash(&self) -> Option<u32> {
         let set = self.ol_flags() & u64::from(sys::RTE_MBUF_F_RX_RSS_HASH) != 0;
@@ -111,6 +132,7 @@ impl Mbuf {
         raw
     }
 
+    #[cfg(test)]
     pub(super) fn as_raw(&self) -> NonNull<sys::rte_mbuf> {
         self.raw
     }
@@ -199,6 +221,18 @@ impl PacketBuf for Mbuf {
     }
 
     #[inline]
+    fn narrow(&mut self, start: usize, len: usize) {
+        let old = self.len();
+        assert!(start + len <= old, "cannot keep {len} bytes from {start} on of {old}");
+        // SAFETY: a field of our mbuf; `start` is within its data, which ends within 16 bits.
+        unsafe {
+            let at = self.field::<u16>(sys::PQS_OFF_DATA_OFF);
+            at.write(at.read() + start as u16);
+        }
+        self.set_len(len);
+    }
+
+    #[inline]
     fn append(&mut self, bytes: &[u8]) -> bool {
         match self.extend(bytes.len()) {
             Some(room) => {
@@ -211,19 +245,13 @@ impl PacketBuf for Mbuf {
 
     #[inline]
     fn checksum(&self) -> Checksum {
-        // Each field is two bits: neither for unknown, one for good, one for bad, and both where the
-        // device did not look ("none").
-        const IP: u64 = sys::RTE_MBUF_F_RX_IP_CKSUM_MASK as u64;
-        const IP_GOOD: u64 = sys::RTE_MBUF_F_RX_IP_CKSUM_GOOD as u64;
-        const IP_BAD: u64 = sys::RTE_MBUF_F_RX_IP_CKSUM_BAD as u64;
-        const L4: u64 = sys::RTE_MBUF_F_RX_L4_CKSUM_MASK as u64;
-        const L4_GOOD: u64 = sys::RTE_MBUF_F_RX_L4_CKSUM_GOOD as u64;
-        const L4_BAD: u64 = sys::RTE_MBUF_F_RX_L4_CKSUM_BAD as u64;
-        let flags = self.ol_flags();
-        match (flags & IP, flags & L4) {
-            (IP_GOOD, L4_GOOD) => Checksum::Good,
-            (IP_BAD, _) | (_, L4_BAD) => Checksum::Bad,
-            _ => Checksum::Unknown,
+        let flags = self.ol_flags() & (IP | L4);
+        if flags == IP_GOOD | L4_GOOD {
+            Checksum::Good
+        } else if flags & IP == IP_BAD || flags & L4 == L4_BAD {
+            Checksum::Bad
+        } else {
+            Checksum::Unknown
         }
     }
 

@@ -12,21 +12,13 @@ use dpdk_sys as sys;
 
 use super::mbuf::Mbuf;
 use super::mempool;
-use crate::buf::BufQueue;
+use crate::buf::{self, BufQueue};
 
 /// A FIFO of mbufs.
-///
-/// `front_mut` and `back_mut` are for trimming and appending. Exchanging the mbuf they lend for
-/// another (by `mem::swap`) would tear the links; the next use of the queue panics then, and its
-/// mbufs are leaked.
 #[derive(Default)]
 pub struct MbufQueue {
-    // Invariant, unless one was exchanged: `front` and `back` are the first and last mbuf, or `None`
-    // both; the links of the private areas lead from one to the other; the last link is null; the
-    // queue owns them all. They are lent by reference, so they are kept twice: what `head` and
-    // `tail` say is what was linked.
-    front: ManuallyDrop<Option<Mbuf>>,
-    back: ManuallyDrop<Option<Mbuf>>,
+    // Invariant: `head` and `tail` are the first and last mbuf, or null both; the links of the
+    // private areas lead from one to the other; the last link is null; the queue owns them all.
     head: Link,
     tail: Link,
     len: usize,
@@ -36,93 +28,58 @@ pub struct MbufQueue {
 unsafe impl Send for MbufQueue {}
 
 impl MbufQueue {
-    /// Takes over the chain from `first` to `last`, whose link is null, of `len` mbufs.
-    ///
-    /// # Safety
-    /// The caller owns the mbufs of the chain, linked as described, and gives them away.
-    pub(super) unsafe fn from_chain(
-        first: NonNull<sys::rte_mbuf>,
-        last: NonNull<sys::rte_mbuf>,
-        len: usize,
-    ) -> Self {
-        let mut queue = Self::default();
-        queue.len = len;
-        queue.set_front(Some(first));
-        queue.set_back(Some(last));
-        queue
-    }
-
     /// The first and last mbuf of the chain, which is the caller's now. `None` if it is empty.
     pub(super) fn into_chain(self) -> Option<(NonNull<sys::rte_mbuf>, NonNull<sys::rte_mbuf>)> {
-        self.check();
         let queue = ManuallyDrop::new(self);
         Some((NonNull::new(queue.head.0)?, NonNull::new(queue.tail.0)?))
     }
 
-    /// Panics if a lent mbuf was exchanged.
+    /// Lends an mbuf to a closure, which must not exchange it for another.
+    ///
+    /// # Safety
+    /// It is the head or the tail of a queue that the caller has borrowed mutably.
     #[inline(always)]
-    fn check(&self) {
-        assert!(self.intact(), "a queued mbuf was exchanged through front_mut or back_mut");
-    }
-
-    #[inline(always)]
-    fn intact(&self) -> bool {
-        raw_of(&self.front) == self.head.0 && raw_of(&self.back) == self.tail.0
-    }
-
-    #[inline(always)]
-    fn set_front(&mut self, mbuf: Option<NonNull<sys::rte_mbuf>>) {
-        // SAFETY: the queue owns what it links to; the double is never dropped.
-        self.front = ManuallyDrop::new(mbuf.map(|mbuf| unsafe { Mbuf::from_raw(mbuf) }));
-        self.head = Link(mbuf.map_or(ptr::null_mut(), NonNull::as_ptr));
-    }
-
-    #[inline(always)]
-    fn set_back(&mut self, mbuf: Option<NonNull<sys::rte_mbuf>>) {
-        // SAFETY: as in `set_front`.
-        self.back = ManuallyDrop::new(mbuf.map(|mbuf| unsafe { Mbuf::from_raw(mbuf) }));
-        self.tail = Link(mbuf.map_or(ptr::null_mut(), NonNull::as_ptr));
+    unsafe fn with<R>(raw: NonNull<sys::rte_mbuf>, work: impl FnOnce(&mut Mbuf) -> R) -> R {
+        // SAFETY: forwarded; the queue goes on owning it, for the double is not dropped.
+        let mut lent = ManuallyDrop::new(unsafe { Mbuf::from_raw(raw) });
+        work(&mut lent)
     }
 }
 
 impl BufQueue<Mbuf> for MbufQueue {
     #[inline]
     fn push_back(&mut self, mbuf: Mbuf) {
-        self.check();
         let raw = mbuf.into_raw();
         // SAFETY: the mbuf is ours.
         unsafe { link(raw).write(ptr::null_mut()) };
         match NonNull::new(self.tail.0) {
             // SAFETY: the tail is ours.
             Some(tail) => unsafe { link(tail).write(raw.as_ptr()) },
-            None => self.set_front(Some(raw)),
+            None => self.head = Link(raw.as_ptr()),
         }
-        self.set_back(Some(raw));
+        self.tail = Link(raw.as_ptr());
         self.len += 1;
     }
 
     #[inline]
     fn push_front(&mut self, mbuf: Mbuf) {
-        self.check();
         let raw = mbuf.into_raw();
         // SAFETY: the mbuf is ours.
         unsafe { link(raw).write(self.head.0) };
-        self.set_front(Some(raw));
+        self.head = Link(raw.as_ptr());
         if self.len == 0 {
-            self.set_back(Some(raw));
+            self.tail = Link(raw.as_ptr());
         }
         self.len += 1;
     }
 
     #[inline]
     fn pop_front(&mut self) -> Option<Mbuf> {
-        self.check();
         let first = NonNull::new(self.head.0)?;
         // SAFETY: the head is ours and linked.
-        let next = NonNull::new(unsafe { link(first).read() });
-        self.set_front(next);
-        if next.is_none() {
-            self.set_back(None);
+        self.head = Link(unsafe { link(first).read() });
+        if self.head.0.is_null() {
+            self.tail = Link(ptr::null_mut());
         }
         self.len -= 1;
         // SAFETY: ours until now; the queue has forgotten it.
@@ -131,43 +88,38 @@ impl BufQueue<Mbuf> for MbufQueue {
 
     #[inline]
     fn front(&self) -> Option<&Mbuf> {
-        self.check();
-        self.front.as_ref()
-    }
-
-    #[inline]
-    fn front_mut(&mut self) -> Option<&mut Mbuf> {
-        self.check();
-        self.front.as_mut()
+        lend(&self.head)
     }
 
     #[inline]
     fn back(&self) -> Option<&Mbuf> {
-        self.check();
-        self.back.as_ref()
+        lend(&self.tail)
     }
 
-    #[inline]
-    fn back_mut(&mut self) -> Option<&mut Mbuf> {
-        self.check();
-        self.back.as_mut()
+    fn trim_front(&mut self, n: usize) {
+        let head = NonNull::new(self.head.0).expect("a buffer to be trimmed");
+        // SAFETY: our head.
+        unsafe { Self::with(head, |mbuf| buf::advance(mbuf, n)) }
+    }
+
+    fn extend_back(&mut self, bytes: &[u8], fin: bool) -> bool {
+        let Some(tail) = NonNull::new(self.tail.0) else { return false };
+        // SAFETY: our tail.
+        unsafe { Self::with(tail, |mbuf| buf::extend(mbuf, bytes, fin)) }
     }
 
     #[inline]
     fn append(&mut self, newer: &mut Self) {
-        self.check();
-        newer.check();
         let newer = ManuallyDrop::new(mem::take(newer));
-        let (Some(first), Some(last)) = (NonNull::new(newer.head.0), NonNull::new(newer.tail.0))
-        else {
+        if newer.head.0.is_null() {
             return;
-        };
+        }
         match NonNull::new(self.tail.0) {
             // SAFETY: both queues are ours.
-            Some(tail) => unsafe { link(tail).write(first.as_ptr()) },
-            None => self.set_front(Some(first)),
+            Some(tail) => unsafe { link(tail).write(newer.head.0) },
+            None => self.head = Link(newer.head.0),
         }
-        self.set_back(Some(last));
+        self.tail = Link(newer.tail.0);
         self.len += newer.len;
     }
 
@@ -186,10 +138,6 @@ impl BufQueue<Mbuf> for MbufQueue {
 
 impl Drop for MbufQueue {
     fn drop(&mut self) {
-        // Torn links: to leak is all that is safe. Whoever tore them gets the panic at the next use.
-        if !self.intact() {
-            return;
-        }
         let mut next = self.head.0;
         let mut batch = [ptr::null_mut(); FREE_BATCH];
         while !next.is_null() {
@@ -222,7 +170,6 @@ pub struct Iter<'a> {
 
 impl<'a> Iter<'a> {
     fn new(queue: &'a MbufQueue) -> Self {
-        queue.check();
         Self { next: queue.head.0, place: (&raw const queue.head).cast(), _queue: PhantomData }
     }
 }
@@ -244,7 +191,7 @@ impl<'a> Iterator for Iter<'a> {
 }
 
 /// Mbufs freed with one call: what the mempool's cache takes in a gulp.
-const FREE_BATCH: usize = 64;
+pub(super) const FREE_BATCH: usize = 64;
 
 /// A plain link, null by default.
 #[derive(Clone, Copy)]
@@ -257,9 +204,12 @@ impl Default for Link {
     }
 }
 
+/// The mbuf that a link leads to.
 #[inline(always)]
-fn raw_of(mbuf: &Option<Mbuf>) -> *mut sys::rte_mbuf {
-    mbuf.as_ref().map_or(ptr::null_mut(), |mbuf| mbuf.as_raw().as_ptr())
+fn lend(link: &Link) -> Option<&Mbuf> {
+    // SAFETY: both are one pointer, null for none; while the queue is borrowed what its links lead
+    // to stays linked.
+    unsafe { (*ptr::from_ref(link).cast::<Option<Mbuf>>()).as_ref() }
 }
 
 /// The place of an mbuf's link.

@@ -3,14 +3,16 @@
 //! [`ReturnStack`](super::return_stack) over the link in the private area. Giving is one exchange
 //! and never waits; the lcore takes once per poll. Neither side touches the mempool here.
 
-use std::ptr::NonNull;
+use std::mem::ManuallyDrop;
+use std::ptr::{self, NonNull};
 
 use dpdk_sys as sys;
 
 use super::mbuf::Mbuf;
-use super::queue::{self, MbufQueue};
+use super::mempool;
+use super::queue::{self, FREE_BATCH, MbufQueue};
 use super::return_stack::{Node, ReturnStack};
-use crate::buf::Returns;
+use crate::buf::{PacketBuf, Returns, SegCb};
 
 /// Mbufs on their way back to one lcore. What is still in it when it is dropped is freed.
 #[derive(Debug, Default)]
@@ -24,23 +26,30 @@ impl Returns<Mbuf> for MbufReturns {
         }
     }
 
-    fn take_all(&self) -> MbufQueue {
-        let Some(first) = self.0.take_all() else { return MbufQueue::default() };
-        let (mut last, mut len) = (first, 1);
-        // Each step touches a control block, which the caller is about to read anyway.
-        // SAFETY: what was taken is ours, and linked.
-        while let Some(next) = NonNull::new(unsafe { Node::next(last) }) {
-            last = next;
-            len += 1;
+    fn free_all(&self, mut each: impl FnMut(&SegCb, u32)) {
+        let mut next = self.0.take_all();
+        let mut batch = [ptr::null_mut(); FREE_BATCH];
+        while next.is_some() {
+            let mut n = 0;
+            while let (Some(mbuf), true) = (next, n < FREE_BATCH) {
+                batch[n] = mbuf.as_ptr();
+                n += 1;
+                // SAFETY: what was taken is ours, and linked; the double is not dropped.
+                let lent = unsafe {
+                    next = NonNull::new(Node::next(mbuf));
+                    ManuallyDrop::new(Mbuf::from_raw(mbuf))
+                };
+                each(lent.cb(), lent.truesize());
+            }
+            // SAFETY: ours, and past them all.
+            unsafe { mempool::free(&mut batch[..n]) };
         }
-        // SAFETY: as above; the last link is null.
-        unsafe { MbufQueue::from_chain(first, last, len) }
     }
 }
 
 impl Drop for MbufReturns {
     fn drop(&mut self) {
-        drop(self.take_all());
+        self.free_all(|_, _| {});
     }
 }
 

@@ -6,11 +6,11 @@
 
 use std::time::Duration;
 
-use crate::buf::Checksum;
+use crate::buf::{Checksum, PacketBuf};
 use crate::tcp::Counter;
 use crate::time::Instant;
 use crate::wire::ethernet::{self, Delivery};
-use crate::wire::frame::{Reject, Tcp4};
+use crate::wire::frame::{self, Reject, Tcp4};
 use crate::wire::tcp::TcpError;
 use crate::wire::{FourTuple, arp, icmp, ipv4, parse_tcp4};
 
@@ -54,9 +54,19 @@ pub(super) enum Frame {
 }
 
 impl<T: Transmit> Work<'_, T> {
-    /// Parses a frame and deals with whatever is not TCP. Inlined, so that what is parsed is written
-    /// where it stays.
+    /// Parses a segment that was found to be one, with right checksums; counts what is wrong.
     #[inline(always)]
+    pub fn parse<B: PacketBuf>(&mut self, frame: &B) -> Option<Tcp4> {
+        match frame::parse_checked(frame.data()) {
+            Ok(tcp) => Some(tcp),
+            Err(reject) => {
+                self.count_reject(reject);
+                None
+            }
+        }
+    }
+
+    /// Parses any frame and deals with whatever is not TCP.
     pub fn classify(&mut self, frame: &[u8], checksum: Checksum) -> Frame {
         let delivery = ethernet::delivery(frame, self.base.interface.mac);
         if delivery == Delivery::Us {
@@ -93,7 +103,6 @@ impl<T: Transmit> Work<'_, T> {
     }
 
     /// ARP, ICMP, and what is for others.
-    #[cold]
     fn classify_other(&mut self, frame: &[u8], checksum: Checksum, delivery: Delivery) -> Frame {
         let Some(header) = ethernet::parse(frame) else { return Frame::Done };
         let payload = &frame[header.header_len..];

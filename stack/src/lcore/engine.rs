@@ -13,7 +13,7 @@ use crate::tcp::ratelimit::RstLimiter;
 use crate::tcp::{Counter, Counters, Settings};
 use crate::time::Instant;
 use crate::wire::FourTuple;
-use crate::wire::frame::Tcp4;
+use crate::wire::frame::{self, Ends, Station, Tcp4};
 
 use super::closing::TimeWaitSlot;
 use super::dispatch::{EchoLimit, Frame};
@@ -26,6 +26,7 @@ use super::opening::{MOST_REQUESTS, RequestSlot};
 use super::shared::{Listeners, Listening, Shared};
 use super::slab::Slab;
 use super::sockets::SocketSlot;
+
 use super::wheel::Wheel;
 use super::work::{Base, Work};
 use super::{Interface, Pressure, Transmit};
@@ -77,6 +78,33 @@ pub fn engines<B: PacketBuf>(
     ((0..lcores).map(engine).collect(), listeners)
 }
 
+/// A set of places in a burst, walked through from the first to the last.
+#[derive(Clone, Copy, Debug, Default)]
+struct Bits(u32);
+
+impl Bits {
+    fn set(&mut self, at: usize) {
+        self.0 |= 1 << at;
+    }
+
+    fn has(self, at: usize) -> bool {
+        self.0 & 1 << at != 0
+    }
+}
+
+impl Iterator for Bits {
+    type Item = usize;
+
+    #[inline]
+    fn next(&mut self) -> Option<usize> {
+        let at = self.0.trailing_zeros() as usize;
+        (self.0 != 0).then(|| {
+            self.0 &= self.0 - 1;
+            at
+        })
+    }
+}
+
 /// Everything that is found by a segment, a timer or a bell.
 #[derive(Debug)]
 pub(super) struct Tables<B: PacketBuf> {
@@ -94,14 +122,6 @@ pub(super) struct Tables<B: PacketBuf> {
     mesh: Option<Mesh<B>>,
     /// Sockets to which buffers came back.
     pub with_returns: Vec<u32>,
-}
-
-/// A segment between parsing and look-up.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Parsed {
-    pub tcp: Tcp4,
-    /// None: the same connection as the segment before it.
-    pub hash: Option<FlowHash>,
 }
 
 impl<B: PacketBuf> Engine<B> {
@@ -215,56 +235,79 @@ pub struct Population {
 }
 
 impl<B: PacketBuf> Tables<B> {
-    fn input(&mut self, work: &mut Work<'_, impl Transmit>, burst: &mut [Option<B>]) {
-        self.take_returns();
-        let mut parsed = [const { None::<Parsed> }; BURST];
-        let mut last: Option<FourTuple> = None;
-        for (slot, parsed) in burst.iter_mut().zip(&mut parsed) {
+    fn input<T: Transmit>(&mut self, work: &mut Work<'_, T>, burst: &mut [Option<B>]) {
+        self.free_returned();
+        // Where another connection begins than that of the segment before.
+        let mut flows = [(FourTuple::NONE, FlowHash::default()); BURST];
+        let mut last = Ends::default();
+        let us = Station::new(work.base.interface.mac);
+        let (mut segments, mut changes) = (Bits::default(), Bits::default());
+        for (at, slot) in burst.iter_mut().enumerate() {
             let Some(frame) = slot else { continue };
-            match work.classify(frame.data(), frame.checksum()) {
-                Frame::Tcp(tcp) => {
-                    let same = last == Some(tcp.tuple);
-                    let hash = (!same).then(|| self.flows.hash(&tcp.tuple));
-                    last = Some(tcp.tuple);
-                    *parsed = Some(Parsed { tcp, hash });
-                }
-                Frame::Done => *slot = None,
-                Frame::News(news) => {
-                    *slot = None;
-                    if let Some(mesh) = &mut self.mesh {
-                        mesh.tell(news);
+            let ends = match frame::usual_ends(frame.data(), us, frame.checksum()) {
+                Some(ends) => ends,
+                None => match self.unusual_ends(work, frame) {
+                    Some(ends) => ends,
+                    None => {
+                        *slot = None;
+                        continue;
                     }
-                }
+                },
+            };
+            segments.set(at);
+            if ends != last {
+                last = ends;
+                changes.set(at);
+                let tuple = ends.tuple();
+                flows[at] = (tuple, self.flows.hash(&tuple));
             }
         }
 
         // All look-ups in a row: none depends on another, so that their cache misses overlap.
         let mut groups = Groups::default();
-        let mut others = 0_u32;
+        let mut others = Bits::default();
         let mut target = None;
-        for (at, parsed) in parsed.iter().enumerate() {
-            let Some(Parsed { tcp, hash }) = parsed else { continue };
-            if let Some(hash) = hash {
-                target = self.flows.find(*hash, &tcp.tuple);
+        for at in segments {
+            let changed = changes.has(at);
+            if changed {
+                let (tuple, hash) = &flows[at];
+                target = self.flows.find(*hash, tuple);
             }
             match target {
-                Some(Target::Socket(index)) => groups.add(at, index),
-                _ => others |= 1 << at,
+                Some(Target::Socket(index)) if changed => groups.add(at, index),
+                Some(Target::Socket(_)) => groups.add_to_last(at),
+                _ => others.set(at),
             }
         }
 
         // One connection after the other; then, one by one, what belongs to none, or to one that
         // has just begun or ended.
         for (index, mut members) in groups.iter() {
-            let taken = self.run(work, index, burst, &parsed, &mut members);
-            work.base.counters.add(Counter::InSegs, taken);
-            others |= members.fold(0, |left, at| left | 1 << at);
+            self.run(work, index, || burst[members.next()?].take());
+            for at in members {
+                others.set(at);
+            }
         }
-        while others != 0 {
-            let at = others.trailing_zeros() as usize;
-            others &= others - 1;
-            if let (Some(frame), Some(parsed)) = (burst[at].take(), &parsed[at]) {
-                self.on_other(work, parsed, frame, None);
+        for at in others {
+            if let Some(frame) = burst[at].take() {
+                self.on_other(work, frame, None);
+            }
+        }
+    }
+
+    /// The ends of a segment for our Ethernet address that is not as usual, but right up to the
+    /// checksums. Everything else is dealt with here, and was nothing for a connection.
+    #[cold]
+    #[inline(never)]
+    fn unusual_ends(&mut self, work: &mut Work<'_, impl Transmit>, frame: &B) -> Option<Ends> {
+        match work.classify(frame.data(), frame.checksum()) {
+            Frame::Tcp(tcp) => Some(Ends::of(&tcp.tuple)),
+            Frame::Done => None,
+            Frame::News(news) => {
+                if let Some(mesh) = &mut self.mesh {
+                    mesh.tell(news);
+                }
+                None
             }
         }
     }
@@ -272,7 +315,7 @@ impl<B: PacketBuf> Tables<B> {
     fn turn(&mut self, work: &mut Work<'_, impl Transmit>) -> bool {
         self.look_for_listeners();
         let mut busy = self.take_messages(work);
-        self.take_returns();
+        self.free_returned();
         busy |= !self.with_returns.is_empty();
         self.visit_returned(work);
         let home = self.home.clone();
@@ -286,24 +329,17 @@ impl<B: PacketBuf> Tables<B> {
     }
 
     /// A segment that no socket has taken. `origin` is the lcore that received it, if another.
-    fn on_other(
-        &mut self,
-        work: &mut Work<'_, impl Transmit>,
-        parsed: &Parsed,
-        frame: B,
-        origin: Option<usize>,
-    ) {
-        let tcp = &parsed.tcp;
+    fn on_other(&mut self, work: &mut Work<'_, impl Transmit>, frame: B, origin: Option<usize>) {
+        let Some(tcp) = work.parse(&frame) else { return };
         // Looked up once more, since the burst may have opened or closed the connection.
         let target = self.flows.find(self.flows.hash(&tcp.tuple), &tcp.tuple);
         let Some(target) = target else {
-            return self.on_stranger(work, parsed, frame, origin);
+            return self.on_stranger(work, &tcp, frame, origin);
         };
-        work.bump(Counter::InSegs);
         match target {
-            Target::Socket(index) => self.run_one(work, index, parsed, frame),
-            Target::Request(index) => self.on_request_segment(work, index, parsed, frame),
-            Target::TimeWait(index) => self.on_time_wait_segment(work, index, tcp, &frame),
+            Target::Socket(index) => self.run_one(work, index, frame),
+            Target::Request(index) => self.on_request_segment(work, index, &tcp, frame),
+            Target::TimeWait(index) => self.on_time_wait_segment(work, index, &tcp, &frame),
         }
     }
 
@@ -312,11 +348,11 @@ impl<B: PacketBuf> Tables<B> {
     fn on_stranger(
         &mut self,
         work: &mut Work<'_, impl Transmit>,
-        parsed: &Parsed,
+        tcp: &Tcp4,
         frame: B,
         origin: Option<usize>,
     ) {
-        if !work.admits(&parsed.tcp) {
+        if !work.admits(tcp) {
             return;
         }
         if let Some(mesh) = &mut self.mesh
@@ -329,7 +365,7 @@ impl<B: PacketBuf> Tables<B> {
             return work.bump(counter);
         }
         work.bump(Counter::InSegs);
-        self.judge(work, &parsed.tcp, &frame);
+        self.judge(work, tcp, &frame);
     }
 
     /// Takes what the lcore before us has passed on.
@@ -340,10 +376,8 @@ impl<B: PacketBuf> Tables<B> {
             busy = true;
             match message {
                 Message::Segment { frame, origin } => {
-                    if let Frame::Tcp(tcp) = work.classify(frame.data(), frame.checksum()) {
-                        let parsed = Parsed { tcp, hash: None };
-                        self.on_other(work, &parsed, frame, Some(origin));
-                    }
+                    // It was verified before it was passed on.
+                    self.on_other(work, frame, Some(origin));
                 }
                 Message::Neighbour { news, origin } => {
                     work.base.neighbours.learn(news, work.now, work.tx);
@@ -394,7 +428,7 @@ impl<B: PacketBuf> Tables<B> {
         {}
         self.home.close();
         // What came back until now is freed here, on the lcore that owns the pool.
-        drop(self.home.returns().take_all());
+        self.home.returns().free_all(|_, _| {});
         self.home.reap();
     }
 }

@@ -13,6 +13,8 @@ pub(super) struct Groups {
     first: [u8; BURST],
     last: [u8; BURST],
     len: usize,
+    /// The group that was last added to.
+    current: usize,
     /// The frame that follows in the same group.
     next: [u8; BURST],
 }
@@ -27,6 +29,7 @@ impl Default for Groups {
             first: [0; BURST],
             last: [0; BURST],
             len: 0,
+            current: 0,
             next: [END; BURST],
         }
     }
@@ -37,16 +40,24 @@ impl Groups {
     pub fn add(&mut self, at: usize, socket: u32) {
         match self.sockets[..self.len].iter().rposition(|&other| other == socket) {
             Some(group) => {
-                let last = std::mem::replace(&mut self.last[group], at as u8);
-                self.next[usize::from(last)] = at as u8;
+                self.current = group;
+                self.add_to_last(at);
             }
             None => {
                 let group = self.len;
                 self.len += 1;
+                self.current = group;
                 self.sockets[group] = socket;
                 (self.first[group], self.last[group]) = (at as u8, at as u8);
             }
         }
+    }
+
+    /// Adds the frame at `at` to the group that was last added to. There must be one.
+    #[inline]
+    pub fn add_to_last(&mut self, at: usize) {
+        let last = std::mem::replace(&mut self.last[self.current % BURST], at as u8);
+        self.next[usize::from(last) % BURST] = at as u8;
     }
 
     /// The sockets in the order of their first frames, with their frames.
@@ -61,16 +72,6 @@ impl Groups {
 pub(super) struct Members<'a> {
     next: &'a [u8; BURST],
     at: u8,
-}
-
-/// What follows in a group of one.
-static NOTHING: [u8; BURST] = [END; BURST];
-
-impl Members<'_> {
-    /// A group of the first frame alone.
-    pub fn first_alone() -> Self {
-        Self { next: &NOTHING, at: 0 }
-    }
 }
 
 impl Iterator for Members<'_> {

@@ -16,7 +16,7 @@ use crate::wire::frame::Tcp4;
 use crate::wire::tcp;
 
 use super::Transmit;
-use super::engine::{Parsed, Tables};
+use super::engine::Tables;
 use super::flow::Target;
 use super::shared::Listening;
 use super::wheel::Timer;
@@ -90,11 +90,10 @@ impl<B: PacketBuf> Tables<B> {
         &mut self,
         work: &mut Work<'_, impl Transmit>,
         index: u32,
-        parsed: &Parsed,
+        tcp: &Tcp4,
         frame: B,
     ) {
         let Some(slot) = self.requests.at_mut(index) else { return };
-        let tcp = &parsed.tcp;
         if !slot.listening.is_open() {
             // Requests vanish with their listener, and the segment looks for another.
             self.remove_request(index);
@@ -106,7 +105,7 @@ impl<B: PacketBuf> Tables<B> {
                 && let Some(room) = slot.listening.queue.reserve()
             {
                 let opened = *opened;
-                return self.complete(work, index, &opened, room, parsed, frame);
+                return self.complete(work, index, &opened, room, tcp, frame);
             }
             verdict = slot.request.on_overflow(&mut work.cx(), &tcp.segment);
         }
@@ -127,13 +126,13 @@ impl<B: PacketBuf> Tables<B> {
         index: u32,
         opened: &Opened,
         room: Room<B>,
-        parsed: &Parsed,
+        tcp: &Tcp4,
         frame: B,
     ) {
         self.remove_request(index);
-        let Some((socket, handle)) = self.open(work, &parsed.tcp.tuple, opened) else { return };
+        let Some((socket, handle)) = self.open(work, &tcp.tuple, opened) else { return };
         work.bump(Counter::PassiveOpens);
-        self.run_one(work, socket, parsed, frame);
+        self.run_one(work, socket, frame);
         // What the segment has brought is there when the connection is accepted. If the listener was
         // closed at this very moment, the room resets the connection.
         room.put(handle);

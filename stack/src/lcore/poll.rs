@@ -194,10 +194,7 @@ impl Running {
         if came > 0 {
             match &mut self.wire {
                 None => {
-                    let mut frames = [const { None }; BURST];
-                    for (place, mbuf) in frames.iter_mut().zip(burst.drain()) {
-                        *place = Some(mbuf);
-                    }
+                    let mut frames = burst.into_places();
                     self.engine.input(&mut frames[..came], now, &mut self.out);
                 }
                 Some(wire) => {

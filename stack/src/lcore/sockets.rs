@@ -4,21 +4,20 @@
 //! first, then the segments, then the one ACK decision. A socket that a thread owns gets everything
 //! as deferred work instead; nothing here waits for a thread.
 
-use crate::buf::{BufQueue, PacketBuf, Returns};
+use crate::buf::{PacketBuf, Returns};
 use crate::socket::{Claim, Deferred, Handle, LcoreRef, SocketId};
 use crate::tcp::request::Opened;
 use crate::tcp::tcb::{State, Tcb, Verdict};
 use crate::tcp::time_wait::Ending;
 use crate::tcp::{Counter, SeqNum};
 use crate::time::Instant;
-use crate::wire::frame::Tcp4;
+use crate::wire::frame::{self, Tcp4};
 use crate::wire::{FourTuple, Segment};
 
 use super::Pressure;
 use super::Transmit;
-use super::engine::{Parsed, Tables};
+use super::engine::Tables;
 use super::flow::Target;
-use super::groups::Members;
 use super::shared::Count;
 use super::slab::Key;
 use super::wheel::Timer;
@@ -35,6 +34,8 @@ pub(super) struct SocketSlot<B: PacketBuf> {
     armed: Instant,
     /// Truesize that came back since the last claim.
     returned: u32,
+    /// Buffers that come back are a reason to look at the window.
+    wants_memory: bool,
     /// It counts against tcp_max_orphans.
     is_orphan: bool,
 }
@@ -46,6 +47,7 @@ const NEVER: Instant = Instant::from_nanos(u64::MAX);
 #[derive(Debug)]
 struct Left {
     deadline: Option<Instant>,
+    wants_memory: bool,
     /// Its application has gone with this visit, and the connection has not.
     became_orphan: bool,
     end: End,
@@ -61,75 +63,41 @@ enum End {
 }
 
 impl<B: PacketBuf> Tables<B> {
-    /// Runs the frames of a burst that belong to a socket through it; how many. When the connection
-    /// ends, `members` keeps the frames that came behind that.
-    pub(super) fn run(
+    /// Runs frames through a socket, as `next` gives them, until it has no more or the connection
+    /// has ended.
+    #[inline(always)]
+    pub(super) fn run<T: Transmit>(
         &mut self,
-        work: &mut Work<'_, impl Transmit>,
+        work: &mut Work<'_, T>,
         index: u32,
-        burst: &mut [Option<B>],
-        parsed: &[Option<Parsed>],
-        members: &mut Members<'_>,
-    ) -> u64 {
-        let Some(slot) = self.sockets.at_mut(index) else { return 0 };
-        let mut taken = 0;
+        mut next: impl FnMut() -> Option<B>,
+    ) {
+        let Some(slot) = self.sockets.at_mut(index) else { return };
         let returned = std::mem::take(&mut slot.returned);
         let slot = &*slot;
-        let mut take = |now| {
-            let at = members.next()?;
-            let tcp = &parsed.get(at)?.as_ref()?.tcp;
-            let frame = burst[at].take()?;
-            taken += 1;
-            Some((&tcp.segment, payload(frame, tcp, slot.id, now)))
+        let (claim, uncharge) = match slot.lcore.claim() {
+            Some(claim) => (claim, returned),
+            None => match slot.defer(work, returned, &mut next) {
+                Some(claim) => (claim, 0),
+                None => return,
+            },
         };
-
-        let mut uncharge = returned;
-        let claim = match slot.lcore.claim() {
-            Some(claim) => claim,
-            // A thread owns it. Everything is left to later, unless it goes while we leave it.
-            None => {
-                uncharge = 0;
-                let counters = &mut work.base.counters;
-                let mut claim = match returned {
-                    0 => None,
-                    _ => slot.lcore.defer(Deferred::Uncharge(returned), counters),
-                };
-                loop {
-                    match claim {
-                        Some(claim) => break claim,
-                        None => {
-                            let Some((segment, buf)) = take(work.now) else { return taken };
-                            let what = Deferred::Segment(*segment, buf);
-                            claim = slot.lcore.defer(what, &mut work.base.counters);
-                        }
-                    }
-                }
-            }
-        };
-
         let mut visit = Visit::new(claim, &slot.tuple, work);
         visit.uncharge(uncharge);
         visit.work_off();
         while !visit.is_over()
-            && let Some((segment, buf)) = take(visit.work.now)
+            && let Some(frame) = next()
         {
-            visit.segment(segment, buf);
+            visit.frame(frame, slot.id);
         }
         let left = visit.leave(&self.shared.orphans);
         self.settle(work, index, left);
-        taken
     }
 
     /// Runs a single frame through a socket.
-    pub(super) fn run_one(
-        &mut self,
-        work: &mut Work<'_, impl Transmit>,
-        index: u32,
-        parsed: &Parsed,
-        frame: B,
-    ) {
-        let mut members = Members::first_alone();
-        self.run(work, index, &mut [Some(frame)], &[Some(*parsed)], &mut members);
+    pub(super) fn run_one(&mut self, work: &mut Work<'_, impl Transmit>, index: u32, frame: B) {
+        let mut frame = Some(frame);
+        self.run(work, index, || frame.take());
     }
 
     /// Does one thing to a socket, or leaves it to whoever owns it.
@@ -167,24 +135,31 @@ impl<B: PacketBuf> Tables<B> {
         }
     }
 
-    /// Takes the buffers that threads gave back, frees them together, and notes for each socket
-    /// what it is to be uncharged when it is next claimed.
-    pub(super) fn take_returns(&mut self) {
-        let buffers = self.home.returns().take_all();
-        if buffers.is_empty() {
-            return;
-        }
+    /// Frees the buffers that threads gave back, together, and notes for each socket what it is to
+    /// be uncharged when it is next claimed.
+    pub(super) fn free_returned(&mut self) {
+        let Self { home, sockets, with_returns, .. } = self;
         let mut current = Key { index: u32::MAX, generation: 0 };
         let mut sum = 0;
-        for buf in buffers.iter() {
-            let key = Key { index: buf.cb().socket, generation: buf.cb().generation };
+        let mut note = |key, truesize: u32| {
+            if let Some(slot) = sockets.get_mut(key) {
+                if slot.wants_memory && slot.returned == 0 {
+                    with_returns.push(key.index);
+                }
+                slot.returned += truesize;
+            }
+        };
+        home.returns().free_all(|cb, truesize| {
+            let key = Key { index: cb.socket, generation: cb.generation };
             if key != current {
-                self.note_returned(current, sum);
+                note(current, sum);
                 (current, sum) = (key, 0);
             }
-            sum += buf.truesize();
+            sum += truesize;
+        });
+        if sum > 0 {
+            note(current, sum);
         }
-        self.note_returned(current, sum);
     }
 
     /// Sockets to which something came back, and no segment since.
@@ -195,15 +170,6 @@ impl<B: PacketBuf> Tables<B> {
             if returned != 0 {
                 self.visit(work, index, Deferred::Uncharge(returned));
             }
-        }
-    }
-
-    fn note_returned(&mut self, key: Key, truesize: u32) {
-        if let Some(slot) = self.sockets.get_mut(key) {
-            if slot.returned == 0 {
-                self.with_returns.push(key.index);
-            }
-            slot.returned += truesize;
         }
     }
 
@@ -229,6 +195,7 @@ impl<B: PacketBuf> Tables<B> {
                 timer,
                 armed: NEVER,
                 returned: 0,
+                wants_memory: false,
                 is_orphan: false,
             }
         })?;
@@ -239,7 +206,8 @@ impl<B: PacketBuf> Tables<B> {
     /// Does what follows from a visit, the socket having been left.
     fn settle(&mut self, work: &mut Work<'_, impl Transmit>, index: u32, left: Left) {
         let Some(slot) = self.sockets.at_mut(index) else { return };
-        let Left { deadline, became_orphan, end } = left;
+        let Left { deadline, wants_memory, became_orphan, end } = left;
+        slot.wants_memory = wants_memory;
         slot.is_orphan |= became_orphan;
         match end {
             End::GoesOn => {
@@ -284,14 +252,39 @@ impl<B: PacketBuf> Tables<B> {
     }
 }
 
-/// Cuts a frame down to its segment's payload, and notes whose it is.
-fn payload<B: PacketBuf>(mut frame: B, tcp: &Tcp4, id: SocketId, now: Instant) -> B {
-    frame.trim_front(usize::from(tcp.payload));
-    let len = tcp.segment.len as usize;
-    // What follows is the padding of a short frame.
-    if frame.len() > len {
-        frame.truncate(len);
+impl<B: PacketBuf> SocketSlot<B> {
+    /// A thread owns the socket: everything is left to later, unless it goes in the meantime.
+    #[cold]
+    #[inline(never)]
+    fn defer<T: Transmit>(
+        &self,
+        work: &mut Work<'_, T>,
+        returned: u32,
+        next: &mut impl FnMut() -> Option<B>,
+    ) -> Option<Claim<'_, B>> {
+        if returned != 0 {
+            let what = Deferred::Uncharge(returned);
+            if let Some(claim) = self.lcore.defer(what, &mut work.base.counters) {
+                return Some(claim);
+            }
+        }
+        while let Some(frame) = next() {
+            let Some(tcp) = work.parse(&frame) else { continue };
+            work.bump(Counter::InSegs);
+            let what = Deferred::Segment(tcp.segment, payload(frame, &tcp, self.id, work.now));
+            if let Some(claim) = self.lcore.defer(what, &mut work.base.counters) {
+                return Some(claim);
+            }
+        }
+        None
     }
+}
+
+/// Cuts a frame down to its segment's payload, and notes whose it is. Behind the payload is the
+/// padding of a short frame.
+#[inline(always)]
+fn payload<B: PacketBuf>(mut frame: B, tcp: &Tcp4, id: SocketId, now: Instant) -> B {
+    frame.narrow(usize::from(tcp.payload), tcp.segment.len as usize);
     let cb = frame.cb_mut();
     cb.socket = id.slot;
     cb.generation = id.generation;
@@ -325,22 +318,65 @@ impl<'a, 'w, B: PacketBuf, T: Transmit> Visit<'a, 'w, B, T> {
 
     fn work_on(&mut self, what: Deferred<B>) {
         match what {
-            Deferred::Segment(segment, buf) => self.segment(&segment, buf),
+            Deferred::Segment(segment, buf) => self.late_segment(segment, buf),
             Deferred::Timer => self.timer(),
             Deferred::Bell => self.bell(),
             Deferred::Uncharge(truesize) => self.uncharge(truesize),
         }
     }
 
+    /// A frame that is a segment of this connection.
+    ///
+    /// The usual one is parsed and taken without a detour through memory: what was just written
+    /// field by field cannot be read again as a whole without waiting for the stores.
+    #[inline(always)]
+    fn frame(&mut self, frame: B, id: SocketId) {
+        match frame::parse_usual(frame.data()) {
+            Some(tcp) => {
+                self.work.bump(Counter::InSegs);
+                let buf = payload(frame, &tcp, id, self.work.now);
+                self.segment(&tcp.segment, buf);
+            }
+            None => self.unusual_frame(frame, id),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn unusual_frame(&mut self, frame: B, id: SocketId) {
+        if let Some(tcp) = self.work.parse(&frame) {
+            self.work.bump(Counter::InSegs);
+            let buf = payload(frame, &tcp, id, self.work.now);
+            self.late_segment(tcp.segment, buf);
+        }
+    }
+
+    /// A segment that did not come the usual way, or not just now.
+    #[inline(never)]
+    fn late_segment(&mut self, segment: Segment, buf: B) {
+        self.segment(&segment, buf);
+    }
+
+    #[inline(always)]
     fn segment(&mut self, segment: &Segment, buf: B) {
-        if self.work.base.pressure != Pressure::None && self.is_refused(segment) {
+        if self.work.base.pressure != Pressure::None && self.is_refused(*segment) {
             return;
         }
         let (tcb, sink) = self.claim.parts();
-        match tcb.on_segment(&mut self.work.cx(), segment, buf, sink) {
+        let verdict = tcb.on_segment(&mut self.work.cx(), segment, buf, sink);
+        if !matches!(verdict, Verdict::Later) {
+            self.answer(verdict);
+        }
+    }
+
+    /// Sends what a segment demands at once.
+    #[cold]
+    #[inline(never)]
+    fn answer(&mut self, verdict: Verdict) {
+        match verdict {
             Verdict::Later => {}
             Verdict::Ack => {
-                let out = tcb.ack_now(&mut self.work.cx());
+                let out = self.claim.tcb().ack_now(&mut self.work.cx());
                 self.work.send(self.tuple, &out);
             }
             Verdict::Send(out) => self.work.send(self.tuple, &out),
@@ -350,7 +386,7 @@ impl<'a, 'w, B: PacketBuf, T: Transmit> Visit<'a, 'w, B, T> {
     /// Whether the pool is too empty to hold this segment. The peer sends it again; what is
     /// acknowledged is never given up.
     #[cold]
-    fn is_refused(&mut self, segment: &Segment) -> bool {
+    fn is_refused(&mut self, segment: Segment) -> bool {
         let above_hole = SeqNum::new(segment.seq).after(self.claim.tcb().rcv_nxt());
         let refused = segment.len > 0
             && match self.work.base.pressure {
@@ -439,7 +475,8 @@ impl<'a, 'w, B: PacketBuf, T: Transmit> Visit<'a, 'w, B, T> {
             None => End::GoesOn,
         };
         let deadline = tcb.next_deadline();
+        let wants_memory = tcb.wants_memory();
         self.claim.leave();
-        Left { deadline, became_orphan, end }
+        Left { deadline, wants_memory, became_orphan, end }
     }
 }

@@ -258,13 +258,18 @@ impl<'a> Call<'a> {
         self.copied == self.len && self.len != 0
     }
 
+    /// Bytes that the call can still take.
+    fn room(&self) -> usize {
+        self.len - self.copied
+    }
+
     fn is_peek(&self) -> bool {
         self.flags.has(RecvFlags::PEEK)
     }
 
     /// Takes as much of `data` as is wanted; how much that is.
     fn take(&mut self, data: &[u8]) -> usize {
-        let n = data.len().min(self.len - self.copied);
+        let n = data.len().min(self.room());
         if !self.flags.has(RecvFlags::TRUNC) {
             self.dst[self.copied..self.copied + n].copy_from_slice(&data[..n]);
         }
@@ -400,22 +405,29 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
             }
             return;
         }
-        while !call.is_full() && call.len != 0 {
-            let Some(head) = side.taken.front_mut() else {
-                // From the ring to the caller's memory; only what is read in part stays here.
-                let Some(element) = side.ring.as_mut().and_then(Consumer::pop) else { return };
-                debug_assert_eq!(element.seq, side.copied_seq, "gap in the ring");
-                let mut buf = element.buf;
-                if take_from(&mut buf, &mut side.copied_seq, call) {
-                    self.give_back(side, buf);
-                } else {
-                    side.taken.push_back(buf);
+        while call.room() != 0 {
+            if let Some(head) = side.taken.front() {
+                let n = call.take(head.data());
+                side.copied_seq = side.copied_seq.plus(n as u32);
+                if n < head.len() {
+                    return side.taken.trim_front(n);
+                }
+                if let Some(spent) = side.taken.pop_front() {
+                    self.give_back(side, spent);
                 }
                 continue;
-            };
-            if take_from(head, &mut side.copied_seq, call) {
-                let spent = side.taken.pop_front().expect("there is a head");
-                self.give_back(side, spent);
+            }
+            // From the ring to the caller's memory; only what is read in part stays here.
+            let Some(element) = side.ring.as_mut().and_then(Consumer::pop) else { return };
+            debug_assert_eq!(element.seq, side.copied_seq, "gap in the ring");
+            let buf = element.buf;
+            let n = call.take(buf.data());
+            side.copied_seq = side.copied_seq.plus(n as u32);
+            if n == buf.len() {
+                self.give_back(side, buf);
+            } else {
+                side.taken.push_back(buf);
+                return side.taken.trim_front(n);
             }
         }
     }
@@ -510,18 +522,6 @@ impl<B: PacketBuf> ReaderSide<B> {
     fn has_data(&self) -> bool {
         !self.taken.is_empty() || self.ring.as_ref().is_some_and(|ring| !ring.is_empty())
     }
-}
-
-/// Copies from the buffer's front what the call wants; whether the buffer is used up.
-fn take_from<B: PacketBuf>(buf: &mut B, copied_seq: &mut SeqNum, call: &mut Call<'_>) -> bool {
-    let n = call.take(buf.data());
-    *copied_seq = copied_seq.plus(n as u32);
-    let used_up = n == buf.len();
-    if !used_up {
-        buf.trim_front(n);
-        buf.cb_mut().seq = copied_seq.raw();
-    }
-    used_up
 }
 
 /// The reader token for life: see [`super::Reader`].

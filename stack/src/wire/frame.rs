@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use super::checksum::Sum;
 use super::ipv4::{self, Ipv4Error};
 use super::tcp::{self, TcpError};
-use super::{FourTuple, Segment, ethernet, options};
+use super::{FourTuple, MacAddr, Segment, ethernet, options};
 use crate::buf::Checksum;
 
 /// Bytes of the longest frame without payload: tagged Ethernet, IPv4, TCP with all options.
@@ -17,6 +17,12 @@ pub const MAX_CONTROL_LEN: usize = ethernet::MAX_HEADER_LEN + tcp::MAX_HEADERS_L
 
 /// Offset of the TCP header in a frame of the usual shape.
 const TCP_AT: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN;
+/// EtherType, IP version and header length of the usual shape, the type of service left out.
+const IPV4_WITHOUT_OPTIONS: u32 = (ethernet::IPV4 as u32) << 16 | 0x45 << 8;
+/// What tells in the word of fragmentation, time to live and protocol.
+const FRAGMENT_AND_PROTOCOL: u32 = (ipv4::FRAGMENT_MASK as u32) << 16 | 0xff;
+/// That word for a TCP segment in one piece.
+const WHOLE_TCP: u32 = ipv4::TCP as u32;
 /// Bytes of the headers of a frame of the usual shape, without TCP options.
 const HEADERS_LEN: usize = TCP_AT + tcp::HEADER_LEN;
 /// The same, of the datagram alone.
@@ -59,26 +65,114 @@ pub enum Reject {
     },
 }
 
+/// The two ends of a segment as they stand in the frame: enough to tell connections apart, and
+/// cheaper to read and compare than a [`FourTuple`].
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Ends {
+    /// Source and destination address, in memory order.
+    addrs: u64,
+    /// Source and destination port, in memory order.
+    ports: u32,
+}
+
+impl Ends {
+    /// The ends of a segment that this tuple's remote end sends.
+    pub fn of(tuple: &FourTuple) -> Self {
+        let FourTuple { local_addr, remote_addr, local_port, remote_port } = *tuple;
+        let (src, dst) = (remote_addr.to_bits(), local_addr.to_bits());
+        Self {
+            addrs: (u64::from(src) << 32 | u64::from(dst)).to_be(),
+            ports: (u32::from(remote_port) << 16 | u32::from(local_port)).to_be(),
+        }
+    }
+
+    /// The connection: the local end is the segment's destination.
+    #[inline]
+    pub fn tuple(&self) -> FourTuple {
+        let (addrs, ports) = (u64::from_be(self.addrs), u32::from_be(self.ports));
+        FourTuple {
+            local_addr: Ipv4Addr::from_bits(addrs as u32),
+            remote_addr: Ipv4Addr::from_bits((addrs >> 32) as u32),
+            local_port: ports as u16,
+            remote_port: (ports >> 16) as u16,
+        }
+    }
+}
+
+/// The ends of a segment for this station whose headers stand where they usually do and whose
+/// checksums are right; `None` for everything else, which [`parse_tcp4`] has to look at.
+///
+/// `checksum` is the device's word. What [`parse_checked`] says of the frame is still to be seen.
+#[inline(always)]
+pub fn usual_ends(frame: &[u8], us: Station, checksum: Checksum) -> Option<Ends> {
+    let headers = frame.first_chunk()?;
+    let (ip, tcp) = usual_headers(headers)?;
+    if !us.is_addressed_by(headers) || (checksum != Checksum::Good && !is_intact(frame)) {
+        return None;
+    }
+    let [.., s0, s1, s2, s3, d0, d1, d2, d3] = *ip;
+    let [p0, p1, p2, p3, ..] = *tcp;
+    Some(Ends {
+        addrs: u64::from_ne_bytes([s0, s1, s2, s3, d0, d1, d2, d3]),
+        ports: u32::from_ne_bytes([p0, p1, p2, p3]),
+    })
+}
+
+/// An Ethernet address made ready to be compared with every frame's destination.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Station(u64);
+
+impl Station {
+    /// The station with this address.
+    pub const fn new(MacAddr([a, b, c, d, e, f]): MacAddr) -> Self {
+        Self(u64::from_le_bytes([a, b, c, d, e, f, 0, 0]))
+    }
+
+    #[inline(always)]
+    fn is_addressed_by(self, headers: &[u8; HEADERS_LEN]) -> bool {
+        let [a, b, c, d, e, f, g, h, ..] = *headers;
+        u64::from_le_bytes([a, b, c, d, e, f, g, h]) << 16 == self.0 << 16
+    }
+}
+
 /// Parses a frame; `checksum` is the device's word on it.
 ///
 /// # Errors
 /// See [`Reject`]. Frames that are not TCP over IPv4 are parsed again by the caller, layer by layer.
 #[inline]
 pub fn parse_tcp4(frame: &[u8], checksum: Checksum) -> Result<Tcp4, Reject> {
-    // Verified first, while nothing read is at hand to be kept across the call.
-    let intact = checksum == Checksum::Good || is_intact(frame);
-    if intact && let Some(parsed) = parse_usual(frame) {
-        return Ok(parsed);
+    let usual = frame.first_chunk().is_some_and(|headers| usual_headers(headers).is_some());
+    if usual && (checksum == Checksum::Good || is_intact(frame)) {
+        parse_checked(frame)
+    } else {
+        parse_by_layers(frame, checksum)
     }
-    parse_by_layers(frame, if intact { Checksum::Good } else { checksum })
 }
 
-/// The usual shape with nothing wrong and no options but aligned timestamps; `None` for all else.
-/// The checksums have been verified.
-#[inline]
-fn parse_usual(frame: &[u8]) -> Option<Tcp4> {
+/// Parses a frame that [`usual_ends`] or [`parse_tcp4`] has looked at, and whose checksums are right.
+///
+/// # Errors
+/// See [`Reject`].
+#[inline(always)]
+pub fn parse_checked(frame: &[u8]) -> Result<Tcp4, Reject> {
+    match parse_usual(frame) {
+        Some(parsed) => Ok(parsed),
+        None => parse_by_layers(frame, Checksum::Good),
+    }
+}
+
+/// Parses a frame as [`parse_checked`] does if it has the usual shape with nothing wrong and no
+/// options but aligned timestamps; `None` for all else.
+#[inline(always)]
+pub fn parse_usual(frame: &[u8]) -> Option<Tcp4> {
     let (headers, rest) = frame.split_first_chunk::<HEADERS_LEN>()?;
-    let (ip, tcp) = usual_headers(headers)?;
+    let (ethernet, datagram) = headers.split_first_chunk::<{ ethernet::HEADER_LEN }>()?;
+    let (ip, tcp) = datagram.split_first_chunk::<{ ipv4::HEADER_LEN }>()?;
+    let tcp: &[u8; tcp::HEADER_LEN] = tcp.first_chunk()?;
+    let [.., t0, t1] = *ethernet;
+    if u16::from_be_bytes([t0, t1]) != ethernet::IPV4 || ip[0] != 0x45 {
+        return None;
+    }
     let [_, tos, l0, l1, _, _, _, _, ttl, _, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = *ip;
     let [p0, p1, p2, p3, ..] = *tcp;
     // Read at once: the two ports stand in a FourTuple as they do in the number.
@@ -110,18 +204,17 @@ fn parse_usual(frame: &[u8]) -> Option<Tcp4> {
 }
 
 /// The IPv4 and TCP headers, if they stand where they usually do.
-#[inline]
+#[inline(always)]
 fn usual_headers(
     headers: &[u8; HEADERS_LEN],
 ) -> Option<(&[u8; ipv4::HEADER_LEN], &[u8; tcp::HEADER_LEN])> {
     let (ethernet, datagram) = headers.split_first_chunk::<{ ethernet::HEADER_LEN }>()?;
     let (ip, tcp) = datagram.split_first_chunk::<{ ipv4::HEADER_LEN }>()?;
     let [.., t0, t1] = *ethernet;
-    let [vihl, _, _, _, _, _, f0, f1, _, protocol, ..] = *ip;
-    let usual = u16::from_be_bytes([t0, t1]) == ethernet::IPV4
-        && vihl == 0x45
-        && protocol == ipv4::TCP
-        && !ipv4::is_fragment([f0, f1]);
+    let [vihl, tos, _, _, _, _, f0, f1, ttl, protocol, ..] = *ip;
+    // Read as two words: EtherType, version and header length; fragmentation and protocol.
+    let usual = u32::from_be_bytes([t0, t1, vihl, tos]) & 0xffff_ff00 == IPV4_WITHOUT_OPTIONS
+        && u32::from_be_bytes([f0, f1, ttl, protocol]) & FRAGMENT_AND_PROTOCOL == WHOLE_TCP;
     if usual { Some((ip, tcp.first_chunk()?)) } else { None }
 }
 

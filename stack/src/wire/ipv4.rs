@@ -21,7 +21,7 @@ pub const TCP: u8 = 6;
 const TTL: u8 = 64;
 
 /// The More-Fragments bit and the fragment offset: any of them set means a fragment.
-const FRAGMENT_MASK: u16 = 0x3fff;
+pub(super) const FRAGMENT_MASK: u16 = 0x3fff;
 
 /// A validated header.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -43,7 +43,9 @@ fn frame(pool: &Mempool, bytes: &[u8]) -> Mbuf {
 
 /// A number as a frame, to be told from others.
 fn numbered(pool: &Mempool, n: u32) -> Mbuf {
-    frame(pool, &n.to_be_bytes())
+    let mut mbuf = frame(pool, &n.to_be_bytes());
+    *mbuf.cb_mut() = SegCb { seq: n, ..SegCb::default() };
+    mbuf
 }
 
 fn number(mbuf: &Mbuf) -> u32 {

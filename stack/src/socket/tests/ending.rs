@@ -137,7 +137,7 @@ fn buffers_outlive_an_lcore_and_come_back() {
     lcore.stop();
     assert!(lcore.live.count() > 0);
     drop(stream);
-    drop(lcore.home.returns().take_all());
+    lcore.home.returns().free_all(|_, _| {});
     assert_eq!(lcore.live.count(), 0);
 }
 

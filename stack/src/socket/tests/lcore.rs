@@ -95,8 +95,11 @@ impl Returns<Buf> for Given {
     fn give(&self, mut chain: VecDeque<Buf>) {
         self.0.lock().unwrap().append(&mut chain);
     }
-    fn take_all(&self) -> VecDeque<Buf> {
-        std::mem::take(&mut self.0.lock().unwrap())
+    fn free_all(&self, mut each: impl FnMut(&SegCb, u32)) {
+        let given = std::mem::take(&mut *self.0.lock().unwrap());
+        for buf in given {
+            each(buf.cb(), buf.truesize());
+        }
     }
 }
 
@@ -299,10 +302,10 @@ impl Running {
     fn poll(&mut self) {
         let now = Instant::from_nanos(1_000_000 + self.start.elapsed().as_nanos() as u64);
         let mut returned = 0;
-        for buf in self.home.returns().take_all() {
-            assert_eq!((buf.cb().socket, buf.cb().generation), (3, 9));
-            returned += buf.truesize();
-        }
+        self.home.returns().free_all(|cb, truesize| {
+            assert_eq!((cb.socket, cb.generation), (3, 9));
+            returned += truesize;
+        });
         let rung = self.home.take_bells().inspect(|id| assert_eq!(id.slot, 3)).count() != 0;
         let Some(socket) = self.socket.take() else { return };
         let burst = self.burst(now);
@@ -457,7 +460,7 @@ impl Running {
         if let Some(socket) = self.socket.take() {
             socket.kill();
         }
-        drop(self.home.returns().take_all());
+        self.home.returns().free_all(|_, _| {});
         self.home.take_bells().for_each(drop);
         reaped.fetch_add(self.home.reap() as u64, Ordering::SeqCst);
         self.live.released.store(true, Ordering::SeqCst);

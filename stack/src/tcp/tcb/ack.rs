@@ -141,7 +141,7 @@ impl AckState {
     }
 
     /// Learns from a segment with payload in sequence.
-    #[inline]
+    #[inline(always)]
     pub(super) fn on_data(
         &mut self,
         cx: &Cx<'_>,
@@ -151,18 +151,22 @@ impl AckState {
         closing: &Closing,
     ) {
         self.owed = self.owed.with(Owed::ACK);
-        // Full segments that follow each other quickly teach nothing new.
-        let repeats = seg.len == u32::from(self.rcv_mss)
-            && self.ato == ATO_MIN as u16
-            && cx.now <= self.last_data + QUICK_SUCCESSION
-            && !seg.flags.has(Flags::PSH)
-            && window.is_about_opened();
-        if repeats {
-            self.last_small = 0;
-            self.last_data = cx.now;
+        // Segments of one size that follow each other quickly teach nothing new: full ones once the
+        // window is about open, small ones once two were seen since the last ACK.
+        let teaches_nothing = if seg.len < u32::from(LEAST_MSS) {
+            self.owed.has(Owed::PUSHED_AGAIN)
         } else {
-            self.learn(cx, window, seg, truesize, closing);
+            seg.len == u32::from(self.rcv_mss)
+                && !seg.flags.has(Flags::PSH)
+                && window.is_about_opened()
+        };
+        let follows = self.ato == ATO_MIN as u16 && cx.now <= self.last_data + QUICK_SUCCESSION;
+        if teaches_nothing && follows {
+            self.last_small = 0;
+        } else {
+            self.learn(cx, window, *seg, truesize, closing);
         }
+        self.last_data = cx.now;
     }
 
     #[inline(never)]
@@ -170,18 +174,17 @@ impl AckState {
         &mut self,
         cx: &Cx<'_>,
         window: &mut Window,
-        seg: &Segment,
+        seg: Segment,
         truesize: u32,
         closing: &Closing,
     ) {
-        self.measure(window, seg, truesize);
+        self.measure(window, &seg, truesize);
         if self.ato == 0 {
             self.ato = ATO_MIN as u16;
             self.refill_quick(window);
         } else {
             self.adapt(cx, window, closing.rto_ms());
         }
-        self.last_data = cx.now;
         if seg.len >= 128 {
             self.grow(cx, window, seg.len, truesize);
         }
@@ -451,12 +454,26 @@ impl<B: PacketBuf> Tcb<B> {
     /// Whether the window can be at least doubled. It is not worth telling when nothing more will
     /// be received, or when more than half of the most is open anyway.
     fn is_update_due(&mut self) -> bool {
-        let open = self.window.open(self.rcv_nxt);
-        if !self.is_receiving() || open > self.window.clamp / 2 {
+        if !self.is_receiving() || !self.window.may_double(self.rcv_nxt) {
             return false;
         }
+        let open = self.window.open(self.rcv_nxt);
         let target = self.window_target();
         target != 0 && target / 2 >= open
+    }
+
+    /// Whether [`Self::reader_progress`] may have something to send when buffers come back, though
+    /// the reader is no further: the window waits for memory, or the limit is near.
+    ///
+    /// Changes only with a segment taken, an ACK sent, or memory that came back. Where it does not
+    /// hold, what came back can be uncharged with the next segment.
+    pub fn wants_memory(&self) -> bool {
+        if !self.is_receiving() {
+            return false;
+        }
+        let waits = self.ack.owed.has(Owed::ACK)
+            && self.rcv_nxt.since(self.window.wup) > u32::from(self.ack.rcv_mss);
+        waits || self.window.may_double(self.rcv_nxt) || self.over_seven_eighths()
     }
 
     /// The copied_seq from which on [`Self::reader_progress`] may have something to send; `None`
@@ -482,8 +499,8 @@ impl<B: PacketBuf> Tcb<B> {
                 earlier(edge);
             }
         }
-        let open = self.window.open(self.rcv_nxt);
-        if open <= self.window.clamp / 2 && self.window.rmem > 0 {
+        if self.window.may_double(self.rcv_nxt) && self.window.rmem > 0 {
+            let open = self.window.open(self.rcv_nxt);
             earlier(self.copied_seen.plus(self.bytes_until_update(open)).min(edge));
         }
         at.filter(|at| at.after(self.copied_seen))

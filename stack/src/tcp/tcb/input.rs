@@ -24,6 +24,7 @@ impl<B: PacketBuf> Tcb<B> {
     /// A segment of this connection, and its payload in a buffer from which the headers are
     /// trimmed: `buf.len() == seg.len`. The socket, generation and arrival time in the control
     /// block are the caller's.
+    #[inline(always)]
     pub fn on_segment(
         &mut self,
         cx: &mut Cx<'_>,
@@ -37,7 +38,8 @@ impl<B: PacketBuf> Tcb<B> {
             self.check();
             return Verdict::Later;
         }
-        let verdict = self.on_unpredicted(cx, seg, buf, sink);
+        // Handed over as a copy, so that the predicted segment can stay in registers.
+        let verdict = self.on_unpredicted(cx, *seg, buf, sink);
         self.check();
         verdict
     }
@@ -46,7 +48,7 @@ impl<B: PacketBuf> Tcb<B> {
     ///
     /// We have no data to send: in ESTABLISHED the one ACK field that says nothing is SND.NXT.
     /// Older ones, however old, are for the checks (RFC 5961 §5).
-    #[inline]
+    #[inline(always)]
     fn is_predicted(&self, seg: &Segment) -> bool {
         header(seg.window, seg.flags) == self.prediction
             && seg.seq == self.rcv_nxt.raw()
@@ -61,7 +63,7 @@ impl<B: PacketBuf> Tcb<B> {
             }
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_predicted(
         &mut self,
         cx: &mut Cx<'_>,
@@ -94,10 +96,11 @@ impl<B: PacketBuf> Tcb<B> {
     fn on_unpredicted(
         &mut self,
         cx: &mut Cx<'_>,
-        seg: &Segment,
+        seg: Segment,
         mut buf: B,
         sink: &mut impl Sink<B>,
     ) -> Verdict {
+        let seg = &seg;
         if matches!(self.state, State::Closed | State::TimeWait) {
             return Verdict::Later;
         }
@@ -365,7 +368,7 @@ impl<B: PacketBuf> Tcb<B> {
 
     /// Hands an in-sequence buffer on and charges it: to the sink if nothing older waits, else to
     /// the receive queue.
-    #[inline]
+    #[inline(always)]
     fn enqueue(&mut self, cx: &mut Cx<'_>, mut buf: B, sink: &mut impl Sink<B>) {
         let truesize = buf.truesize();
         if self.receive.is_empty() {
@@ -377,7 +380,10 @@ impl<B: PacketBuf> Tcb<B> {
                 }
                 Err(refused) => buf = refused,
             }
-        } else if buf.len() <= COPY_LIMIT && self.copy_into_tail(cx, &buf) {
+        } else if self.window.rmem > self.window.rcvbuf / COPY_FROM
+            && buf.len() <= COPY_LIMIT
+            && self.copy_into_tail(cx, &buf)
+        {
             return;
         }
         cx.counters.bump(Counter::ToReceiveQueue);
@@ -388,18 +394,17 @@ impl<B: PacketBuf> Tcb<B> {
     /// Copies a payload behind the last one queued if that buffer has the room: a small one would
     /// pin a whole buffer of its own.
     fn copy_into_tail(&mut self, cx: &mut Cx<'_>, buf: &B) -> bool {
-        let Some(tail) = self.receive.back_mut() else {
-            return false;
-        };
-        debug_assert_eq!(tail.cb().seq.wrapping_add(tail.len() as u32), buf.cb().seq, "gap");
-        if !tail.append(buf.data()) {
+        if !self.receive.extend_back(buf.data(), buf.cb().fin) {
             return false;
         }
-        tail.cb_mut().fin = buf.cb().fin;
         cx.counters.bump(Counter::TCPRcvCoalesce);
         true
     }
 }
+
+/// Small payloads are copied together once the reader is so far behind that this part of the receive
+/// buffer is charged. Until then it will have read them sooner than a copy could pay.
+const COPY_FROM: u32 = 4;
 
 /// Whether an in-sequence buffer may be kept.
 enum Admission<B> {

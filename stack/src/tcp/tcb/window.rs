@@ -254,6 +254,11 @@ impl Window {
         (window >> self.shift) as u16
     }
 
+    /// Whether the window could be at least doubled if memory were free.
+    pub(super) fn may_double(&self, rcv_nxt: SeqNum) -> bool {
+        self.open(rcv_nxt) <= self.clamp.min(self.round_up(self.ssthresh)) / 2
+    }
+
     /// The header field for what is still open, promising nothing new.
     pub(super) fn field(&self, rcv_nxt: SeqNum) -> u16 {
         (self.open(rcv_nxt) >> self.shift).min(MAX_FIELD) as u16

@@ -8,24 +8,45 @@ use crate::tcp::testing::World;
 
 const TRUESIZE: u32 = (HeapBuf::ROOM + HeapBuf::OVERHEAD) as u32;
 
-#[test]
-fn small_segments_share_the_buffer_of_the_first() {
+/// Buffers that are kept apart: more would be over a quarter of the receive buffer.
+const APART: u32 = 131_072 / 4 / TRUESIZE + 1;
+
+/// A connection whose reader is so far behind that small payloads are copied together from now on.
+fn behind(len: u32) -> (Conn, u32) {
     let mut c = Conn::new();
+    (0..APART).for_each(|i| drop(c.on(data(1 + len * i, len))));
+    assert_eq!((c.tcb.rmem(), c.count(TCPRcvCoalesce)), (APART * TRUESIZE, 0));
+    (c, 1 + len * APART)
+}
+
+#[test]
+fn small_segments_share_a_buffer_when_the_reader_is_behind() {
+    let (mut c, next) = behind(64);
     for i in 0..30 {
-        c.on(data(1 + 64 * i, 64));
+        c.on(data(next + 64 * i, 64));
     }
-    assert_eq!((c.tcb.rmem(), c.count(TCPRcvCoalesce)), (TRUESIZE, 29));
+    assert_eq!((c.tcb.rmem(), c.count(TCPRcvCoalesce)), (APART * TRUESIZE, 30));
     c.read_all();
-    assert_eq!((c.copied, c.tcb.rmem()), (1921, 0));
+    assert_eq!((c.copied, c.tcb.rmem()), (next + 30 * 64, 0));
+}
+
+#[test]
+fn a_reader_that_keeps_up_is_spared_the_copy() {
+    let mut c = Conn::new();
+    for i in 0..100 {
+        c.on(data(1 + 64 * i, 64));
+        c.read_all();
+    }
+    assert_eq!((c.copied, c.count(TCPRcvCoalesce)), (6401, 0));
 }
 
 #[test]
 fn segments_above_the_limit_of_copying_keep_their_buffers() {
-    let mut c = Conn::new();
-    c.on(data(1, 256));
-    c.on(data(257, 256));
-    c.on(data(513, 257));
-    assert_eq!(c.tcb.rmem(), 2 * TRUESIZE);
+    let (mut c, next) = behind(64);
+    c.on(data(next, 256));
+    assert_eq!(c.tcb.rmem(), APART * TRUESIZE);
+    c.on(data(next + 256, 257));
+    assert_eq!(c.tcb.rmem(), (APART + 1) * TRUESIZE);
 }
 
 #[test]
