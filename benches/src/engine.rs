@@ -1,0 +1,161 @@
+//! The receiver of this project: engine, owner word, recv step, buffers back by the return stack.
+
+use std::fmt;
+
+use prequeue::buf::PacketBuf;
+use prequeue::dpdk::{Mbuf, Mempool, TxQueue};
+use prequeue::lcore::hash::HashKey;
+use prequeue::lcore::neighbour::News;
+use prequeue::lcore::{Engine, EngineConfig, Interface, Listeners, Transmit, engines};
+use prequeue::socket::{RecvFlags, TcpListener, TcpStream};
+use prequeue::tcp::Settings;
+use prequeue::tcp::isn::Secret;
+use prequeue::time::Instant;
+
+use crate::contender::{Burst, Contender, READ_BUFFER};
+use crate::frames::{self, Client};
+
+/// One engine with one listener and at most one connection.
+pub struct Receiver {
+    engine: Engine<Mbuf>,
+    _listeners: Listeners<Mbuf>,
+    listener: TcpListener<Mbuf>,
+    stream: Option<TcpStream<Mbuf>>,
+    tx: Tx,
+    pool: Mempool,
+    out: Box<[u8]>,
+    now: Instant,
+}
+
+impl Receiver {
+    /// A receiver without a connection that sends from `pool` through `queue`.
+    ///
+    /// # Panics
+    /// Never: nobody else listens.
+    pub fn new(pool: &Mempool, queue: TxQueue) -> Self {
+        let config = EngineConfig {
+            // Room for what a delayed segment holds up, as the peers have it.
+            settings: Settings { tcp_rmem: [4096, 1 << 20, 1 << 22], ..Settings::default() },
+            interface: Interface {
+                mac: frames::OUR_MAC,
+                addr: frames::OUR_ADDR,
+                prefix_len: 24,
+                gateway: None,
+                mtu: 1500,
+            },
+            secret: Secret::from_seed(fastrand::u64(..)),
+            key: HashKey::new([fastrand::u64(..), fastrand::u64(..)]),
+            max_connections: 1024,
+        };
+        let (mut engines, listeners) = engines(&config, 1);
+        let queue_of_listener = listeners.listen(frames::PORT, 128).expect("a free port");
+        let local = std::net::SocketAddrV4::new(frames::OUR_ADDR, frames::PORT);
+        Self {
+            engine: engines.pop().expect("one engine"),
+            _listeners: listeners,
+            listener: TcpListener::new(queue_of_listener, local),
+            stream: None,
+            tx: Tx {
+                queue,
+                pool: pool.clone(),
+                staged: Burst::new(),
+                last: Vec::new(),
+                keep: false,
+            },
+            pool: pool.clone(),
+            out: vec![0; READ_BUFFER].into(),
+            now: Instant::from_millis(1000),
+        }
+    }
+
+    fn exchange(&mut self, frame: &[u8]) {
+        let mut mbuf = self.pool.alloc().expect("a pool larger than a chunk");
+        assert!(mbuf.append(frame), "room for a frame");
+        self.tx.keep = true;
+        self.engine.input(&mut [Some(mbuf)], self.now, &mut self.tx);
+        while self.engine.turn(self.now, &mut self.tx) {}
+        self.tx.flush();
+        self.tx.keep = false;
+    }
+}
+
+impl Contender for Receiver {
+    fn name(&self) -> &'static str {
+        "prequeue"
+    }
+
+    fn open(&mut self, client: &Client) -> u32 {
+        if let Some(stream) = self.stream.take() {
+            stream.set_linger_zero();
+        }
+        while self.engine.turn(self.now, &mut self.tx) {}
+        self.engine.learn_neighbour(
+            News { addr: frames::CLIENT_ADDR, mac: frames::CLIENT_MAC },
+            self.now,
+            &mut self.tx,
+        );
+        self.exchange(&client.syn());
+        let iss = client.iss_of(&self.tx.last).expect("a SYN-ACK");
+        self.exchange(&client.ack(iss));
+        self.stream = Some(self.listener.accept().expect("a connection").0);
+        iss
+    }
+
+    fn burst(&mut self, burst: &mut Burst) -> usize {
+        let n = burst.len();
+        let mut frames = std::mem::take(burst).into_places();
+        // Bursts of 32 frames a few microseconds apart: a clock that moves, unread.
+        self.now = self.now + std::time::Duration::from_micros(10);
+        self.engine.input(&mut frames[..n], self.now, &mut self.tx);
+        let mut bytes = 0;
+        if let Some(stream) = &self.stream {
+            while let Ok(n @ 1..) = stream.recv(&mut self.out, RecvFlags::DONTWAIT) {
+                bytes += n;
+                if n < self.out.len() {
+                    break;
+                }
+            }
+        }
+        self.engine.turn(self.now, &mut self.tx);
+        self.tx.flush();
+        bytes
+    }
+}
+
+impl fmt::Debug for Receiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Frames copied into mbufs of their own and sent by the burst.
+struct Tx {
+    queue: TxQueue,
+    pool: Mempool,
+    staged: Burst,
+    last: Vec<u8>,
+    keep: bool,
+}
+
+impl Tx {
+    fn flush(&mut self) {
+        if !self.staged.is_empty() {
+            self.queue.send(&mut self.staged);
+        }
+    }
+}
+
+impl Transmit for Tx {
+    fn send(&mut self, frame: &[u8]) {
+        if self.keep {
+            self.last = frame.to_vec();
+        }
+        if let Some(mut mbuf) = self.pool.alloc() {
+            mbuf.append(frame);
+            let _ = self.staged.push(mbuf);
+        }
+        if self.staged.is_full() {
+            self.flush();
+        }
+    }
+}
