@@ -367,11 +367,17 @@ impl<B: PacketBuf> Tcb<B> {
     }
 
     /// Hands an in-sequence buffer on and charges it: to the sink if nothing older waits, else to
-    /// the receive queue.
+    /// the receive queue. A small one goes there too when the reader is behind, to be copied to
+    /// those before it, whether there is a sink or not.
     #[inline(always)]
     fn enqueue(&mut self, cx: &mut Cx<'_>, mut buf: B, sink: &mut impl Sink<B>) {
         let truesize = buf.truesize();
-        if self.receive.is_empty() {
+        let copies = buf.len() <= COPY_LIMIT && self.window.rmem > self.window.rcvbuf / COPY_FROM;
+        if copies {
+            if self.copy_into_tail(cx, &buf) {
+                return;
+            }
+        } else if self.receive.is_empty() {
             match sink.push(buf) {
                 Ok(()) => {
                     cx.counters.bump(Counter::ToPrequeue);
@@ -380,11 +386,6 @@ impl<B: PacketBuf> Tcb<B> {
                 }
                 Err(refused) => buf = refused,
             }
-        } else if self.window.rmem > self.window.rcvbuf / COPY_FROM
-            && buf.len() <= COPY_LIMIT
-            && self.copy_into_tail(cx, &buf)
-        {
-            return;
         }
         cx.counters.bump(Counter::ToReceiveQueue);
         self.window.charge(truesize);

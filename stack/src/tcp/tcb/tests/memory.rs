@@ -31,6 +31,21 @@ fn small_segments_share_a_buffer_when_the_reader_is_behind() {
 }
 
 #[test]
+fn a_thousand_unread_small_segments_fit_whether_there_is_a_ring_or_not() {
+    for room in [0, 10, 10_000] {
+        let mut c = Conn::new();
+        c.ring.room = room;
+        for i in 0..1000 {
+            c.on(data(1 + 64 * i, 64));
+        }
+        assert_eq!((c.rcv_nxt(), c.readable()), (64_001, 64_000), "with room for {room}");
+        assert!(c.tcb.rmem() < c.tcb.rcvbuf(), "with room for {room}");
+        c.read_all();
+        assert_eq!((c.copied, c.tcb.rmem()), (64_001, 0));
+    }
+}
+
+#[test]
 fn a_reader_that_keeps_up_is_spared_the_copy() {
     let mut c = Conn::new();
     for i in 0..100 {
