@@ -223,7 +223,7 @@ impl PacketBuf for Mbuf {
     #[inline]
     fn narrow(&mut self, start: usize, len: usize) {
         let old = self.len();
-        assert!(start + len <= old, "cannot keep {len} bytes from {start} on of {old}");
+        assert!(start + len <= old, "cannot keep what is not there");
         // SAFETY: a field of our mbuf; `start` is within its data, which ends within 16 bits.
         unsafe {
             let at = self.field::<u16>(sys::PQS_OFF_DATA_OFF);

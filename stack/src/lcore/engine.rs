@@ -78,31 +78,16 @@ pub fn engines<B: PacketBuf>(
     ((0..lcores).map(engine).collect(), listeners)
 }
 
-/// A set of places in a burst, walked through from the first to the last.
-#[derive(Clone, Copy, Debug, Default)]
-struct Bits(u32);
-
-impl Bits {
-    fn set(&mut self, at: usize) {
-        self.0 |= 1 << at;
-    }
-
-    fn has(self, at: usize) -> bool {
-        self.0 & 1 << at != 0
-    }
+/// Frames of one connection that follow each other, up to the next run.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    tuple: FourTuple,
+    hash: FlowHash,
+    start: usize,
 }
 
-impl Iterator for Bits {
-    type Item = usize;
-
-    #[inline]
-    fn next(&mut self) -> Option<usize> {
-        let at = self.0.trailing_zeros() as usize;
-        (self.0 != 0).then(|| {
-            self.0 &= self.0 - 1;
-            at
-        })
-    }
+impl Run {
+    const NONE: Self = Self { tuple: FourTuple::NONE, hash: FlowHash::NONE, start: 0 };
 }
 
 /// Everything that is found by a segment, a timer or a bell.
@@ -237,11 +222,11 @@ pub struct Population {
 impl<B: PacketBuf> Tables<B> {
     fn input<T: Transmit>(&mut self, work: &mut Work<'_, T>, burst: &mut [Option<B>]) {
         self.free_returned();
-        // Where another connection begins than that of the segment before.
-        let mut flows = [(FourTuple::NONE, FlowHash::default()); BURST];
+        // Frames of one connection that follow each other are found with one look-up.
+        let mut runs = [Run::NONE; BURST];
+        let mut len = 0;
         let mut last = Ends::default();
         let us = Station::new(work.base.interface.mac);
-        let (mut segments, mut changes) = (Bits::default(), Bits::default());
         for (at, slot) in burst.iter_mut().enumerate() {
             let Some(frame) = slot else { continue };
             let ends = match frame::usual_ends(frame.data(), us, frame.checksum()) {
@@ -254,41 +239,42 @@ impl<B: PacketBuf> Tables<B> {
                     }
                 },
             };
-            segments.set(at);
             if ends != last {
                 last = ends;
-                changes.set(at);
                 let tuple = ends.tuple();
-                flows[at] = (tuple, self.flows.hash(&tuple));
+                runs[len] = Run { tuple, hash: self.flows.hash(&tuple), start: at };
+                len += 1;
             }
         }
 
         // All look-ups in a row: none depends on another, so that their cache misses overlap.
         let mut groups = Groups::default();
-        let mut others = Bits::default();
-        let mut target = None;
-        for at in segments {
-            let changed = changes.has(at);
-            if changed {
-                let (tuple, hash) = &flows[at];
-                target = self.flows.find(*hash, tuple);
-            }
-            match target {
-                Some(Target::Socket(index)) if changed => groups.add(at, index),
-                Some(Target::Socket(_)) => groups.add_to_last(at),
-                _ => others.set(at),
+        let mut others = 0_u32;
+        for (number, run) in runs[..len].iter().enumerate() {
+            let end = runs[..len].get(number + 1).map_or(burst.len(), |next| next.start);
+            match self.flows.find(run.hash, &run.tuple) {
+                Some(Target::Socket(index)) => groups.add(number, run.start..end, index),
+                _ => (run.start..end).for_each(|at| others |= 1 << at),
             }
         }
 
         // One connection after the other; then, one by one, what belongs to none, or to one that
         // has just begun or ended.
         for (index, mut members) in groups.iter() {
-            self.run(work, index, || burst[members.next()?].take());
-            for at in members {
-                others.set(at);
-            }
+            self.run(work, index, || {
+                loop {
+                    let frame = burst[members.next()?].take();
+                    // What was no segment has left its place empty.
+                    if frame.is_some() {
+                        break frame;
+                    }
+                }
+            });
+            members.for_each(|at| others |= 1 << at);
         }
-        for at in others {
+        while others != 0 {
+            let at = others.trailing_zeros() as usize;
+            others &= others - 1;
             if let Some(frame) = burst[at].take() {
                 self.on_other(work, frame, None);
             }

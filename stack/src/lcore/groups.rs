@@ -1,25 +1,33 @@
 //! A burst sorted by connection, in arrays on the stack.
 //!
-//! The engine adds frames in the order of their arrival and then goes from connection to connection;
-//! frames of one connection stay in order. A burst has few connections, or all different ones: both
-//! are cheap with a search from the newest on through at most thirty-two numbers.
+//! Frames of one connection that follow each other are a run; the engine notes runs as it parses,
+//! finds each one's socket, and then goes from socket to socket. Frames of one connection stay in
+//! order. A burst has few connections, or all different ones: both are cheap with a search from the
+//! newest on through at most thirty-two numbers.
+
+use std::ops::Range;
 
 use super::engine::BURST;
 
-/// The frames of a burst that belong to sockets.
+/// The runs of a burst that belong to sockets.
 #[derive(Debug)]
 pub(super) struct Groups {
     sockets: [u32; BURST],
     first: [u8; BURST],
     last: [u8; BURST],
     len: usize,
-    /// The group that was last added to.
-    current: usize,
-    /// The frame that follows in the same group.
-    next: [u8; BURST],
+    runs: [Run; BURST],
 }
 
-/// No frame.
+/// Frames that follow each other, and the run that follows in the same group.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    from: u8,
+    to: u8,
+    next: u8,
+}
+
+/// No run.
 const END: u8 = u8::MAX;
 
 impl Default for Groups {
@@ -29,58 +37,58 @@ impl Default for Groups {
             first: [0; BURST],
             last: [0; BURST],
             len: 0,
-            current: 0,
-            next: [END; BURST],
+            runs: [Run { from: 0, to: 0, next: END }; BURST],
         }
     }
 }
 
 impl Groups {
-    /// Adds the frame at `at`, a later one than all before, to the group of `socket`.
-    pub fn add(&mut self, at: usize, socket: u32) {
+    /// Adds run number `run`, a later one than all before, to the group of `socket`.
+    pub fn add(&mut self, run: usize, frames: Range<usize>, socket: u32) {
+        // Places in a burst fit in a byte.
+        self.runs[run] = Run { from: frames.start as u8, to: frames.end as u8, next: END };
         match self.sockets[..self.len].iter().rposition(|&other| other == socket) {
             Some(group) => {
-                self.current = group;
-                self.add_to_last(at);
+                let last = std::mem::replace(&mut self.last[group], run as u8);
+                self.runs[usize::from(last)].next = run as u8;
             }
             None => {
                 let group = self.len;
                 self.len += 1;
-                self.current = group;
                 self.sockets[group] = socket;
-                (self.first[group], self.last[group]) = (at as u8, at as u8);
+                (self.first[group], self.last[group]) = (run as u8, run as u8);
             }
         }
     }
 
-    /// Adds the frame at `at` to the group that was last added to. There must be one.
-    #[inline]
-    pub fn add_to_last(&mut self, at: usize) {
-        let last = std::mem::replace(&mut self.last[self.current % BURST], at as u8);
-        self.next[usize::from(last) % BURST] = at as u8;
-    }
-
     /// The sockets in the order of their first frames, with their frames.
     pub fn iter(&self) -> impl Iterator<Item = (u32, Members<'_>)> {
-        (0..self.len)
-            .map(|group| (self.sockets[group], Members { next: &self.next, at: self.first[group] }))
+        (0..self.len).map(|group| {
+            let next = self.first[group];
+            (self.sockets[group], Members { runs: &self.runs, frames: 0..0, next })
+        })
     }
 }
 
-/// The frames of one socket, in order.
+/// The places of one socket's frames, in order.
 #[derive(Debug)]
 pub(super) struct Members<'a> {
-    next: &'a [u8; BURST],
-    at: u8,
+    runs: &'a [Run; BURST],
+    frames: Range<usize>,
+    next: u8,
 }
 
 impl Iterator for Members<'_> {
     type Item = usize;
 
+    #[inline]
     fn next(&mut self) -> Option<usize> {
-        let at = usize::from(self.at);
-        self.at = *self.next.get(at)?;
-        Some(at)
+        if self.frames.is_empty() {
+            let Run { from, to, next } = *self.runs.get(usize::from(self.next))?;
+            self.frames = usize::from(from)..usize::from(to);
+            self.next = next;
+        }
+        self.frames.next()
     }
 }
 
@@ -93,24 +101,24 @@ mod tests {
     proptest! {
         #[test]
         fn every_frame_is_in_its_group_in_order(
-            burst in proptest::collection::vec(proptest::option::of(0..8u32), 0..=BURST),
+            burst in proptest::collection::vec(0..5u32, 0..=BURST),
         ) {
             let mut groups = Groups::default();
-            for (at, socket) in burst.iter().enumerate() {
-                if let Some(socket) = socket {
-                    groups.add(at, *socket);
-                }
+            let mut at = 0;
+            for (run, frames) in burst.chunk_by(|a, b| a == b).enumerate() {
+                groups.add(run, at..at + frames.len(), frames[0]);
+                at += frames.len();
             }
             let mut seen = Vec::new();
             for (socket, members) in groups.iter() {
                 let members: Vec<_> = members.collect();
                 let expected: Vec<_> =
-                    (0..burst.len()).filter(|&at| burst[at] == Some(socket)).collect();
+                    (0..burst.len()).filter(|&at| burst[at] == socket).collect();
                 prop_assert_eq!(&members, &expected);
                 seen.push(members[0]);
             }
             prop_assert!(seen.is_sorted(), "groups come in the order of their first frames");
-            let sockets = burst.iter().flatten().collect::<std::collections::BTreeSet<_>>();
+            let sockets = burst.iter().collect::<std::collections::BTreeSet<_>>();
             prop_assert_eq!(seen.len(), sockets.len());
         }
     }

@@ -85,10 +85,10 @@ impl<B: PacketBuf> Tables<B> {
         let mut visit = Visit::new(claim, &slot.tuple, work);
         visit.uncharge(uncharge);
         visit.work_off();
-        while !visit.is_over()
-            && let Some(frame) = next()
-        {
-            visit.frame(frame, slot.id);
+        if !visit.is_over() {
+            while let Some(frame) = next()
+                && visit.frame(frame, slot.id)
+            {}
         }
         let left = visit.leave(&self.shared.orphans);
         self.settle(work, index, left);
@@ -318,75 +318,71 @@ impl<'a, 'w, B: PacketBuf, T: Transmit> Visit<'a, 'w, B, T> {
 
     fn work_on(&mut self, what: Deferred<B>) {
         match what {
-            Deferred::Segment(segment, buf) => self.late_segment(segment, buf),
+            Deferred::Segment(segment, buf) => self.segment(&segment, buf),
             Deferred::Timer => self.timer(),
             Deferred::Bell => self.bell(),
             Deferred::Uncharge(truesize) => self.uncharge(truesize),
         }
     }
 
-    /// A frame that is a segment of this connection.
+    /// A frame that is a segment of this connection; whether the connection goes on.
     ///
     /// The usual one is parsed and taken without a detour through memory: what was just written
     /// field by field cannot be read again as a whole without waiting for the stores.
     #[inline(always)]
-    fn frame(&mut self, frame: B, id: SocketId) {
-        match frame::parse_usual(frame.data()) {
-            Some(tcp) => {
-                self.work.bump(Counter::InSegs);
-                let buf = payload(frame, &tcp, id, self.work.now);
-                self.segment(&tcp.segment, buf);
-            }
-            None => self.unusual_frame(frame, id),
+    fn frame(&mut self, frame: B, id: SocketId) -> bool {
+        if self.work.base.pressure == Pressure::None
+            && let Some(tcp) = frame::parse_usual(frame.data())
+        {
+            self.work.bump(Counter::InSegs);
+            let buf = payload(frame, &tcp, id, self.work.now);
+            let (tcb, sink) = self.claim.parts();
+            let verdict = tcb.on_segment(&mut self.work.cx(), &tcp.segment, buf, sink);
+            return matches!(verdict, Verdict::Predicted) || self.follow(verdict);
         }
+        self.unusual_frame(frame, id)
     }
 
     #[cold]
     #[inline(never)]
-    fn unusual_frame(&mut self, frame: B, id: SocketId) {
+    fn unusual_frame(&mut self, frame: B, id: SocketId) -> bool {
         if let Some(tcp) = self.work.parse(&frame) {
             self.work.bump(Counter::InSegs);
             let buf = payload(frame, &tcp, id, self.work.now);
-            self.late_segment(tcp.segment, buf);
+            self.segment(&tcp.segment, buf);
         }
+        !self.is_over()
     }
 
     /// A segment that did not come the usual way, or not just now.
     #[inline(never)]
-    fn late_segment(&mut self, segment: Segment, buf: B) {
-        self.segment(&segment, buf);
-    }
-
-    #[inline(always)]
     fn segment(&mut self, segment: &Segment, buf: B) {
-        if self.work.base.pressure != Pressure::None && self.is_refused(*segment) {
+        if self.work.base.pressure != Pressure::None && self.is_refused(segment) {
             return;
         }
         let (tcb, sink) = self.claim.parts();
         let verdict = tcb.on_segment(&mut self.work.cx(), segment, buf, sink);
-        if !matches!(verdict, Verdict::Later) {
-            self.answer(verdict);
-        }
+        self.follow(verdict);
     }
 
-    /// Sends what a segment demands at once.
-    #[cold]
+    /// Sends what a segment demands at once; whether the connection goes on.
     #[inline(never)]
-    fn answer(&mut self, verdict: Verdict) {
+    fn follow(&mut self, verdict: Verdict) -> bool {
         match verdict {
-            Verdict::Later => {}
+            Verdict::Predicted | Verdict::Later => {}
             Verdict::Ack => {
                 let out = self.claim.tcb().ack_now(&mut self.work.cx());
                 self.work.send(self.tuple, &out);
             }
             Verdict::Send(out) => self.work.send(self.tuple, &out),
         }
+        !self.is_over()
     }
 
     /// Whether the pool is too empty to hold this segment. The peer sends it again; what is
     /// acknowledged is never given up.
     #[cold]
-    fn is_refused(&mut self, segment: Segment) -> bool {
+    fn is_refused(&mut self, segment: &Segment) -> bool {
         let above_hole = SeqNum::new(segment.seq).after(self.claim.tcb().rcv_nxt());
         let refused = segment.len > 0
             && match self.work.base.pressure {

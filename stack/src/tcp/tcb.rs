@@ -95,6 +95,8 @@ pub enum ConnError {
 /// What the caller of [`Tcb::on_segment`] has to do at once.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Verdict {
+    /// Nothing, and nothing has changed but that there is more data: the segment was predicted.
+    Predicted,
     /// Nothing: [`Tcb::end_burst`] decides about the ACK.
     Later,
     /// Send [`Tcb::ack_now`] before the next segment is looked at.

@@ -303,7 +303,7 @@ impl CoreHost {
         let tuple = *tuple;
         let mut cx = cx!(self, now);
         match tcb.on_segment(&mut cx, seg, HeapBuf::new(data), &mut NoSink) {
-            Verdict::Later => {}
+            Verdict::Predicted | Verdict::Later => {}
             Verdict::Ack => {
                 let ack = tcb.ack_now(&mut cx);
                 self.send(&tuple, &ack);

@@ -367,7 +367,7 @@ impl Running {
         for (seg, buf) in segments {
             let (tcb, sink) = claim.parts();
             match tcb.on_segment(&mut cx, &seg, buf, sink) {
-                Verdict::Later => {}
+                Verdict::Predicted | Verdict::Later => {}
                 Verdict::Ack => out.push(tcb.ack_now(&mut cx)),
                 Verdict::Send(segment) => out.push(segment),
             }

@@ -36,7 +36,7 @@ impl<B: PacketBuf> Tcb<B> {
         if self.is_predicted(seg) {
             self.on_predicted(cx, seg, buf, sink);
             self.check();
-            return Verdict::Later;
+            return Verdict::Predicted;
         }
         // Handed over as a copy, so that the predicted segment can stay in registers.
         let verdict = self.on_unpredicted(cx, *seg, buf, sink);

@@ -252,7 +252,7 @@ impl Conn {
             self.tcb.on_segment(cx, &seg, buf, &mut NoSink)
         };
         match verdict {
-            Verdict::Later => {}
+            Verdict::Predicted | Verdict::Later => {}
             Verdict::Ack => {
                 let ack = self.tcb.ack_now(cx);
                 self.send(ack);
