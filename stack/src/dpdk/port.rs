@@ -413,6 +413,11 @@ impl RxQueue {
         }
         // SAFETY: `kept` places hold mbufs of ours, of one segment, with one reference.
         unsafe { burst.grow(kept) };
+        // While the header is at hand: what the caller reads first, and where it writes.
+        for mbuf in &burst.as_slice()[burst.len() - kept..] {
+            mbuf.prefetch_data();
+            mbuf.prefetch_cb();
+        }
         kept
     }
 

@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use crate::buf::{PacketBuf, Returns};
 use crate::socket::Home;
 use crate::tcp::isn::Secret;
@@ -84,10 +86,6 @@ struct Run {
     tuple: FourTuple,
     hash: FlowHash,
     start: usize,
-}
-
-impl Run {
-    const NONE: Self = Self { tuple: FourTuple::NONE, hash: FlowHash::NONE, start: 0 };
 }
 
 /// Everything that is found by a segment, a timer or a bell.
@@ -223,8 +221,7 @@ impl<B: PacketBuf> Tables<B> {
     fn input<T: Transmit>(&mut self, work: &mut Work<'_, T>, burst: &mut [Option<B>]) {
         self.free_returned();
         // Frames of one connection that follow each other are found with one look-up.
-        let mut runs = [Run::NONE; BURST];
-        let mut len = 0;
+        let mut runs = SmallVec::<[Run; BURST]>::new();
         let mut last = Ends::default();
         let us = Station::new(work.base.interface.mac);
         for (at, slot) in burst.iter_mut().enumerate() {
@@ -242,18 +239,17 @@ impl<B: PacketBuf> Tables<B> {
             if ends != last {
                 last = ends;
                 let tuple = ends.tuple();
-                runs[len] = Run { tuple, hash: self.flows.hash(&tuple), start: at };
-                len += 1;
+                runs.push(Run { tuple, hash: self.flows.hash(&tuple), start: at });
             }
         }
 
         // All look-ups in a row: none depends on another, so that their cache misses overlap.
         let mut groups = Groups::default();
         let mut others = 0_u32;
-        for (number, run) in runs[..len].iter().enumerate() {
-            let end = runs[..len].get(number + 1).map_or(burst.len(), |next| next.start);
+        for (number, run) in runs.iter().enumerate() {
+            let end = runs.get(number + 1).map_or(burst.len(), |next| next.start);
             match self.flows.find(run.hash, &run.tuple) {
-                Some(Target::Socket(index)) => groups.add(number, run.start..end, index),
+                Some(Target::Socket(index)) => groups.add(run.start..end, index),
                 _ => (run.start..end).for_each(|at| others |= 1 << at),
             }
         }

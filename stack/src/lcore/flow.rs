@@ -54,11 +54,6 @@ impl Target {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct FlowHash(u64);
 
-impl FlowHash {
-    /// The hash of no flow, to fill arrays with.
-    pub const NONE: Self = Self(0);
-}
-
 /// The table.
 #[derive(Debug)]
 pub struct FlowTable {

@@ -7,16 +7,23 @@
 
 use std::ops::Range;
 
+use smallvec::SmallVec;
+
 use super::engine::BURST;
 
 /// The runs of a burst that belong to sockets.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Groups {
-    sockets: [u32; BURST],
-    first: [u8; BURST],
-    last: [u8; BURST],
-    len: usize,
-    runs: [Run; BURST],
+    groups: SmallVec<[Group; BURST]>,
+    runs: SmallVec<[Run; BURST]>,
+}
+
+/// A socket, and its first and last run.
+#[derive(Clone, Copy, Debug)]
+struct Group {
+    socket: u32,
+    first: u8,
+    last: u8,
 }
 
 /// Frames that follow each other, and the run that follows in the same group.
@@ -30,42 +37,26 @@ struct Run {
 /// No run.
 const END: u8 = u8::MAX;
 
-impl Default for Groups {
-    fn default() -> Self {
-        Self {
-            sockets: [0; BURST],
-            first: [0; BURST],
-            last: [0; BURST],
-            len: 0,
-            runs: [Run { from: 0, to: 0, next: END }; BURST],
-        }
-    }
-}
-
 impl Groups {
-    /// Adds run number `run`, a later one than all before, to the group of `socket`.
-    pub fn add(&mut self, run: usize, frames: Range<usize>, socket: u32) {
-        // Places in a burst fit in a byte.
-        self.runs[run] = Run { from: frames.start as u8, to: frames.end as u8, next: END };
-        match self.sockets[..self.len].iter().rposition(|&other| other == socket) {
+    /// Adds a run of frames, later ones than all before, to the group of `socket`.
+    pub fn add(&mut self, frames: Range<usize>, socket: u32) {
+        // Runs and places in a burst are few enough for a byte.
+        let run = self.runs.len() as u8;
+        self.runs.push(Run { from: frames.start as u8, to: frames.end as u8, next: END });
+        match self.groups.iter_mut().rev().find(|group| group.socket == socket) {
             Some(group) => {
-                let last = std::mem::replace(&mut self.last[group], run as u8);
-                self.runs[usize::from(last)].next = run as u8;
+                let last = std::mem::replace(&mut group.last, run);
+                self.runs[usize::from(last)].next = run;
             }
-            None => {
-                let group = self.len;
-                self.len += 1;
-                self.sockets[group] = socket;
-                (self.first[group], self.last[group]) = (run as u8, run as u8);
-            }
+            None => self.groups.push(Group { socket, first: run, last: run }),
         }
     }
 
     /// The sockets in the order of their first frames, with their frames.
     pub fn iter(&self) -> impl Iterator<Item = (u32, Members<'_>)> {
-        (0..self.len).map(|group| {
-            let next = self.first[group];
-            (self.sockets[group], Members { runs: &self.runs, frames: 0..0, next })
+        self.groups.iter().map(|group| {
+            let members = Members { runs: &self.runs, frames: 0..0, next: group.first };
+            (group.socket, members)
         })
     }
 }
@@ -73,7 +64,7 @@ impl Groups {
 /// The places of one socket's frames, in order.
 #[derive(Debug)]
 pub(super) struct Members<'a> {
-    runs: &'a [Run; BURST],
+    runs: &'a [Run],
     frames: Range<usize>,
     next: u8,
 }
@@ -105,8 +96,8 @@ mod tests {
         ) {
             let mut groups = Groups::default();
             let mut at = 0;
-            for (run, frames) in burst.chunk_by(|a, b| a == b).enumerate() {
-                groups.add(run, at..at + frames.len(), frames[0]);
+            for frames in burst.chunk_by(|a, b| a == b) {
+                groups.add(at..at + frames.len(), frames[0]);
                 at += frames.len();
             }
             let mut seen = Vec::new();

@@ -208,14 +208,19 @@ pub fn parse_usual(frame: &[u8]) -> Option<Tcp4> {
 fn usual_headers(
     headers: &[u8; HEADERS_LEN],
 ) -> Option<(&[u8; ipv4::HEADER_LEN], &[u8; tcp::HEADER_LEN])> {
-    let (ethernet, datagram) = headers.split_first_chunk::<{ ethernet::HEADER_LEN }>()?;
+    let (_, datagram) = headers.split_first_chunk::<{ ethernet::HEADER_LEN }>()?;
     let (ip, tcp) = datagram.split_first_chunk::<{ ipv4::HEADER_LEN }>()?;
-    let [.., t0, t1] = *ethernet;
-    let [vihl, tos, _, _, _, _, f0, f1, ttl, protocol, ..] = *ip;
-    // Read as two words: EtherType, version and header length; fragmentation and protocol.
-    let usual = u32::from_be_bytes([t0, t1, vihl, tos]) & 0xffff_ff00 == IPV4_WITHOUT_OPTIONS
-        && u32::from_be_bytes([f0, f1, ttl, protocol]) & FRAGMENT_AND_PROTOCOL == WHOLE_TCP;
+    // EtherType, version and header length; then fragmentation and protocol.
+    let usual = word::<12>(headers) & 0xffff_ff00 == IPV4_WITHOUT_OPTIONS
+        && word::<20>(headers) & FRAGMENT_AND_PROTOCOL == WHOLE_TCP;
     if usual { Some((ip, tcp.first_chunk()?)) } else { None }
+}
+
+/// Four bytes of the headers, read as one.
+#[inline(always)]
+fn word<const AT: usize>(headers: &[u8; HEADERS_LEN]) -> u32 {
+    const { assert!(AT + 4 <= HEADERS_LEN) };
+    headers[AT..].first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes))
 }
 
 /// Whether a frame has the usual shape and both checksums are right. The rest is left to the layers.

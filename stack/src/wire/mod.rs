@@ -35,16 +35,6 @@ pub struct FourTuple {
     pub remote_port: u16,
 }
 
-impl FourTuple {
-    /// The tuple of no connection.
-    pub const NONE: Self = Self {
-        local_addr: Ipv4Addr::UNSPECIFIED,
-        remote_addr: Ipv4Addr::UNSPECIFIED,
-        local_port: 0,
-        remote_port: 0,
-    };
-}
-
 /// The control bits of a TCP header.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Flags(pub u8);
