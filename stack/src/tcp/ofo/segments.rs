@@ -17,7 +17,7 @@ const CHUNK: usize = 64;
 
 /// Room of the first chunk when it is made: losing one segment of a burst is by far the most
 /// frequent case. Later ones are made in full size.
-const FIRST: usize = 16;
+const FIRST: usize = 32;
 
 /// One segment and the numbers it takes, FIN included: a search never looks into a buffer.
 #[derive(Debug)]
