@@ -60,4 +60,9 @@ proptest! {
     ) {
         fuzz_bodies::other_frame(&bytes);
     }
+
+    #[test]
+    fn connections(bytes in vec(any::<u8>(), 0..1500)) {
+        fuzz_bodies::tcb(&bytes);
+    }
 }

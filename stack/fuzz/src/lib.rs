@@ -2,6 +2,9 @@
 //!
 //! `stack/tests/fuzz_bodies.rs` runs the same functions on random bytes with every `cargo test`.
 
+mod oracle;
+mod steps;
+
 use prequeue::buf::Checksum;
 use prequeue::wire::ethernet::{self, MacAddr};
 use prequeue::wire::frame::{MAX_CONTROL_LEN, Reject, Tcp4};
@@ -69,6 +72,12 @@ pub fn other_frame(bytes: &[u8]) {
             assert_eq!(back.payload(&reply)[4..], message[4..]);
         }
     }
+}
+
+/// What happens to a connection: it does what an array of marks does.
+pub fn tcb(bytes: &[u8]) {
+    let (setup, ops) = steps::of(bytes);
+    oracle::run(&setup, &ops);
 }
 
 fn layer_by_layer(bytes: &[u8], word: Checksum) -> Result<Tcp4, Reject> {
