@@ -468,12 +468,11 @@ impl<B: PacketBuf> Tcb<B> {
     /// Changes only with a segment taken, an ACK sent, or memory that came back. Where it does not
     /// hold, what came back can be uncharged with the next segment.
     pub fn wants_memory(&self) -> bool {
-        if !self.is_receiving() {
-            return false;
-        }
-        let waits = self.ack.owed.has(Owed::ACK)
+        let ack_waits = self.ack.owed.has(Owed::ACK)
             && self.rcv_nxt.since(self.window.wup) > u32::from(self.ack.rcv_mss);
-        waits || self.window.may_double(self.rcv_nxt) || self.over_seven_eighths()
+        ack_waits
+            || (self.is_receiving() && self.window.may_double(self.rcv_nxt))
+            || self.over_seven_eighths()
     }
 
     /// The copied_seq from which on [`Self::reader_progress`] may have something to send; `None`
@@ -483,15 +482,10 @@ impl<B: PacketBuf> Tcb<B> {
     /// calls earlier costs time, one that calls later an update: it is an estimate on the early
     /// side, and buffers that come back are looked at in any case.
     pub fn notify_at(&self) -> Option<SeqNum> {
-        if !self.is_receiving() {
-            return None;
-        }
         let edge = self.edge();
         let mut at = None;
         let mut earlier = |seq: SeqNum| at = Some(at.map_or(seq, |at: SeqNum| at.min(seq)));
-        if let Some(mark) = self.urgent.mark() {
-            earlier(mark.plus(1));
-        }
+        // An ACK may wait for the reader behind the FIN as well.
         if self.ack.owed.has(Owed::ACK) {
             if self.rcv_nxt.since(self.window.wup) > u32::from(self.ack.rcv_mss) {
                 earlier(self.copied_seen.plus(1));
@@ -499,9 +493,14 @@ impl<B: PacketBuf> Tcb<B> {
                 earlier(edge);
             }
         }
-        if self.window.may_double(self.rcv_nxt) && self.window.rmem > 0 {
-            let open = self.window.open(self.rcv_nxt);
-            earlier(self.copied_seen.plus(self.bytes_until_update(open)).min(edge));
+        if self.is_receiving() {
+            if let Some(mark) = self.urgent.mark() {
+                earlier(mark.plus(1));
+            }
+            if self.window.may_double(self.rcv_nxt) && self.window.rmem > 0 {
+                let open = self.window.open(self.rcv_nxt);
+                earlier(self.copied_seen.plus(self.bytes_until_update(open)).min(edge));
+            }
         }
         at.filter(|at| at.after(self.copied_seen))
     }

@@ -6,6 +6,7 @@ use super::harness::Out::{Ack, Sack};
 use super::harness::*;
 use crate::tcp::Counter::*;
 use crate::tcp::request::Opened;
+use crate::tcp::testing::World;
 
 #[test]
 fn the_first_sixteen_segments_are_acknowledged_at_once_the_next_is_delayed() {
@@ -322,6 +323,18 @@ fn a_read_that_empties_the_queue_sends_the_ack_a_small_segment_waits_for() {
     assert_eq!(c.read(5), []);
     assert_eq!(c.read(5), [Ack(seq + 10)]);
     assert_eq!((c.tcb.notify_at(), c.tcb.next_deadline()), (None, None));
+}
+
+#[test]
+fn an_ack_behind_the_fin_is_owed_to_the_reader_as_well() {
+    // The window would not move on by what came: the reader will send the ACK.
+    let mut world = World::default();
+    world.settings.tcp_rmem[1] = 20_000;
+    let mut c = Conn::in_world(world, &Opened { rcv_wnd: 10_000, ..opened() });
+    c.on(data(1, 1));
+    assert_eq!(c.on(data_fin(2, 1460)), []);
+    let notify = c.tcb.notify_at().expect("an ACK is owed");
+    assert_eq!(c.read(notify.raw().wrapping_sub(IRS) - 1), [Ack(1463)]);
 }
 
 #[test]
