@@ -207,7 +207,9 @@ impl Window {
                 return Target { window: 0, low };
             }
         }
-        free = free.min(self.ssthresh);
+        // The limit may have been set for smaller segments than come now: below one of them the
+        // window would stay closed for ever.
+        free = free.min(self.ssthresh.max(mss));
         let window = if self.shift != 0 {
             self.round_up(free)
         } else if self.wnd > free || self.wnd <= free.saturating_sub(mss) {

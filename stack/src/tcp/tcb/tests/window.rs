@@ -256,3 +256,17 @@ fn an_update_is_sent_when_the_window_can_double() {
     assert_eq!(update(18_980), 0);
     assert_eq!(update(20_440), 1);
 }
+
+#[test]
+fn a_window_that_was_tightened_for_small_segments_opens_for_larger_ones() {
+    let mut c = with_rcvbuf(5000, &Opened { rcv_wnd: 2500, ..opened() });
+    // Three buffers of little payload are more than there may be.
+    c.on(data(2, 537));
+    c.on(data(540, 1));
+    c.on(data(1, 1));
+    // A buffer that is better filled: it fits as the one above the hole is given up.
+    c.on(data(539, 1962));
+    assert_eq!((c.rcv_nxt(), c.tcb.offered_window()), (2501, 0));
+    assert_eq!(c.read_all(), [Ack(2501)]);
+    assert!(c.tcb.offered_window() >= 1460);
+}
