@@ -251,10 +251,11 @@ impl Model {
             self.out_of_order(seq, symbols, room, seen, &mut expect);
             return expect;
         }
-        if end <= edge {
+        // A stream has one FIN.
+        if end <= edge || self.marks.eof() {
             expect.now = true;
             expect.each = !self.sack;
-            expect.duplicate = Some((seq, end));
+            expect.duplicate = Some((seq, end.min(edge)));
             return expect;
         }
         if seq < edge {

@@ -135,7 +135,12 @@ impl<B: PacketBuf> Tcb<B> {
         }
         let nobody_reads = ignores || self.wants.read_shut;
         let is_new = seg.len > 0 && seq.plus(seg.len).after(self.rcv_nxt);
-        (nobody_reads && is_new).then(|| self.refuse_data(cx, seg))
+        if nobody_reads && is_new {
+            return Some(self.refuse_data(cx, seg));
+        }
+        // A stream has one FIN: what stands behind it, be it another, has no number to take.
+        let beyond = ignores && SeqNum::new(seg.end_seq()).after(self.rcv_nxt);
+        beyond.then(|| self.on_duplicate(cx, SeqRange::new(seq, self.rcv_nxt)))
     }
 
     /// The five cases: in order, duplicate, beyond the window, overlapping rcv_nxt, above a hole

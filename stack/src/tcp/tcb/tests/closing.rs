@@ -271,3 +271,13 @@ fn a_fin_repeated_in_closing_is_acknowledged() {
     assert_eq!(c.on(fin(1)), [Ack(2)]);
     assert_eq!(c.state(), State::Closing);
 }
+
+#[test]
+fn a_second_fin_behind_the_first_moves_nothing() {
+    let mut c = Conn::new();
+    c.on(data_fin(1, 10));
+    assert_eq!((c.rcv_nxt(), c.state()), (12, State::CloseWait));
+    // Its payload is old, and its FIN would stand where the stream has ended.
+    assert_eq!(c.on(data_fin(10, 2)), [Ack(12)]);
+    assert_eq!((c.rcv_nxt(), c.readable()), (12, 10));
+}
