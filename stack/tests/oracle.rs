@@ -44,6 +44,7 @@ fn place() -> impl Strategy<Value = Place> {
         6 => (-40..40).prop_map(Place::Next),
         2 => (-3000..5).prop_map(Place::Right),
         2 => (-3..5).prop_map(Place::Right),
+        2 => (-3..5).prop_map(Place::EndsAtRight),
         2 => (-50..3).prop_map(Place::Acked),
         10 => (any::<u8>(), any::<bool>(), -3..4).prop_map(|(i, end, off)| Place::Held(i, end, off)),
         5 => (any::<u8>(), any::<bool>(), -600..600)
@@ -111,6 +112,7 @@ fn op() -> impl Strategy<Value = Op> {
         8 => vec(arrival(), 1..24).prop_map(Op::Burst),
         8 => Just(Op::Take),
         12 => (0..4000_u16).prop_map(Op::Read),
+        4 => (0..4_u16).prop_map(Op::Read),
         4 => any::<u16>().prop_map(Op::Read),
         6 => any::<bool>().prop_map(Op::PutBack),
         8 => Just(Op::Return),
@@ -120,23 +122,51 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// What ends a connection, to be put somewhere among the other steps.
-fn ending() -> impl Strategy<Value = Op> {
+/// Steps that mean something together, or a single one.
+fn phrase() -> impl Strategy<Value = Vec<Op>> {
+    let lone = |arrival| Op::Burst(vec![arrival]);
+    let above = (arrival(), 1..9000_i32).prop_map(|(arrival, gap)| Arrival {
+        place: Place::Next(gap),
+        flags: 0x10,
+        ..arrival
+    });
+    let last = (arrival(), any::<bool>(), 0..300_u16).prop_map(|(arrival, above, len)| {
+        let place = if above { Place::Held(0, true, 0) } else { Place::Next(0) };
+        Arrival { place, flags: 0x11, len, ..arrival }
+    });
     prop_oneof![
-        2 => Just(Op::ShutdownRead),
-        4 => Just(Op::ShutdownWrite),
-        3 => any::<bool>().prop_map(|linger| Op::Close { linger }),
-        1 => Just(Op::Abort),
+        60 => op().prop_map(|op| vec![op]),
+        2 => Just(drained()),
+        // Duplicate ACKs until they are held back.
+        1 => vec(above.prop_map(lone), 8..30),
+        1 => vec(last.prop_map(lone), 1..3),
+    ]
+}
+
+/// The reader comes to the end of what there is.
+fn drained() -> Vec<Op> {
+    vec![Op::Take, Op::Read(u16::MAX), Op::Read(u16::MAX), Op::Return]
+}
+
+/// What ends a connection, to be put somewhere among the other steps.
+fn ending() -> impl Strategy<Value = Vec<Op>> {
+    let close = any::<bool>().prop_map(|linger| Op::Close { linger });
+    prop_oneof![
+        2 => Just(vec![Op::ShutdownRead]),
+        4 => Just(vec![Op::ShutdownWrite]),
+        2 => close.clone().prop_map(|close| vec![close]),
+        2 => close.prop_map(|close| [drained(), vec![close]].concat()),
+        1 => Just(vec![Op::Abort]),
     ]
 }
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
     let endings = vec((any::<prop::sample::Index>(), ending()), 0..3);
-    (vec(op(), 1..80), endings).prop_map(|(mut ops, endings)| {
+    (vec(phrase(), 1..80), endings).prop_map(|(mut phrases, endings)| {
         for (at, ending) in endings {
-            ops.insert(at.index(ops.len() + 1), ending);
+            phrases.insert(at.index(phrases.len() + 1), ending);
         }
-        ops
+        phrases.concat()
     })
 }
 

@@ -86,6 +86,7 @@ fn arrival(bytes: &mut Bytes<'_>) -> Arrival {
     let place = match kinds & 7 {
         0 | 1 => Place::Next(0),
         2 => Place::Next(bytes.off()),
+        3 if kinds & 32 != 0 => Place::EndsAtRight(bytes.off()),
         3 => Place::Right(bytes.off()),
         4 => Place::Acked(bytes.off()),
         end => Place::Held(bytes.u8(), end & 1 != 0, bytes.off()),

@@ -92,6 +92,8 @@ pub enum Place {
     Next(i32),
     /// So far from the right edge.
     Right(i32),
+    /// So far from the right edge, but with its end.
+    EndsAtRight(i32),
     /// So far from what was last acknowledged.
     Acked(i32),
     /// So far from the start or the end of some segment that is held.
@@ -241,6 +243,7 @@ impl Bench {
         let start = match place {
             Place::Next(off) => marks.edge() + i64::from(off),
             Place::Right(off) => model.right() + i64::from(off),
+            Place::EndsAtRight(off) => model.right() + i64::from(off) - i64::from(len),
             Place::Acked(off) => model.acked + i64::from(off),
             Place::Held(pick, end, off) => {
                 marks.bound(usize::from(pick), end).unwrap_or(marks.edge()) + i64::from(off)
@@ -272,6 +275,7 @@ impl Bench {
         };
         let (rmem, drops) = (self.tcb.rmem(), dropped(&self.counters));
         let pruned = self.counters.value(Counter::OfoPruned);
+        let queued = self.counters.value(Counter::TCPOFOQueue);
         let buf = HeapBuf::new(bytes);
         let cx = &mut Cx { now: self.now, settings: &self.settings, counters: &mut self.counters };
         let verdict = if self.reader.room > 0 && !self.closed {
@@ -295,6 +299,7 @@ impl Bench {
         let seen = Seen {
             now: self.now,
             rmem,
+            rmem_after: self.tcb.rmem(),
             rcvbuf: self.tcb.rcvbuf(),
             refused: dropped(&self.counters) > drops,
             reset: self.tcb.state() == State::Closed,
@@ -314,6 +319,8 @@ impl Bench {
                 }
             }
         }
+        let queued = self.counters.value(Counter::TCPOFOQueue) > queued;
+        assert_eq!(queued, expect.trigger.is_some(), "queued above a hole: {seg:?}");
         let challenged = reply.is_some_and(|out| out.flags == Flags::ACK);
         if expect.challenge && self.settings.tcp_invalid_ratelimit.is_zero() {
             assert!(challenged, "no challenge to {seg:?}");
@@ -464,12 +471,15 @@ impl Bench {
         self.look_at_ack(out, self.tcb.rmem());
         assert_eq!(out.ts, self.expected_ts());
         self.model.sent(out);
+        if !self.model.fin_sent {
+            assert_eq!(self.tcb.next_deadline(), None, "a timer for an ACK that has left");
+        }
     }
 
     /// An ACK that was made while so much was charged.
     fn look_at_ack(&mut self, out: &Outgoing, rmem: u32) {
-        let free = self.tcb.rcvbuf().saturating_sub(rmem);
-        self.pending.look_at(&self.model, out, free);
+        let rcvbuf = self.tcb.rcvbuf();
+        self.pending.look_at(&self.model, out, rcvbuf, rcvbuf.saturating_sub(rmem));
     }
 
     fn look_at_rst(&self, out: &Outgoing) {

@@ -49,6 +49,8 @@ pub struct Seen<'a> {
     /// Charged before the arrival, and the limit.
     pub rmem: u32,
     pub rcvbuf: u32,
+    /// Charged after it.
+    pub rmem_after: u32,
     /// The segment was dropped because no memory was found for it.
     pub refused: bool,
     /// A RST that may be taken or challenged was taken.
@@ -74,8 +76,8 @@ pub struct Expect {
     pub trigger: Option<(i64, i64)>,
     /// What was reported of the out-of-order queue is void.
     pub forget: bool,
-    /// No room was found even though nothing else could be given up: the window may close.
-    pub starved: bool,
+    /// It was dropped for want of memory: the next ACK closes the window.
+    pub shut: bool,
     /// The reply went before the segment was taken, and is accounted for.
     pub early: bool,
 }
@@ -318,13 +320,14 @@ impl Model {
             let before = self.marks.truesize();
             expect.forget = self.reclaim(edge, seen);
             let now = seen.rmem - (before - self.marks.truesize());
-            expect.starved = now > seen.rcvbuf;
+            let starved = now > seen.rcvbuf;
             if seen.refused {
-                // Only if a reader holds what would be needed.
-                assert!(expect.starved && now > self.marks.truesize(), "dropped for no reason");
-                expect.now = true;
+                assert!(starved, "dropped for no reason");
+                (expect.shut, expect.now) = (true, true);
                 return;
             }
+            // Only into what is charged already.
+            assert!(!starved || seen.rmem_after == now, "taken without memory");
         }
         let gap = !self.marks.is_gapless();
         self.marks.advance(&symbols);

@@ -15,8 +15,8 @@ pub struct Pending {
     pub trigger: Option<(i64, i64)>,
     /// An ACK must leave with this burst.
     pub now: bool,
-    /// The window may be closed at once: memory was short.
-    starved: bool,
+    /// The window has to be closed: there was no memory.
+    shut: bool,
 }
 
 impl Pending {
@@ -42,11 +42,11 @@ impl Pending {
             self.duplicate = Some(range);
         }
         self.now |= expect.now;
-        self.starved |= expect.starved;
+        self.shut |= expect.shut;
     }
 
-    /// An ACK leaves; `free` bytes of memory are not charged.
-    pub fn look_at(&mut self, model: &Model, out: &Outgoing, free: u32) {
+    /// An ACK leaves; of `rcvbuf` bytes of memory `free` are not charged.
+    pub fn look_at(&mut self, model: &Model, out: &Outgoing, rcvbuf: u32, free: u32) {
         let fin = out.flags == Flags::ACK.with(Flags::FIN);
         assert!(fin || out.flags == Flags::ACK, "{:?}", out.flags);
         assert!(!fin || model.fin_sent);
@@ -56,13 +56,18 @@ impl Pending {
         assert_eq!((out.mss, out.window_scale, out.sack_permitted), (None, None, false));
 
         let unit = 1 << model.shift;
+        let scarce = free < rcvbuf / 2 && i64::from(rcvbuf) <= 65_535 * unit;
         let window = i64::from(out.window) * unit;
         let right = edge + window;
-        if right < model.right() {
-            assert!(self.starved && window == 0, "the right edge moved left");
+        if self.shut {
+            assert_eq!(window, 0, "there was no memory");
+        } else {
+            assert!(right >= model.right(), "the right edge moved left");
         }
         if right >= model.right() + unit {
-            assert!(window < i64::from(free) + unit, "{window} promised, {free} free");
+            // Where memory is scarce the unit of the window does not round it up.
+            let most = if scarce { i64::from(free) } else { i64::from(free) + unit - 1 };
+            assert!(window <= most, "{window} promised, {free} free");
         }
         self.look_at_sack(model, out);
         *self = Self::default();
@@ -85,6 +90,8 @@ impl Pending {
         }
         if let Some(&(start, end)) = dsack.first() {
             assert!(model.dsack && start < end);
+            let around = held.iter().position(|&block| within((start, end), block));
+            assert!(around.is_none_or(|at| at == 0), "{dsack:?} is not followed by what holds it");
             let known = |at| self.duplicates.iter().any(|run| (run.0..run.1).contains(&at));
             assert!((start..end).all(known), "[{start},{end}) did not come twice");
         }
