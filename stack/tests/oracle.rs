@@ -130,13 +130,22 @@ fn phrase() -> impl Strategy<Value = Vec<Op>> {
         flags: 0x10,
         ..arrival
     });
-    let last = (arrival(), any::<bool>(), 0..300_u16).prop_map(|(arrival, above, len)| {
-        let place = if above { Place::Held(0, true, 0) } else { Place::Next(0) };
-        Arrival { place, flags: 0x11, len, ..arrival }
+    let end = prop_oneof![
+        Just(Place::Held(0, true, 0)),
+        Just(Place::Next(0)),
+        (-1..2).prop_map(Place::EndsAtRight),
+    ];
+    let last = (arrival(), end, 0..300_u16).prop_map(|(arrival, place, len)| Arrival {
+        place,
+        flags: 0x11,
+        len,
+        ..arrival
     });
     prop_oneof![
         60 => op().prop_map(|op| vec![op]),
         2 => Just(drained()),
+        // A reader that looks at every byte.
+        3 => (1..3_u16).prop_map(|n| vec![Op::Take, Op::Read(n), Op::Progress]),
         // Duplicate ACKs until they are held back.
         1 => vec(above.prop_map(lone), 8..30),
         1 => vec(last.prop_map(lone), 1..3),
