@@ -208,6 +208,7 @@ impl App {
         let mut buf = vec![0; self.most as usize];
         loop {
             let len = 1 + self.dice.below(self.most) as usize;
+            self.interfere(world, &stream, &mut buf[..len]);
             let n = match self.way {
                 Way::Waiting { all } => wait_for(world, &stream, &mut buf[..len], all),
                 Way::Polling => poll(world, &stream, &mut buf[..len]),
@@ -223,6 +224,24 @@ impl App {
             if self.dice.one_in(3) {
                 world.pause(self.idle);
             }
+        }
+    }
+
+    /// Looks at what will be read, or keeps the lcore away for a while.
+    fn interfere(&mut self, world: &mut World, stream: &TcpStream<Counted>, buf: &mut [u8]) {
+        let flags = RecvFlags::PEEK.with(RecvFlags::DONTWAIT);
+        if self.dice.one_in(6)
+            && let Ok(n) = stream.recv(buf, flags)
+        {
+            let expected = (self.copied..).map(byte_at);
+            assert!(buf[..n].iter().copied().eq(expected.take(n)), "a peek at {}", self.copied);
+        }
+        if self.dice.one_in(6) {
+            let guard = stream.lock();
+            world.pause(Duration::from_millis(5) + self.idle / 4);
+            drop(guard);
+            // The socket waits for its lcore, and the next claim would wait for that.
+            world.run();
         }
     }
 
