@@ -78,8 +78,11 @@ impl Returns<Counted> for CountedReturns {
         self.0.lock().unwrap().append(&mut chain);
     }
 
-    fn take_all(&self) -> VecDeque<Counted> {
-        std::mem::take(&mut self.0.lock().unwrap())
+    fn free_all(&self, mut each: impl FnMut(&SegCb, u32)) {
+        let given = std::mem::take(&mut *self.0.lock().unwrap());
+        for buf in given {
+            each(buf.cb(), buf.truesize());
+        }
     }
 }
 

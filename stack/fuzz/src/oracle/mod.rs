@@ -287,7 +287,7 @@ impl Bench {
         // An ACK that is given back was made before the segment was taken.
         let reply = match &verdict {
             Verdict::Send(out) => Some(out),
-            Verdict::Later | Verdict::Ack => None,
+            Verdict::Predicted | Verdict::Later | Verdict::Ack => None,
         };
         if let Some(ack) = reply.filter(|out| !out.flags.has(Flags::RST)) {
             if self.counters.value(Counter::OfoPruned) > pruned {
