@@ -102,6 +102,8 @@ pub trait BufQueue<B>: Debug + Default + Send {
     fn push_front(&mut self, buf: B);
     /// Takes the oldest buffer.
     fn pop_front(&mut self) -> Option<B>;
+    /// Takes buffers from the front for as long as `takes` says yes, at most `most` of them.
+    fn split_front(&mut self, most: usize, takes: impl FnMut(&B) -> bool) -> Self;
     /// The oldest buffer.
     fn front(&self) -> Option<&B>;
     /// The newest buffer.
@@ -147,6 +149,11 @@ impl<B: PacketBuf> BufQueue<B> for VecDeque<B> {
 
     fn pop_front(&mut self) -> Option<B> {
         self.pop_front()
+    }
+
+    fn split_front(&mut self, most: usize, takes: impl FnMut(&B) -> bool) -> Self {
+        let taken = self.iter().take(most).map(takes).take_while(|&yes| yes).count();
+        self.drain(..taken).collect()
     }
 
     fn front(&self) -> Option<&B> {

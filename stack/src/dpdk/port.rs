@@ -6,6 +6,7 @@
 use std::any::Any;
 use std::ffi::{CStr, c_char, c_int};
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,7 +14,7 @@ use dpdk_sys as sys;
 
 use super::burst::Burst;
 use super::eal::error_text;
-use super::mbuf;
+use super::mbuf::{self, Mbuf};
 use super::mempool::Mempool;
 
 /// Number of a port.
@@ -402,22 +403,24 @@ impl RxQueue {
         let came =
             unsafe { sys::pqs_rx_burst(self.core.id.0, self.queue, places.as_mut_ptr(), room) };
         let came = usize::from(came);
+        let pool = self.pool.raw();
         let mut kept = 0;
         for i in 0..came {
             let mbuf = places[i];
             // SAFETY: the driver has just given it to us.
-            if unsafe { is_plain(mbuf, self.pool.raw()) } || self.make_plain(mbuf) {
+            if unsafe { is_plain(mbuf, pool) } || self.make_plain(mbuf) {
+                // While the header is at hand: what the caller reads first, and where it writes.
+                // SAFETY: plain, so an mbuf of ours; the double is not dropped.
+                let lent =
+                    ManuallyDrop::new(unsafe { Mbuf::from_raw(NonNull::new_unchecked(mbuf)) });
+                lent.prefetch_data();
+                lent.prefetch_cb();
                 places[kept] = mbuf;
                 kept += 1;
             }
         }
         // SAFETY: `kept` places hold mbufs of ours, of one segment, with one reference.
         unsafe { burst.grow(kept) };
-        // While the header is at hand: what the caller reads first, and where it writes.
-        for mbuf in &burst.as_slice()[burst.len() - kept..] {
-            mbuf.prefetch_data();
-            mbuf.prefetch_cb();
-        }
         kept
     }
 

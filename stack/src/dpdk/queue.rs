@@ -87,6 +87,35 @@ impl BufQueue<Mbuf> for MbufQueue {
     }
 
     #[inline]
+    fn split_front(&mut self, most: usize, mut takes: impl FnMut(&Mbuf) -> bool) -> Self {
+        let mut last = None;
+        let (mut head, mut len) = (self.head.0, 0);
+        while len < most
+            && let Some(raw) = NonNull::new(head)
+        {
+            // SAFETY: linked, so ours; the double is not dropped.
+            let mbuf = ManuallyDrop::new(unsafe { Mbuf::from_raw(raw) });
+            if !takes(&mbuf) {
+                break;
+            }
+            last = Some(raw);
+            len += 1;
+            // SAFETY: as above.
+            head = unsafe { link(raw).read() };
+        }
+        let Some(last) = last else { return Self::default() };
+        let front = Self { head: Link(self.head.0), tail: Link(last.as_ptr()), len };
+        // SAFETY: the last of what is taken; what follows it stays.
+        unsafe { link(last).write(ptr::null_mut()) };
+        self.head = Link(head);
+        if head.is_null() {
+            self.tail = Link(ptr::null_mut());
+        }
+        self.len -= len;
+        front
+    }
+
+    #[inline]
     fn front(&self) -> Option<&Mbuf> {
         lend(&self.head)
     }

@@ -267,7 +267,18 @@ impl<'a> Call<'a> {
         self.flags.has(RecvFlags::PEEK)
     }
 
+    /// Takes all of `data` if there is room for it, else nothing; which of the two.
+    #[inline]
+    fn take_whole(&mut self, data: &[u8]) -> bool {
+        let fits = data.len() <= self.room();
+        if fits {
+            self.take(data);
+        }
+        fits
+    }
+
     /// Takes as much of `data` as is wanted; how much that is.
+    #[inline]
     fn take(&mut self, data: &[u8]) -> usize {
         let n = data.len().min(self.room());
         if !self.flags.has(RecvFlags::TRUNC) {
@@ -406,15 +417,8 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
             return;
         }
         while call.room() != 0 {
-            if let Some(head) = side.taken.front() {
-                let n = call.take(head.data());
-                side.copied_seq = side.copied_seq.plus(n as u32);
-                if n < head.len() {
-                    return side.taken.trim_front(n);
-                }
-                if let Some(spent) = side.taken.pop_front() {
-                    self.give_back(side, spent);
-                }
+            if !side.taken.is_empty() {
+                self.copy_taken(side, call);
                 continue;
             }
             // From the ring to the caller's memory; only what is read in part stays here.
@@ -429,6 +433,24 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
                 side.taken.push_back(buf);
                 return side.taken.trim_front(n);
             }
+        }
+    }
+
+    /// Copies whole buffers from the taken list as long as they fit, then part of one that does not.
+    fn copy_taken(&self, side: &mut ReaderSide<B>, call: &mut Call<'_>) {
+        let before = call.copied;
+        let most = CHAIN.saturating_sub(side.spent.len());
+        let mut spent = side.taken.split_front(most, |buf| call.take_whole(buf.data()));
+        side.copied_seq = side.copied_seq.plus((call.copied - before) as u32);
+        let chain_is_full = spent.len() == most;
+        side.spent.append(&mut spent);
+        if chain_is_full {
+            return self.publish(side);
+        }
+        if let Some(head) = side.taken.front() {
+            let n = call.take(head.data());
+            side.copied_seq = side.copied_seq.plus(n as u32);
+            side.taken.trim_front(n);
         }
     }
 

@@ -8,6 +8,7 @@ enum Op {
     PushFront,
     Pop,
     AppendTo { newer: usize },
+    SplitFront { most: usize, stop: usize },
     TrimFront,
     ExtendBack,
     Return,
@@ -19,6 +20,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => Just(Op::PushFront),
         3 => Just(Op::Pop),
         1 => (0..4_usize).prop_map(|newer| Op::AppendTo { newer }),
+        2 => (0..5_usize, 0..5_usize).prop_map(|(most, stop)| Op::SplitFront { most, stop }),
         1 => Just(Op::TrimFront),
         1 => Just(Op::ExtendBack),
         1 => Just(Op::Return),
@@ -55,6 +57,18 @@ proptest! {
                     queue.append(&mut more);
                     prop_assert!(more.is_empty() && more.front().is_none());
                     oracle.extend((0..newer).map(|_| bytes.clone()));
+                }
+                Op::SplitFront { most, stop } => {
+                    let mut seen = 0;
+                    let taken = queue.split_front(most, |_| {
+                        seen += 1;
+                        seen <= stop
+                    });
+                    let expected = most.min(stop).min(oracle.len());
+                    let front = oracle.drain(..expected).collect::<Vec<_>>();
+                    prop_assert!(taken.iter().map(Mbuf::data).eq(front.iter().map(Vec::as_slice)));
+                    prop_assert_eq!(taken.len(), expected);
+                    prop_assert_eq!(taken.back().map(Mbuf::data), front.last().map(Vec::as_slice));
                 }
                 Op::TrimFront => {
                     if let Some(bytes) = oracle.front_mut().filter(|bytes| !bytes.is_empty()) {
