@@ -102,15 +102,18 @@ impl<B: PacketBuf> Tables<B> {
 
     /// Does one thing to a socket, or leaves it to whoever owns it.
     fn visit(&mut self, work: &mut Work<'_, impl Transmit>, index: u32, what: Deferred<B>) {
-        let Some(slot) = self.sockets.at(index) else { return };
-        let (claim, what) = match slot.lcore.claim() {
+        let Some(slot) = self.sockets.at_mut(index) else { return };
+        let SocketSlot { lcore, tuple, returned, .. } = slot;
+        let (claim, what) = match lcore.claim() {
             Some(claim) => (claim, Some(what)),
-            None => match slot.lcore.defer(what, &mut work.base.counters) {
+            None => match lcore.defer(what, &mut work.base.counters) {
                 Some(claim) => (claim, None),
                 None => return,
             },
         };
-        let mut visit = Visit::new(claim, &slot.tuple, work);
+        let mut visit = Visit::new(claim, tuple, work);
+        // Whoever claims takes this along, for only the first return after a claim is noted.
+        visit.uncharge(std::mem::take(returned));
         visit.work_off();
         if let Some(what) = what {
             visit.work_on(what);

@@ -236,3 +236,35 @@ fn a_stopped_engine_leaves_dead_sockets() {
     assert_eq!(format!("{:?}", read(&stream, 100).unwrap_err()), "Dead");
     drop(stream);
 }
+
+#[test]
+fn what_comes_back_while_a_thread_owns_the_socket_opens_the_window_too() {
+    let settings = Settings {
+        tcp_rmem: [4096, 32_768, 32_768],
+        tcp_window_scaling: false,
+        ..Settings::default()
+    };
+    let (mut world, mut peer, stream) = connected(settings);
+    world.receive([peer.data(&[1; 1460]), peer.data(&[2; 1460])]);
+    let window = world.expect_segment().segment.window;
+    // Moves the data out of the receive queue, so that reading it needs no claim.
+    assert_eq!(stream.peek(&mut [0; 2920]).unwrap(), 2920);
+
+    let guard = stream.lock();
+    let burst: Vec<_> = (0..window / 1460).map(|_| peer.data(&[3; 1460])).collect();
+    let all = burst.len() * 1460;
+    world.receive(burst);
+    std::thread::scope(|scope| {
+        scope.spawn(|| assert_eq!(read(&stream, 2920).unwrap().len(), 2920));
+    });
+    world.turn();
+    drop(guard);
+    world.turn();
+    world.sent.clear();
+
+    assert_eq!(read(&stream, all).unwrap().len(), all);
+    world.turn();
+    let update = world.expect_segment();
+    update.is(ACK, peer.ack, peer.seq);
+    assert!(update.segment.window >= window, "{} of {window}", update.segment.window);
+}
