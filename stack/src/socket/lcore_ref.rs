@@ -104,11 +104,6 @@ impl<B: PacketBuf, C: Connection<B>> LcoreRef<B, C> {
         self.socket.progress.copied_seq()
     }
 
-    /// Whether the library failed while it owned the socket: the connection is to be reset.
-    pub fn is_dead(&self) -> bool {
-        self.socket.park().status().has(Status::DEAD)
-    }
-
     /// The lcore stops: every call on the socket returns an error from now on, also those that
     /// sleep.
     pub fn kill(&self) {
@@ -191,9 +186,12 @@ impl<'a, B: PacketBuf, C: Connection<B>> Claim<'a, B, C> {
         self.lcore.waiting.borrow_mut().next()
     }
 
-    /// What handles have asked for since the last time.
+    /// What handles have asked for since the last time, and the end of a connection in whose
+    /// ownership the library has failed.
     pub fn take_requests(&mut self) -> Requests {
-        let all = self.lcore.socket.requests();
+        let socket = &self.lcore.socket;
+        let failed = socket.park().status().has(Status::DEAD);
+        let all = socket.requests() | if failed { Requests::ABORT } else { 0 };
         let taken = std::mem::replace(&mut self.inner().requests_taken, all);
         Requests(all & !taken)
     }
@@ -424,6 +422,20 @@ mod tests {
         assert_eq!(lcore.claim().unwrap().take_requests().close(), Some(true));
         drop(lcore);
         assert_eq!(home.reap(), 1);
+    }
+
+    #[test]
+    fn a_failure_while_owning_has_the_connection_reset() {
+        let (home, lcore, handle) = open();
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _owner = handle.socket.own();
+            panic!("a bug");
+        }));
+        assert!(panicked.is_err());
+        assert_eq!(home.take_bells().collect::<Vec<_>>(), [lcore.id()]);
+        let mut claim = lcore.claim().expect("left to the lcore");
+        assert!(claim.take_requests().abort());
+        assert!(claim.take_requests().is_empty(), "given once");
     }
 
     #[test]
