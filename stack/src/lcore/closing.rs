@@ -65,7 +65,14 @@ impl<B: PacketBuf> Tables<B> {
         frame: &B,
     ) {
         let Some(slot) = self.time_waits.at_mut(index) else { return };
-        match slot.entry.on_segment(&mut work.cx(), &tcp.segment) {
+        let mut verdict = slot.entry.on_segment(&mut work.cx(), &tcp.segment);
+        if matches!(verdict, TwVerdict::NewConnection { .. })
+            && self.listener(tcp.tuple.local_port).is_none()
+        {
+            let Some(slot) = self.time_waits.at_mut(index) else { return };
+            verdict = slot.entry.on_no_listener(&mut work.cx(), &tcp.segment);
+        }
+        match verdict {
             TwVerdict::Ignore => {}
             TwVerdict::Ack(out) => work.send(&tcp.tuple, &out),
             TwVerdict::Remove(out) => {
@@ -73,10 +80,7 @@ impl<B: PacketBuf> Tables<B> {
                 self.remove_time_wait(index);
             }
             TwVerdict::NewConnection { isn } => {
-                let ack = slot.entry.ack(work.now);
-                let Some(listening) = self.listener(tcp.tuple.local_port) else {
-                    return work.send(&tcp.tuple, &ack);
-                };
+                let Some(listening) = self.listener(tcp.tuple.local_port) else { return };
                 self.remove_time_wait(index);
                 work.bump(Counter::TWRecycled);
                 let numbers = work.base.secret.numbers(&tcp.tuple, work.now);

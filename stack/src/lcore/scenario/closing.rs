@@ -171,8 +171,10 @@ fn a_time_wait_entry_answers_a_syn_if_nobody_listens() {
     drop(listener);
     world.sent.clear();
     let next = Peer { seq: peer.seq + 100_000, ..peer };
-    world.receive([next.syn()]);
+    world.receive([next.syn(), next.syn()]);
     world.expect_segment().is(ACK, peer.ack, peer.seq);
+    world.expect_nothing();
+    assert_eq!(world.count(Counter::TCPACKSkippedTimeWait), 1, "twice a second at most");
     assert_eq!(world.population().time_waits, 1);
 }
 
