@@ -1,8 +1,8 @@
 //! What a frame is, before any connection is asked: admission, ARP, ICMP echo.
 //!
 //! Called by the engine on its lcore's thread. A segment that finds its connection in the flow table
-//! is not examined here beyond its destination's Ethernet address, because whatever made that entry
-//! was; all else is admitted by the rules of RFC 1122 §3.2 and counted. Nothing is put together.
+//! is not examined here beyond its Ethernet address and VLAN, because whatever made that entry was; all
+//! else is admitted by the rules of RFC 1122 §3.2 and counted. Nothing is put together.
 
 use std::time::Duration;
 
@@ -71,6 +71,10 @@ impl<T: Transmit> Work<'_, T> {
         let delivery = ethernet::delivery(frame, self.base.interface.mac);
         if delivery == Delivery::Us {
             match parse_tcp4(frame, checksum) {
+                Ok(tcp) if is_tagged(&tcp) => {
+                    self.bump(Counter::InAddrErrors);
+                    return Frame::Done;
+                }
                 Ok(tcp) => return Frame::Tcp(tcp),
                 Err(Reject::NotTcp4) => {}
                 Err(reject) => {
@@ -88,8 +92,7 @@ impl<T: Transmit> Work<'_, T> {
     pub fn admits(&mut self, tcp: &Tcp4) -> bool {
         let FourTuple { local_addr, remote_addr, .. } = tcp.tuple;
         let interface = &self.base.interface;
-        let tagged = tcp.vlan.is_some_and(|id| id != 0);
-        if tagged || local_addr != interface.addr {
+        if local_addr != interface.addr {
             self.bump(Counter::InAddrErrors);
             return false;
         }
@@ -182,4 +185,10 @@ impl<T: Transmit> Work<'_, T> {
             }
         }
     }
+}
+
+/// Whether a segment came by a VLAN: we are a member of none, and whoever is in one has no say in
+/// the connections of this link. Identifier 0 is a priority alone (IEEE 802.1Q).
+fn is_tagged(tcp: &Tcp4) -> bool {
+    tcp.vlan.is_some_and(|id| id != 0)
 }

@@ -47,6 +47,23 @@ fn frames_for_others_are_not_looked_at() {
 }
 
 #[test]
+fn a_vlan_has_no_say_in_the_connections_of_the_link() {
+    let mut world = World::new(Settings::default());
+    let listener = listening(&mut world, 5);
+    let (mut peer, stream) = Peer::connected(&mut world, 40_000, &listener);
+    let tagged = |mut frame: Vec<u8>, id: u8| {
+        frame.splice(12..12, [0x81, 0x00, 0xe0, id]);
+        frame
+    };
+    world.receive([tagged(peer.segment(ACK, 0, b"foreign"), 5)]);
+    world.receive([tagged(peer.segment(RST, 0, &[]), 5)]);
+    world.expect_nothing();
+    assert_eq!(world.count(Counter::InAddrErrors), 2);
+    world.receive([tagged(peer.data(b"ours"), 0)]);
+    assert_eq!(read(&stream, 100).unwrap(), b"ours", "a priority is no VLAN");
+}
+
+#[test]
 fn bad_segments_are_counted_and_change_nothing() {
     let mut world = World::new(Settings::default());
     let _listener = listening(&mut world, 5);
