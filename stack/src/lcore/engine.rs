@@ -405,6 +405,8 @@ impl<B: PacketBuf> Tables<B> {
     fn stop(&mut self) {
         self.let_go_of_all();
         self.listeners.clear();
+        // Closed already, unless this lcore ends by a failure: acceptors would wait for it for ever.
+        self.shared.close_all();
         while let Some(Message::Segment { .. } | Message::Neighbour { .. }) =
             self.mesh.as_mut().and_then(Mesh::take)
         {}

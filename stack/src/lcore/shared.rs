@@ -92,11 +92,7 @@ impl<B: PacketBuf> Listeners<B> {
 
     /// The stack stops: whoever waits for a connection gets an error.
     pub fn close_all(&self) {
-        let all = std::mem::take(&mut *self.0.lock());
-        self.0.changed();
-        for listening in all {
-            listening.queue.close();
-        }
+        self.0.close_all();
     }
 
     pub(super) fn shared(&self) -> &Arc<Shared<B>> {
@@ -135,6 +131,15 @@ impl<B: PacketBuf> Shared<B> {
     /// The listeners of this moment.
     pub fn listeners(&self) -> Vec<Arc<Listening<B>>> {
         self.lock().clone()
+    }
+
+    /// Whoever waits for a connection gets an error.
+    pub fn close_all(&self) {
+        let all = std::mem::take(&mut *self.lock());
+        self.changed();
+        for listening in all {
+            listening.queue.close();
+        }
     }
 
     /// The list is whole at every moment, so that a panic elsewhere does not spoil it.

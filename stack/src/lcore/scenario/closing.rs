@@ -1,5 +1,8 @@
 //! How connections end.
 
+use std::io::ErrorKind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use super::*;
 
 fn connected(settings: Settings) -> (World, Peer, TcpStream<HeapBuf>) {
@@ -176,6 +179,40 @@ fn a_time_wait_entry_answers_a_syn_if_nobody_listens() {
     world.expect_nothing();
     assert_eq!(world.count(Counter::TCPACKSkippedTimeWait), 1, "twice a second at most");
     assert_eq!(world.population().time_waits, 1);
+}
+
+/// A device that breaks.
+struct Broken;
+
+impl Transmit for Broken {
+    fn send(&mut self, _: &[u8]) {
+        panic!("a bug");
+    }
+}
+
+#[test]
+fn an_engine_that_fails_leaves_nobody_waiting() {
+    let mut world = World::with_lcores(Settings::default(), 2);
+    let listener = listening(&mut world, 5);
+    let (mut peer, stream) = Peer::connected(&mut world, 40_000, &listener);
+    let (_, other) = Peer::connected(&mut world, 40_001, &listener);
+    listener.set_nonblocking(false).unwrap();
+    listener.set_accept_timeout(Some(Duration::from_secs(10)));
+    let acceptor = std::thread::spawn(move || listener.accept().map(|_| ()));
+    let fin = HeapBuf::new(&peer.fin());
+    let now = world.now + Duration::from_secs(1);
+    let failed = catch_unwind(AssertUnwindSafe(|| {
+        world.engines[0].input(&mut [Some(fin)], now, &mut Broken);
+        world.engines[0].turn(now + Duration::from_secs(1), &mut Broken);
+    }));
+    assert!(failed.is_err());
+    world.engines[0].stop();
+    for stream in [stream, other] {
+        let error = stream.recv(&mut [0; 9], RecvFlags::NONE).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionAborted);
+    }
+    let error = acceptor.join().unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionAborted);
 }
 
 #[test]
