@@ -4,6 +4,7 @@
 //! ([`Requests`]), how it ends. The lcore's side is in `lcore_ref.rs`, reading in `recv.rs`.
 //! A thread never runs TCP, never frees a buffer and never touches a counter.
 
+use std::marker::PhantomData;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -232,6 +233,8 @@ impl<B: PacketBuf, C: Connection<B>> Socket<B, C> {
 #[derive(Debug)]
 pub struct SocketGuard<'a, B: PacketBuf, C: Connection<B> = Tcb<B>> {
     owner: Ownership<'a, B, C>,
+    /// It is known which thread holds it.
+    _this_thread: PhantomData<*const ()>,
 }
 
 impl<B: PacketBuf, C: Connection<B>> Handle<B, C> {
@@ -239,7 +242,7 @@ impl<B: PacketBuf, C: Connection<B>> Handle<B, C> {
     pub fn lock(&self) -> SocketGuard<'_, B, C> {
         let owner = self.socket.own().for_the_application();
         self.socket.guarded_by.store(THREAD.with(|own| *own), Ordering::Relaxed);
-        SocketGuard { owner }
+        SocketGuard { owner, _this_thread: PhantomData }
     }
 }
 

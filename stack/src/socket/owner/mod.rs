@@ -9,6 +9,7 @@
 mod counted;
 mod word;
 
+use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
 use super::sync::UnsafeCell;
@@ -38,18 +39,18 @@ impl<T> Owned<T> {
 
     /// Claims for the lcore if nobody owns. Never waits.
     pub(crate) fn claim_lcore(&self) -> Option<LcoreClaim<'_, T>> {
-        self.word.claim_lcore().then(|| LcoreClaim { owned: self })
+        self.word.claim_lcore().then(|| LcoreClaim { owned: self, _claimed: PhantomData })
     }
 
     /// Notes that the lcore has work here, and claims if nobody owns by then. Never waits.
     pub(crate) fn defer(&self) -> Option<LcoreClaim<'_, T>> {
-        self.word.defer().then(|| LcoreClaim { owned: self })
+        self.word.defer().then(|| LcoreClaim { owned: self, _claimed: PhantomData })
     }
 
     /// Claims for a thread, sleeping as long as it takes.
     pub(crate) fn claim_thread(&self) -> ThreadClaim<'_, T> {
         self.word.claim_thread();
-        ThreadClaim { owned: self }
+        ThreadClaim { owned: self, _claimed: PhantomData }
     }
 
     /// The value, when nobody else can reach it.
@@ -71,6 +72,8 @@ impl<T> Owned<T> {
 #[derive(Debug)]
 pub(crate) struct LcoreClaim<'a, T> {
     owned: &'a Owned<T>,
+    /// Sent and shared as what it is: a reference to T that excludes others.
+    _claimed: PhantomData<&'a mut T>,
 }
 
 impl<T> Deref for LcoreClaim<'_, T> {
@@ -100,6 +103,8 @@ impl<T> Drop for LcoreClaim<'_, T> {
 #[derive(Debug)]
 pub(crate) struct ThreadClaim<'a, T> {
     owned: &'a Owned<T>,
+    /// As in [`LcoreClaim`].
+    _claimed: PhantomData<&'a mut T>,
 }
 
 impl<T> ThreadClaim<'_, T> {

@@ -1,5 +1,6 @@
 //! Ends of streams, of handles, of lcores; errors, time limits, panics.
 
+use std::cell::Cell;
 use std::io::{self, ErrorKind};
 use std::net::Shutdown;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use super::lcore::{Buf, End, Lcore, Plan};
 use crate::buf::Returns;
-use crate::socket::{AcceptQueue, RecvFlags, TcpListener, TcpStream};
+use crate::socket::owner::{LcoreClaim, ThreadClaim};
+use crate::socket::{AcceptQueue, Reader, RecvFlags, SocketGuard, TcpListener, TcpStream};
 
 fn start(plan: Plan) -> (Lcore, TcpStream<Buf>) {
     let (lcore, handle) = Lcore::start(plan);
@@ -148,6 +150,30 @@ fn reading_under_ones_own_guard_is_an_error() {
     assert_eq!(kind(stream.recv(&mut [0; 9], RecvFlags::NONE)), ErrorKind::Deadlock);
     drop(guard);
     assert_eq!(stream.recv(&mut [0; 9], RecvFlags::WAITALL).unwrap(), 9);
+}
+
+/// Calls that are ambiguous, and so do not compile, for what can be sent or shared.
+trait Unsendable<Case> {
+    const HOLDS: bool = true;
+}
+impl<T> Unsendable<()> for T {}
+impl<T: Send> Unsendable<u8> for T {}
+trait Unshareable<Case> {
+    const HOLDS: bool = true;
+}
+impl<T> Unshareable<()> for T {}
+impl<T: Sync> Unshareable<u8> for T {}
+
+#[test]
+fn a_guard_stays_with_its_thread_and_a_reader_need_not() {
+    // A guard shows the connection, which is Send alone, to whoever can see it.
+    assert!(<SocketGuard<'_, Buf> as Unsendable<_>>::HOLDS);
+    assert!(<SocketGuard<'_, Buf> as Unshareable<_>>::HOLDS);
+    assert!(<ThreadClaim<'_, Cell<u8>> as Unshareable<_>>::HOLDS);
+    assert!(<LcoreClaim<'_, Cell<u8>> as Unshareable<_>>::HOLDS);
+    fn send<T: Send>() {}
+    send::<ThreadClaim<'_, Cell<u8>>>();
+    send::<Reader<'_, Buf>>();
 }
 
 #[test]
