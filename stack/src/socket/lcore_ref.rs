@@ -193,7 +193,9 @@ impl<'a, B: PacketBuf, C: Connection<B>> Claim<'a, B, C> {
         let failed = socket.park().status().has(Status::DEAD);
         let all = socket.requests() | if failed { Requests::ABORT } else { 0 };
         let taken = std::mem::replace(&mut self.inner().requests_taken, all);
-        Requests(all & !taken)
+        let news = Requests(all & !taken);
+        // What was said about lingering, however long ago, is part of the close.
+        if news.close().is_some() { Requests(news.0 | all & Requests::LINGER_ZERO) } else { news }
     }
 
     /// The reader's progress.

@@ -66,6 +66,19 @@ fn unread_data_makes_close_a_reset() {
 }
 
 #[test]
+fn linger_zero_makes_close_a_reset_whatever_was_asked_between() {
+    let (mut world, peer, stream) = connected(Settings::default());
+    stream.set_linger_zero();
+    stream.shutdown(std::net::Shutdown::Read).unwrap();
+    world.turn();
+    world.expect_nothing();
+    drop(stream);
+    world.turn();
+    world.expect_segment().is(RST.with(ACK), peer.ack, peer.seq);
+    assert_eq!(world.population(), Population::default());
+}
+
+#[test]
 fn data_that_came_before_a_reset_stays_readable() {
     let (mut world, mut peer, stream) = connected(Settings::default());
     world.receive([peer.data(b"last words")]);
