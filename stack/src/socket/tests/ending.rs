@@ -167,10 +167,10 @@ impl<T: Sync> Unshareable<u8> for T {}
 #[test]
 fn a_guard_stays_with_its_thread_and_a_reader_need_not() {
     // A guard shows the connection, which is Send alone, to whoever can see it.
-    assert!(<SocketGuard<'_, Buf> as Unsendable<_>>::HOLDS);
-    assert!(<SocketGuard<'_, Buf> as Unshareable<_>>::HOLDS);
-    assert!(<ThreadClaim<'_, Cell<u8>> as Unshareable<_>>::HOLDS);
-    assert!(<LcoreClaim<'_, Cell<u8>> as Unshareable<_>>::HOLDS);
+    const { assert!(<SocketGuard<'_, Buf> as Unsendable<_>>::HOLDS) };
+    const { assert!(<SocketGuard<'_, Buf> as Unshareable<_>>::HOLDS) };
+    const { assert!(<ThreadClaim<'_, Cell<u8>> as Unshareable<_>>::HOLDS) };
+    const { assert!(<LcoreClaim<'_, Cell<u8>> as Unshareable<_>>::HOLDS) };
     fn send<T: Send>() {}
     send::<ThreadClaim<'_, Cell<u8>>>();
     send::<Reader<'_, Buf>>();
