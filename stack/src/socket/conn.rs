@@ -34,6 +34,10 @@ pub trait Connection<B: PacketBuf>: Send + 'static {
     fn backlog_room(&self) -> u32;
     /// Takes the whole receive queue; its buffers stay charged.
     fn take_receive_queue(&mut self) -> B::Queue;
+    /// Takes every buffer there is, for nothing more will be read or received.
+    fn take_all(&mut self) -> B::Queue {
+        self.take_receive_queue()
+    }
     /// Puts buffers back that are older than everything in the receive queue.
     fn put_back(&mut self, older: B::Queue);
 }
@@ -73,6 +77,10 @@ impl<B: PacketBuf> Connection<B> for Tcb<B> {
 
     fn take_receive_queue(&mut self) -> B::Queue {
         self.take_receive_queue()
+    }
+
+    fn take_all(&mut self) -> B::Queue {
+        self.take_all()
     }
 
     fn put_back(&mut self, older: B::Queue) {

@@ -176,7 +176,7 @@ impl<B: PacketBuf, C: Connection<B>> Socket<B, C> {
     /// Moves every buffer that the socket still holds to `chain`. For whoever has it alone.
     pub(super) fn take_buffers(&mut self, chain: &mut B::Queue) {
         self.reader.unshared().take_buffers(chain);
-        chain.append(&mut self.inner.0.unshared().tcb.take_receive_queue());
+        chain.append(&mut self.inner.0.unshared().tcb.take_all());
     }
 }
 

@@ -177,6 +177,11 @@ impl<B: PacketBuf> OutOfOrder<B> {
         self.0.take().map_or(0, |queue| queue.truesize)
     }
 
+    /// Gives everything up, lowest first.
+    pub fn take_all(&mut self) -> impl Iterator<Item = B> + use<B> {
+        self.0.take().into_iter().flat_map(|queue| queue.segments.into_buffers())
+    }
+
     fn let_go_if_empty(&mut self) {
         if self.0.as_ref().is_some_and(|queue| queue.segments.is_empty()) {
             self.0 = None;

@@ -289,6 +289,17 @@ impl<B: PacketBuf> Tcb<B> {
         std::mem::take(&mut self.receive)
     }
 
+    /// Takes every buffer there is, in sequence or not: the end of a connection whose lcore has
+    /// gone. They stay charged.
+    pub fn take_all(&mut self) -> B::Queue {
+        let mut all = self.take_receive_queue();
+        for buf in self.ofo.take_all() {
+            all.push_back(buf);
+        }
+        self.sack = SackList::new();
+        all
+    }
+
     /// Puts buffers that are older than everything in the receive queue back in front of it.
     pub fn put_back(&mut self, mut older: B::Queue) {
         older.append(&mut self.receive);

@@ -144,6 +144,21 @@ fn buffers_outlive_an_lcore_and_come_back() {
 }
 
 #[test]
+fn what_waits_above_a_hole_comes_back_after_its_lcore_too() {
+    let (mut lcore, stream) = start(Plan { end: End::Hole, ..Plan::new(10) });
+    while !stream.lock().connection().has_out_of_order() {
+        thread::yield_now();
+    }
+    lcore.stop();
+    let before = lcore.live.count();
+    assert!(before >= 2, "one in sequence, one above the hole");
+    drop(stream);
+    assert_eq!(lcore.live.count(), before, "none was freed by this thread");
+    lcore.home.returns().free_all(|_, _| {});
+    assert_eq!(lcore.live.count(), 0);
+}
+
+#[test]
 fn reading_under_ones_own_guard_is_an_error() {
     let (_lcore, stream) = start(silent(10));
     let guard = stream.lock();

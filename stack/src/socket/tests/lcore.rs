@@ -127,6 +127,8 @@ pub(super) enum End {
     Reset,
     /// Nothing more comes, and nothing ends it.
     Silence,
+    /// The same, but one segment comes that is not the next.
+    Hole,
 }
 
 impl Plan {
@@ -442,6 +444,9 @@ impl Running {
             End::Fin => Flags::ACK.with(Flags::FIN),
             End::Reset => Flags::ACK.with(Flags::RST),
             End::Silence => return None,
+            End::Hole => {
+                return Some(self.segment(seq.wrapping_add(1), b"above", Flags::ACK, Instant::ZERO));
+            }
         };
         // Sent again until it is heard.
         Some(self.segment(seq, &[], flags, Instant::ZERO))

@@ -197,6 +197,11 @@ impl<B> Segments<B> {
         Some(slot)
     }
 
+    /// All buffers, lowest first.
+    pub(super) fn into_buffers(self) -> impl Iterator<Item = B> {
+        self.chunks.into_iter().flatten().map(|slot| slot.buf)
+    }
+
     fn insert_chunk(&mut self, index: usize, chunk: VecDeque<Slot<B>>) {
         count_steps(self.chunks.len() - index);
         self.chunks.insert(index, chunk);
