@@ -65,6 +65,7 @@ impl<B: PacketBuf> Tables<B> {
         frame: &B,
     ) {
         let Some(slot) = self.time_waits.at_mut(index) else { return };
+        work.bump(Counter::InSegs);
         let mut verdict = slot.entry.on_segment(&mut work.cx(), &tcp.segment);
         if matches!(verdict, TwVerdict::NewConnection { .. })
             && self.listener(tcp.tuple.local_port).is_none()

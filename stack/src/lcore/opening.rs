@@ -97,6 +97,7 @@ impl<B: PacketBuf> Tables<B> {
         if !slot.listening.is_open() {
             // Requests vanish with their listener, and the segment looks for another.
             self.remove_request(index);
+            work.bump(Counter::InSegs);
             return self.judge(work, tcp, &frame);
         }
         let mut verdict = slot.request.on_segment(&mut work.cx(), &tcp.segment);
@@ -109,6 +110,8 @@ impl<B: PacketBuf> Tables<B> {
             }
             verdict = slot.request.on_overflow(&mut work.cx(), &tcp.segment);
         }
+        // One that completes is counted by the connection.
+        work.bump(Counter::InSegs);
         match verdict {
             RequestVerdict::Ignore | RequestVerdict::Complete(_) => {}
             RequestVerdict::Send(out) => work.send(&tcp.tuple, &out),

@@ -194,6 +194,33 @@ fn a_time_wait_entry_answers_a_syn_if_nobody_listens() {
     assert_eq!(world.population().time_waits, 1);
 }
 
+#[test]
+fn every_segment_is_counted_once() {
+    let mut world = World::new(Settings::default());
+    let listener = listening(&mut world, 5);
+    let mut peer = Peer::new(40_000);
+    let mut segments = 0;
+    let mut receive = |world: &mut World, frame| {
+        world.receive([frame]);
+        segments += 1;
+        assert_eq!(world.count(Counter::InSegs), segments);
+    };
+    receive(&mut world, peer.syn());
+    peer.take(&world.expect_segment());
+    receive(&mut world, peer.segment(ACK, u32::MAX, &[]));
+    receive(&mut world, peer.ack());
+    drop(accept(&listener));
+    world.turn();
+    peer.ack += 1;
+    receive(&mut world, peer.fin());
+    assert_eq!(world.population().time_waits, 1);
+    receive(&mut world, peer.ack());
+    receive(&mut world, Peer::new(40_001).ack());
+    receive(&mut world, Peer::new(40_002).syn());
+    drop(listener);
+    receive(&mut world, Peer::new(40_002).ack());
+}
+
 /// A device that breaks.
 struct Broken;
 

@@ -445,7 +445,12 @@ impl Running {
             End::Reset => Flags::ACK.with(Flags::RST),
             End::Silence => return None,
             End::Hole => {
-                return Some(self.segment(seq.wrapping_add(1), b"above", Flags::ACK, Instant::ZERO));
+                return Some(self.segment(
+                    seq.wrapping_add(1),
+                    b"above",
+                    Flags::ACK,
+                    Instant::ZERO,
+                ));
             }
         };
         // Sent again until it is heard.
