@@ -448,10 +448,13 @@ impl<B: PacketBuf, C: Connection<B>> Drop for Handle<B, C> {
     fn drop(&mut self) {
         // AcqRel pairs with itself: what other handles did comes before the close.
         if self.socket.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
-            // No call is left: the token is free. What was taken and not read goes home at once;
-            // the lcore learns from copied_seq that there was something.
+            // No call is left: the token is free, unless a reader was forgotten, which nobody waits
+            // for. What was taken and not read goes home at once; the lcore learns from copied_seq
+            // that there was something.
             let mut chain = B::Queue::default();
-            self.socket.reader.claim_thread().take_buffers(&mut chain);
+            if let Some(mut side) = self.socket.reader.try_claim_thread() {
+                side.take_buffers(&mut chain);
+            }
             if !chain.is_empty() {
                 self.socket.home.returns().give(chain);
             }

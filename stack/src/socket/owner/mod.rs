@@ -53,6 +53,12 @@ impl<T> Owned<T> {
         ThreadClaim { owned: self, _claimed: PhantomData }
     }
 
+    /// Claims for a thread if nobody owns. Never waits.
+    pub(crate) fn try_claim_thread(&self) -> Option<ThreadClaim<'_, T>> {
+        let claimed = self.word.try_claim_thread();
+        claimed.then(|| ThreadClaim { owned: self, _claimed: PhantomData })
+    }
+
     /// The value, when nobody else can reach it.
     pub(crate) fn unshared(&mut self) -> &mut T {
         // SAFETY: `&mut self` is the proof that there is no claim.
