@@ -202,7 +202,6 @@ impl<B: PacketBuf> ReaderSide<B> {
         chain.append(&mut self.spent);
         self.empty_ring();
         chain.append(&mut self.taken);
-        debug_assert!(self.installed_for == 0, "a call has not left");
     }
 
     /// Moves what is in the ring behind what was taken.
@@ -275,6 +274,12 @@ impl<'a> Call<'a> {
             self.take(data);
         }
         fits
+    }
+
+    /// The end of a call that cannot go on: what it has taken comes before the error, which is the
+    /// next call's.
+    fn break_off(&self, error: RecvError) -> Step {
+        if self.copied > 0 { Step::Done(self.copied) } else { Step::Failed(error) }
     }
 
     /// Takes as much of `data` as is wanted; how much that is.
@@ -352,12 +357,16 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
                 self.copy(side, call);
             }
             if status.has(Status::DEAD) {
-                return Step::Failed(RecvError::Dead);
+                return call.break_off(RecvError::Dead);
             }
             if call.is_full() {
                 return Step::Done(call.copied);
             }
             if status.has(Status::QUEUED) {
+                // For exclusive readers; other calls ask at the beginning of each step.
+                if self.is_guarded_by_this_thread() {
+                    return call.break_off(RecvError::Deadlock);
+                }
                 self.take_queue(side);
                 continue;
             }
@@ -510,8 +519,12 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
         }
     }
 
-    /// Puts what was taken, and then what is in the ring, back in front of the receive queue.
+    /// Puts what was taken, and then what is in the ring, back in front of the receive queue. Under
+    /// the thread's own guard the ring stays, and the next call to leave does it.
     fn uninstall(&self, side: &mut ReaderSide<B>) {
+        if self.is_guarded_by_this_thread() {
+            return;
+        }
         let mut owner = self.own();
         owner.sink.0 = None;
         side.empty_ring();

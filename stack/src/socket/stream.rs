@@ -84,6 +84,8 @@ impl<B: PacketBuf, C: Connection<B>> TcpStream<B, C> {
 
     /// A reader that has the stream to itself and keeps its ring installed: no locking per read.
     ///
+    /// Reads through other handles wait until it is dropped, whatever their time limit.
+    ///
     /// # Errors
     /// `Deadlock` if the calling thread holds a guard.
     pub fn reader(&mut self) -> io::Result<Reader<'_, B, C>> {
@@ -184,7 +186,8 @@ impl<B: PacketBuf, C: Connection<B>> TcpStream<B, C> {
         self.handle.set_linger_zero();
     }
 
-    /// Takes the socket away from its lcore until the guard is dropped.
+    /// Takes the socket away from its lcore until the guard is dropped. Waits as long as another
+    /// thread holds one; as with a mutex, a thread that holds one already waits for itself.
     pub fn lock(&self) -> SocketGuard<'_, B, C> {
         self.handle.lock()
     }
@@ -216,7 +219,7 @@ impl<B: PacketBuf, C: Connection<B>> Reader<'_, B, C> {
     /// As [`TcpStream::recv`].
     ///
     /// # Errors
-    /// As [`TcpStream::recv`], but for `Deadlock`.
+    /// As [`TcpStream::recv`].
     pub fn recv(&mut self, buf: &mut [u8], flags: RecvFlags) -> io::Result<usize> {
         let waiter = &ThreadWaiter;
         let socket = self.0.socket();

@@ -304,6 +304,17 @@ fn what_comes_while_a_thread_owns_the_socket_waits_for_it() {
 }
 
 #[test]
+fn what_a_call_has_taken_comes_before_the_end() {
+    let (mut world, mut peer, stream) = connected(Settings::default());
+    world.receive([peer.data(b"taken")]);
+    // To where the next call finds it without asking the lcore.
+    assert_eq!(stream.peek(&mut [0; 9]).unwrap(), 5);
+    world.engines[0].stop();
+    assert_eq!(read(&stream, 100).unwrap(), b"taken");
+    assert_eq!(read(&stream, 100).unwrap_err(), RecvError::Dead);
+}
+
+#[test]
 fn a_stopped_engine_leaves_dead_sockets() {
     let (mut world, mut peer, stream) = connected(Settings::default());
     world.receive([peer.data(b"lost")]);

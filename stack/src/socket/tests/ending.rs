@@ -5,10 +5,12 @@ use std::io::{self, ErrorKind};
 use std::net::Shutdown;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::lcore::{Buf, End, Lcore, Plan};
+use super::lcore::{Buf, End, Lcore, Plan, byte_at};
 use crate::buf::Returns;
 use crate::socket::owner::{LcoreClaim, ThreadClaim};
 use crate::socket::{AcceptQueue, Reader, RecvFlags, SocketGuard, TcpListener, TcpStream};
@@ -81,6 +83,9 @@ fn low_water_is_waited_for_unless_less_is_asked() {
     let (_lcore, stream) = start(silent(10));
     stream.set_read_timeout(Some(Duration::from_millis(30))).unwrap();
     stream.set_receive_low_water(50);
+    while stream.readable() < 10 {
+        thread::yield_now();
+    }
     let start = Instant::now();
     assert_eq!(stream.recv(&mut [0; 4], RecvFlags::NONE).unwrap(), 4);
     assert_eq!(stream.recv(&mut [0; 100], RecvFlags::NONE).unwrap(), 6);
@@ -189,6 +194,60 @@ fn a_guard_stays_with_its_thread_and_a_reader_need_not() {
     fn send<T: Send>() {}
     send::<ThreadClaim<'_, Cell<u8>>>();
     send::<Reader<'_, Buf>>();
+}
+
+/// Runs what might wait for ever.
+fn within_ten_seconds(work: impl FnOnce() + Send + 'static) {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let thread = thread::spawn(move || {
+        work();
+        sender.send(()).unwrap();
+    });
+    let outcome = receiver.recv_timeout(Duration::from_secs(10));
+    assert_ne!(outcome, Err(RecvTimeoutError::Timeout), "waits for itself");
+    thread.join().unwrap();
+}
+
+#[test]
+fn an_exclusive_reader_notices_its_threads_own_guard() {
+    within_ten_seconds(|| {
+        let (lcore, handle) = Lcore::start_held(Plan { segment: 100, ..silent(50_000) });
+        let mut stream = TcpStream::from(handle);
+        let other = stream.try_clone().unwrap();
+        let mut reader = stream.reader().unwrap();
+        lcore.go.store(true, Ordering::SeqCst);
+        // More than a ring holds: some of it is in the receive queue.
+        while other.readable() < 50_000 {
+            thread::yield_now();
+        }
+        let guard = other.lock();
+        let mut read = 0;
+        let error = loop {
+            match reader.recv(&mut [0; 9000], RecvFlags::NONE) {
+                Ok(n) => read += n,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::Deadlock);
+        drop(reader);
+        drop(guard);
+        let mut rest = vec![0; 50_000 - read];
+        assert_eq!(other.recv(&mut rest, RecvFlags::WAITALL).unwrap(), rest.len());
+        let expected = (read as u64..50_000).map(byte_at);
+        assert!(rest.into_iter().eq(expected), "in order, whatever was read before");
+    });
+}
+
+#[test]
+fn a_reader_that_is_forgotten_does_not_hold_up_the_end() {
+    within_ten_seconds(|| {
+        let (lcore, mut stream) = start(silent(100_000));
+        let mut reader = stream.reader().unwrap();
+        reader.recv(&mut [0; 10], RecvFlags::WAITALL).unwrap();
+        std::mem::forget(reader);
+        drop(stream);
+        lcore.assert_all_comes_back();
+    });
 }
 
 #[test]
