@@ -308,7 +308,7 @@ impl Gauge {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::io::{ErrorKind, Read};
     use std::net::{Ipv4Addr, SocketAddrV4};
     use std::time::{Duration, Instant};
 
@@ -316,7 +316,7 @@ mod tests {
     use crate::dpdk::{PoolConfig, PortConfig, Sharing, TEST_ARGS};
     use crate::lcore::hash::HashKey;
     use crate::lcore::{EngineConfig, Interface, engines};
-    use crate::socket::TcpListener;
+    use crate::socket::{RecvFlags, TcpListener};
     use crate::tcp::Settings;
     use crate::tcp::isn::Secret;
     use crate::wire::arp::{self, Arp, Operation};
@@ -334,6 +334,8 @@ mod tests {
         rx: RxQueue,
         tx: TxQueue,
         pool: Mempool,
+        /// Of the connection that it talks on.
+        port: u16,
     }
 
     impl Peer {
@@ -354,11 +356,26 @@ mod tests {
             burst.as_slice()[0].data().to_vec()
         }
 
+        /// Opens a connection; the number that it acknowledges.
+        fn connect(&mut self) -> u32 {
+            self.segment(Flags::SYN, 99, 0, &[]);
+            // Behind what is left of other connections.
+            let syn_ack = loop {
+                let segment = parse_tcp4(&self.receive(), Default::default()).unwrap().segment;
+                if segment.flags.has(Flags::SYN) {
+                    break segment;
+                }
+            };
+            let ack = syn_ack.seq.wrapping_add(1);
+            self.segment(Flags::ACK, 100, ack, &[]);
+            ack
+        }
+
         fn segment(&mut self, flags: Flags, seq: u32, ack: u32, payload: &[u8]) {
             let tuple = FourTuple {
                 local_addr: PEER_ADDR,
                 remote_addr: OUR_ADDR,
-                local_port: 40_000,
+                local_port: self.port,
                 remote_port: 7000,
             };
             let out = Outgoing { seq, ack, flags, window: 1000, ..Outgoing::default() };
@@ -389,7 +406,7 @@ mod tests {
         let mut far = far.configure(config(&peer_pool)).unwrap();
         let (rx, tx) = near.start().unwrap().pop().unwrap();
         let (peer_rx, peer_tx) = far.start().unwrap().pop().unwrap();
-        let mut peer = Peer { rx: peer_rx, tx: peer_tx, pool: peer_pool.clone() };
+        let mut peer = Peer { rx: peer_rx, tx: peer_tx, pool: peer_pool.clone(), port: 40_000 };
 
         let config = EngineConfig {
             settings: Settings::default(),
@@ -439,10 +456,7 @@ mod tests {
         peer.send(&frame);
         assert_eq!(arp::parse(&peer.receive()[at..]).unwrap().sender_mac, US);
 
-        peer.segment(Flags::SYN, 99, 0, &[]);
-        let syn_ack = parse_tcp4(&peer.receive(), Default::default()).unwrap().segment;
-        let ack = syn_ack.seq.wrapping_add(1);
-        peer.segment(Flags::ACK, 100, ack, &[]);
+        let ack = peer.connect();
         let (mut stream, _) = listener.accept().unwrap();
         let reader = std::thread::spawn(move || {
             let mut bytes = Vec::new();
@@ -463,12 +477,34 @@ mod tests {
         assert_eq!(bytes.len(), 20_000);
         assert!(bytes.chunks(100).zip(0_u8..).all(|(chunk, n)| chunk == [n; 100]));
 
-        drop(listener);
+        // One is held longer than the lcore lives: with data that was looked at, that was not, that
+        // waits above a hole; and one waits to be accepted.
+        peer.port += 1;
+        let ack = peer.connect();
+        let (held, _) = listener.accept().unwrap();
+        peer.segment(Flags::ACK, 100, ack, &[1; 1000]);
+        assert_eq!(held.peek(&mut [0; 1000]).unwrap(), 1000);
+        peer.segment(Flags::ACK, 1100, ack, &[2; 1000]);
+        peer.segment(Flags::ACK, 2101, ack, &[3; 1000]);
+        while !held.lock().connection().has_out_of_order() {
+            std::thread::yield_now();
+        }
+        peer.port += 1;
+        peer.connect();
+        while listener.queue().is_empty() {
+            std::thread::yield_now();
+        }
+
         board.stop();
         lcore.join().unwrap();
+        assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::ConnectionAborted);
+        assert_eq!(held.recv(&mut [0; 2000], RecvFlags::NONE).unwrap(), 1000);
+        let error = held.recv(&mut [0; 2000], RecvFlags::NONE).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionAborted);
+        drop((held, listener));
         let mut counters = Counters::default();
         board.add_to(&mut counters);
-        assert_eq!(counters.value(Counter::PassiveOpens), 1);
+        assert_eq!(counters.value(Counter::PassiveOpens), 3);
         assert_eq!(board.population(), Population::default());
         // Closing the ports empties the rings.
         drop((peer, near, far));
