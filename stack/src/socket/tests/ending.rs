@@ -70,6 +70,9 @@ fn a_call_that_does_not_wait_takes_what_there_is() {
 fn a_read_timeout_is_a_limit_on_the_whole_call() {
     let (_lcore, stream) = start(silent(10));
     stream.set_read_timeout(Some(Duration::from_millis(30))).unwrap();
+    while stream.readable() < 10 {
+        thread::yield_now();
+    }
     let start = Instant::now();
     let mut buf = [0; 100];
     assert_eq!(stream.recv(&mut buf, RecvFlags::WAITALL).unwrap(), 10);
