@@ -128,6 +128,18 @@ pub enum StartError {
     /// The MTU is too small for TCP over IPv4.
     #[error("an MTU of {0} is too small: IPv4 hosts take datagrams of 576 bytes")]
     BadMtu(u16),
+    /// The device would keep nearly all packet buffers, and no data could be received.
+    #[error(
+        "{mbufs} packet buffers per lcore are too few: the device and the poll loop keep {reserve} of them for themselves, so ask for {least} at least"
+    )]
+    TooFewMbufs {
+        /// Those asked for.
+        mbufs: u32,
+        /// Those that sockets never hold.
+        reserve: u32,
+        /// The least with which data can be received.
+        least: u32,
+    },
     /// There are several ports, and none was chosen.
     #[error("there are several ports ({names}): choose one by its name or number")]
     SeveralPorts {
@@ -205,6 +217,10 @@ const TX_DESCRIPTORS: u16 = 512;
 
 /// Mbufs that each lcore's pool keeps apart.
 const CACHE: u32 = 256;
+
+/// Mbufs that sockets must be able to hold: twice what a default receive buffer of 128 KiB takes,
+/// and the bursts below which no data is received any more.
+const LEAST_HELD: u32 = 2 * 56 + 64;
 
 /// Mbufs per lcore if the user does not say: as many as the memory has room for.
 const MBUFS: [u32; 3] = [16_383, 8_191, 4_095];
@@ -342,7 +358,8 @@ impl Stack {
     }
 
     /// Stops: calls that wait in accept or read return an error, and so do all that follow; then
-    /// the poll threads end, and the port is closed. Nothing is sent to the peers.
+    /// the poll threads end, and the port is closed. Peers are told nothing, but for resets of the
+    /// connections that nobody had accepted.
     pub fn stop(mut self) {
         self.stop_threads();
     }
@@ -416,7 +433,8 @@ impl StackBuilder {
         self
     }
 
-    /// Packet buffers per lcore, some 2.3 KiB each. 2ⁿ − 1 wastes no memory.
+    /// Packet buffers per lcore, some 2.3 KiB each. 2ⁿ − 1 wastes no memory; some 1650 are the least,
+    /// for the device keeps a thousand.
     pub fn mbufs(mut self, mbufs: u32) -> Self {
         self.mbufs = Some(mbufs);
         self
@@ -446,6 +464,7 @@ impl StackBuilder {
     /// See [`StartError`]: each says what to do.
     pub fn start(self) -> Result<Stack, StartError> {
         let mut interface = self.interface()?;
+        self.check_mbufs()?;
         if self.eal_args.is_empty() {
             return Err(StartError::NoEalArguments);
         }
@@ -499,12 +518,7 @@ impl StackBuilder {
             stack.boards.push(board.clone());
             let poll_loop = PollLoop {
                 lcore: *lcore,
-                plan: PoolPlan {
-                    rx_descriptors: rx.descriptors().into(),
-                    tx_descriptors: 0,
-                    held: 0,
-                    cache: CACHE,
-                },
+                plan: plan(rx.descriptors()),
                 rx,
                 tx,
                 pool: pools.rx,
@@ -573,6 +587,16 @@ impl StackBuilder {
         Ok(Interface { gateway, ..interface })
     }
 
+    /// Whether the pool asked for leaves anything to sockets.
+    fn check_mbufs(&self) -> Result<(), StartError> {
+        let reserve = plan(RX_DESCRIPTORS).reserve();
+        let least = reserve + LEAST_HELD;
+        match self.mbufs {
+            Some(mbufs) if mbufs < least => Err(StartError::TooFewMbufs { mbufs, reserve, least }),
+            _ => Ok(()),
+        }
+    }
+
     /// The port that was asked for, or the only one.
     fn choose_port(&self, ports: &[PortId]) -> Result<PortId, StartError> {
         let name = |port: &PortId| port.name().unwrap_or_else(|| port.number().to_string());
@@ -617,6 +641,12 @@ impl StackBuilder {
             None => Ok(make(least)?),
         }
     }
+}
+
+/// What of an lcore's pool is never lent to sockets. What is sent has a pool of its own.
+fn plan(rx_descriptors: u16) -> PoolPlan {
+    let rx_descriptors = rx_descriptors.into();
+    PoolPlan { rx_descriptors, tx_descriptors: 0, held: 0, cache: CACHE }
 }
 
 /// The pools of one lcore.
@@ -687,6 +717,7 @@ mod tests {
             assert!(error(with_args().mac(mac)).contains(mac));
         }
         assert!(error(with_args().mtu(500)).contains("576"));
+        assert!(error(with_args().mbufs(1023)).contains("1648 at least"));
     }
 
     #[test]
