@@ -236,7 +236,8 @@ impl<B: PacketBuf> Tables<B> {
                     }
                 },
             };
-            if ends != last {
+            // The first one differs from nothing, whatever its ends are.
+            if ends != last || runs.is_empty() {
                 last = ends;
                 let tuple = ends.tuple();
                 runs.push(Run { tuple, hash: self.flows.hash(&tuple), start: at });

@@ -16,13 +16,18 @@ fn from(remote: Ipv4Addr, local: Ipv4Addr) -> Vec<u8> {
 fn what_no_host_may_send_gets_no_answer() {
     let mut world = World::new(Settings::default());
     let broadcast = Ipv4Addr::new(10, 0, 0, 255);
+    let zero = Ipv4Addr::UNSPECIFIED;
+    let nobody = FourTuple { local_addr: zero, remote_addr: zero, local_port: 0, remote_port: 0 };
+    let from_nobody = frame(&nobody, &Outgoing { flags: SYN, ..Outgoing::default() }, &[]);
     let martians = [
+        from_nobody.clone(),
         from(Ipv4Addr::UNSPECIFIED, OUR_ADDR),
         from(Ipv4Addr::LOCALHOST, OUR_ADDR),
         from(Ipv4Addr::BROADCAST, OUR_ADDR),
         from(Ipv4Addr::new(224, 0, 0, 1), OUR_ADDR),
         from(broadcast, OUR_ADDR),
         from(OUR_ADDR, OUR_ADDR),
+        from_nobody.clone(),
         from(PEER_ADDR, broadcast),
         from(PEER_ADDR, Ipv4Addr::new(10, 0, 0, 2)),
     ];
