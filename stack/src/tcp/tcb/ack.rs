@@ -454,7 +454,7 @@ impl<B: PacketBuf> Tcb<B> {
     /// Whether the window can be at least doubled. It is not worth telling when nothing more will
     /// be received, or when more than half of the most is open anyway.
     fn is_update_due(&mut self) -> bool {
-        if !self.is_receiving() || !self.window.may_double(self.rcv_nxt) {
+        if !self.is_receiving() || !self.window.may_double(self.rcv_nxt, self.rcv_mss()) {
             return false;
         }
         let open = self.window.open(self.rcv_nxt);
@@ -471,7 +471,7 @@ impl<B: PacketBuf> Tcb<B> {
         let ack_waits = self.ack.owed.has(Owed::ACK)
             && self.rcv_nxt.since(self.window.wup) > u32::from(self.ack.rcv_mss);
         ack_waits
-            || (self.is_receiving() && self.window.may_double(self.rcv_nxt))
+            || (self.is_receiving() && self.window.may_double(self.rcv_nxt, self.rcv_mss()))
             || self.over_seven_eighths()
     }
 
@@ -497,7 +497,7 @@ impl<B: PacketBuf> Tcb<B> {
             if let Some(mark) = self.urgent.mark() {
                 earlier(mark.plus(1));
             }
-            if self.window.may_double(self.rcv_nxt) && self.window.rmem > 0 {
+            if self.window.may_double(self.rcv_nxt, self.rcv_mss()) && self.window.rmem > 0 {
                 let open = self.window.open(self.rcv_nxt);
                 earlier(self.copied_seen.plus(self.bytes_until_update(open)).min(edge));
             }

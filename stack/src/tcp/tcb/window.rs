@@ -256,9 +256,11 @@ impl Window {
         (window >> self.shift) as u16
     }
 
-    /// Whether the window could be at least doubled if memory were free.
-    pub(super) fn may_double(&self, rcv_nxt: SeqNum) -> bool {
-        self.open(rcv_nxt) <= self.clamp.min(self.round_up(self.ssthresh)) / 2
+    /// Whether the window could be at least doubled if memory were free. The limit is that of
+    /// [`Self::target`], which one segment is never above.
+    pub(super) fn may_double(&self, rcv_nxt: SeqNum, rcv_mss: u32) -> bool {
+        let limit = self.ssthresh.max(rcv_mss);
+        self.open(rcv_nxt) <= self.clamp.min(self.round_up(limit)) / 2
     }
 
     /// The header field for what is still open, promising nothing new.

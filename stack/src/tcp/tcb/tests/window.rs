@@ -4,6 +4,7 @@ use super::harness::Out::Ack;
 use super::harness::*;
 use crate::buf::HeapBuf;
 use crate::tcp::Counter::*;
+use crate::tcp::negotiate::Scale;
 use crate::tcp::request::Opened;
 use crate::tcp::testing::World;
 
@@ -255,6 +256,20 @@ fn an_update_is_sent_when_the_window_can_double() {
     };
     assert_eq!(update(18_980), 0);
     assert_eq!(update(20_440), 1);
+}
+
+#[test]
+fn an_update_is_due_up_to_a_segment_however_low_the_limit() {
+    let scale = Some(Scale { snd: 2, rcv: 2 });
+    let mut c = with_rcvbuf(40_000, &Opened { scale, ..opened() });
+    assert_eq!(c.on(data(1, 1460)), [Ack(1461)]);
+    // The limit was set for segments of next to no payload, and little is open.
+    c.tcb.window.ssthresh = 100;
+    c.tcb.window.wnd = 60;
+    assert_eq!((c.tcb.rcv_mss(), c.tcb.offered_window()), (1460, 60));
+    assert!(c.tcb.wants_memory());
+    assert_eq!(c.read_all(), [Ack(1461)]);
+    assert!(c.tcb.offered_window() >= 1460);
 }
 
 #[test]
