@@ -19,6 +19,10 @@ use super::{NEVER, Tcb};
 /// Least delay of an ACK, in milliseconds, and what the adaptive delay starts from.
 const ATO_MIN: u32 = 40;
 
+/// Delay of an ACK before any data has come, in milliseconds: nothing says that the peer would wait
+/// for more. Linux's timers fire at the next tick then.
+const TICK: u32 = 1;
+
 /// Gaps of up to this bring the adaptive delay back to its least.
 const QUICK_SUCCESSION: Duration = Duration::from_millis(ATO_MIN as u64 / 2);
 
@@ -277,7 +281,7 @@ impl AckState {
 
     /// Starts the delay, or tells that the ACK had better go now because it is about to end.
     fn delay(&mut self, now: Instant, srtt: Option<u32>) -> bool {
-        let mut ato = if self.ato == 0 { ATO_MIN } else { u32::from(self.ato) };
+        let mut ato = u32::from(self.ato).max(TICK);
         if ato > ATO_MIN {
             let interactive = self.pingpong || self.owed.has(Owed::PUSHED);
             let mut most = if interactive { DELAY_MAX } else { DELAY_ABSOLUTE };

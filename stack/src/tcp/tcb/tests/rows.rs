@@ -95,13 +95,23 @@ fn a_syn_is_challenged_whatever_its_number() {
 }
 
 #[test]
-fn a_fin_is_acknowledged_after_the_delay() {
+fn a_fin_before_any_data_is_acknowledged_at_the_next_tick() {
     let mut c = Conn::new();
     assert_eq!(c.on(fin(1)), []);
     assert_eq!((c.state(), c.tcb.eof(), c.readable()), (State::CloseWait, true, 0));
-    assert_eq!(c.wait(39), []);
     assert_eq!(c.wait(1), [Ack(2)]);
     assert_eq!(c.counted(), [(DelayedACKs, 1)]);
+}
+
+#[test]
+fn a_fin_after_data_is_acknowledged_after_the_delay() {
+    let mut c = Conn::new();
+    c.on(data(1, 3));
+    c.read_all();
+    assert_eq!(c.on(fin(4)), []);
+    assert_eq!(c.wait(39), []);
+    assert_eq!(c.wait(1), [Ack(5)]);
+    assert_eq!(c.count(DelayedACKs), 1);
 }
 
 #[test]
