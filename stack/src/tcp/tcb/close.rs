@@ -279,6 +279,8 @@ impl<B: PacketBuf> Tcb<B> {
             | State::Closed => {}
         }
         self.drop_out_of_order();
+        // There is nothing left that the peer would have to send: Linux forgets the duplicate too.
+        self.dsack = None;
         self.prediction = UNPREDICTABLE;
     }
 

@@ -265,7 +265,8 @@ impl<B: PacketBuf> Tcb<B> {
             if self.dsack.is_none() {
                 self.count_dsack(cx, range);
             }
-            self.dsack = walk.dsack;
+            // A FIN ends all reports.
+            self.dsack = walk.dsack.filter(|_| !self.wants.eof);
         }
         if self.ofo.is_empty() {
             // RFC 5681 §4.2: an ACK at once when a gap is filled.

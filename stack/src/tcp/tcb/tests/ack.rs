@@ -370,3 +370,12 @@ fn the_end_of_quick_mode_brings_the_least_delay() {
     // 20 + 30 from the least; a delay carried through quick mode would be longer.
     assert_eq!(c.due_in(), Some(50));
 }
+
+#[test]
+fn a_fin_in_order_ends_the_reports_of_duplicates() {
+    let mut c = Conn::with_sack();
+    c.on(data_fin(101, 100));
+    c.on(data(51, 100));
+    assert_eq!(c.on(data(1, 100)), [Ack(202)], "the overlap below is not reported");
+    assert_eq!((c.count(TCPDSACKOfoSent), c.count(TCPDSACKOldSent)), (1, 1));
+}
