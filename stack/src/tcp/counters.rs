@@ -49,6 +49,7 @@ counters! {
     EmbryonicRsts = "requests removed by RST, by a bad SYN or by tcp_abort_on_overflow",
     TCPReqQFullDrop = "SYNs dropped because the SYN queue was full",
     TCPTimeouts = "retransmission timers that expired",
+    TCPLossProbes = "FINs sent again before their timeout, as tail loss probes",
     TCPSynRetrans = "SYN-ACKs sent again",
     TCPHPHits = "data segments taken by header prediction",
     TCPHPAcks = "pure ACKs taken by header prediction",

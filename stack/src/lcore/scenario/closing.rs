@@ -117,7 +117,7 @@ fn a_fin_is_repeated_and_an_orphan_given_up() {
         segment.is(FIN.with(ACK), peer.ack, peer.seq);
         fins += 1;
     }
-    assert_eq!(fins, 8, "tcp_orphan_retries 0 means 8");
+    assert_eq!(fins, 9, "a probe, and tcp_orphan_retries 0 means 8");
     assert_eq!(world.population(), Population::default());
 }
 

@@ -1,7 +1,8 @@
 //! Closing: FINs of both sides, resets, orphans, and the retransmission of our FIN.
 //!
 //! Driven by segments, timers and the application's wishes, on the lcore. The FIN is all this
-//! stack ever retransmits, so RFC 6298 is here in its smallest form.
+//! stack ever retransmits, so RFC 6298 and the tail loss probe of RFC 8985 are here in their
+//! smallest form.
 
 use std::time::Duration;
 
@@ -39,8 +40,12 @@ pub(super) struct Closing {
     rttvar_us: u32,
     /// Retransmission timeout in milliseconds, backed off.
     rto: u32,
-    /// Retransmissions of the FIN so far.
+    /// Retransmissions of the FIN by its timeout so far.
     retries: u8,
+    /// The deadline is that of a tail loss probe.
+    probes: bool,
+    /// The FIN was sent more than once: its ACK measures nothing (RFC 6298 §3).
+    repeated: bool,
 }
 
 impl Closing {
@@ -52,6 +57,8 @@ impl Closing {
             rttvar_us: 0,
             rto: RTO_INITIAL,
             retries: 0,
+            probes: false,
+            repeated: false,
         };
         if let Some(rtt) = rtt {
             closing.sample(rtt);
@@ -94,6 +101,18 @@ impl Closing {
         self.deadline = now + Duration::from_millis(u64::from(self.rto));
     }
 
+    /// Arms for a tail loss probe (RFC 8985 §7.2): two round trips, and what the peer may delay the
+    /// ACK of a single segment, but no later than the timeout. Linux takes its least timeout for
+    /// the peer's delay.
+    fn arm_probe(&mut self, now: Instant) {
+        let probe = match self.srtt_us {
+            0 => RTO_INITIAL,
+            srtt => srtt.saturating_mul(2).div_ceil(1000) + RTO_MIN,
+        };
+        self.deadline = now + Duration::from_millis(u64::from(probe.min(self.rto)));
+        self.probes = true;
+    }
+
     /// Doubles the timeout (RFC 6298 §5.5).
     fn back_off(&mut self) {
         self.retries = self.retries.saturating_add(1);
@@ -123,7 +142,11 @@ impl<B: PacketBuf> Tcb<B> {
         self.prediction = UNPREDICTABLE;
         self.snd_nxt = self.snd_nxt.plus(1);
         self.closing.fin_sent = cx.now;
-        self.closing.arm(cx.now);
+        if self.sack_ok {
+            self.closing.arm_probe(cx.now);
+        } else {
+            self.closing.arm(cx.now);
+        }
         Some(self.outgoing_fin(cx))
     }
 
@@ -228,6 +251,14 @@ impl<B: PacketBuf> Tcb<B> {
             // The long part of an orphan's FIN-WAIT-2 is over: a record takes the rest.
             return None;
         }
+        self.closing.repeated = true;
+        if std::mem::take(&mut self.closing.probes) {
+            // RFC 8985 §7.3: the probe is the last segment sent, and the timeout starts anew.
+            cx.counters.bump(Counter::TCPLossProbes);
+            cx.counters.bump(Counter::RetransSegs);
+            self.closing.arm(cx.now);
+            return Some(self.outgoing_fin(cx));
+        }
         cx.counters.bump(Counter::TCPTimeouts);
         if self.closing.retries >= self.most_retries(cx) {
             cx.counters.bump(Counter::TCPAbortOnTimeout);
@@ -286,7 +317,7 @@ impl<B: PacketBuf> Tcb<B> {
 
     /// The ACK field covers our FIN.
     pub(super) fn on_fin_acked(&mut self, cx: &mut Cx<'_>) -> Result<(), Verdict> {
-        if self.closing.retries == 0 {
+        if !self.closing.repeated {
             self.closing.sample(cx.now.since(self.closing.fin_sent));
         }
         self.closing.deadline = NEVER;

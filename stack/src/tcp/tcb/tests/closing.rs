@@ -172,6 +172,25 @@ fn an_orphans_fin_is_repeated_eight_times_at_most_then_reset() {
 }
 
 #[test]
+fn with_sack_the_fin_is_probed_for_before_its_timeout() {
+    let rtt = Some(Duration::from_millis(500));
+    let mut c = Conn::of(&Opened { synack_rtt: rtt, sack_ok: true, ..opened() });
+    c.close();
+    let mut gaps = Vec::new();
+    for _ in 0..4 {
+        let gap = c.due_in().unwrap();
+        gaps.push(gap);
+        assert_eq!(c.wait(gap), [Fin(1, 1)]);
+    }
+    assert_eq!(gaps, [1200, 1500, 3000, 6000], "the probe does not back off");
+    let counted = [TCPLossProbes, TCPTimeouts, RetransSegs].map(|counter| c.count(counter));
+    assert_eq!(counted, [1, 3, 4]);
+    let mut c = Conn::of(&Opened { sack_ok: true, ..opened() });
+    c.close();
+    assert_eq!(c.due_in(), Some(1000), "no later than the timeout");
+}
+
+#[test]
 fn orphan_retries_can_be_set() {
     let mut c = Conn::new();
     c.world.settings.tcp_orphan_retries = 2;
