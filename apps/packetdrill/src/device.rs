@@ -1,0 +1,149 @@
+//! The link between packetdrill, which speaks IP, and the engine, which speaks Ethernet.
+//!
+//! Called under the clock's lock. It puts a header in front of what comes in, takes it off what goes
+//! out, keeps that in order until it is asked for, and is the one neighbour on the link: it answers
+//! whoever is asked for by ARP. It changes no packet and loses none.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::net::Ipv4Addr;
+
+use prequeue::buf::HeapBuf;
+use prequeue::lcore::{Interface, Transmit};
+use prequeue::time::Instant;
+use prequeue::wire::arp::{self, Operation};
+use prequeue::wire::{MacAddr, ethernet};
+
+/// Our address on the link, locally administered.
+const US: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+
+/// Everybody else's.
+const NEIGHBOUR: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
+
+/// Of 255.255.0.0, the mask that packetdrill assumes for IPv4.
+const PREFIX_LEN: u8 = 16;
+
+/// A packet that has left the stack.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Packet {
+    /// From the IP header on.
+    pub bytes: Vec<u8>,
+    /// When it left.
+    pub at: Instant,
+}
+
+/// The device.
+#[derive(Debug, Default)]
+pub struct Device {
+    now: Instant,
+    sent: VecDeque<Packet>,
+    answers: Vec<HeapBuf>,
+}
+
+impl Device {
+    /// The interface for a host at `addr`. Its gateway is the one to ask about everything off the
+    /// link, at an address that packetdrill gives to nobody.
+    pub fn interface(addr: Ipv4Addr, mtu: u16) -> Interface {
+        let gateway = Ipv4Addr::from_bits(addr.to_bits() ^ 0xfe);
+        Interface { mac: US, addr, prefix_len: PREFIX_LEN, gateway: Some(gateway), mtu }
+    }
+
+    /// The frame in which an IPv4 packet arrives.
+    pub fn frame(packet: &[u8]) -> HeapBuf {
+        let mut frame = vec![0; ethernet::HEADER_LEN + packet.len()];
+        let at = ethernet::emit(&mut frame, US, NEIGHBOUR, None, ethernet::IPV4);
+        frame[at..].copy_from_slice(packet);
+        HeapBuf::new(&frame)
+    }
+
+    /// Sets the time at which frames leave from now on.
+    pub fn set_now(&mut self, now: Instant) {
+        self.now = now;
+    }
+
+    /// The oldest packet that has left.
+    pub fn take_sent(&mut self) -> Option<Packet> {
+        self.sent.pop_front()
+    }
+
+    /// The neighbour's answers to what it was asked, for the engine.
+    pub fn take_answers(&mut self) -> Vec<HeapBuf> {
+        mem::take(&mut self.answers)
+    }
+
+    fn answer(&mut self, packet: &[u8]) {
+        let Some(question) = arp::parse(packet) else { return };
+        if question.operation == Operation::Request {
+            let mut frame = [0; ethernet::HEADER_LEN + arp::PACKET_LEN];
+            let at = ethernet::emit(&mut frame, US, NEIGHBOUR, None, ethernet::ARP);
+            arp::emit(&mut frame[at..], &question.reply(NEIGHBOUR));
+            self.answers.push(HeapBuf::new(&frame));
+        }
+    }
+}
+
+impl Transmit for Device {
+    fn send(&mut self, frame: &[u8]) {
+        let Some(header) = ethernet::parse(frame) else { return };
+        let packet = &frame[header.header_len..];
+        match header.ethertype {
+            ethernet::IPV4 => {
+                self.sent.push_back(Packet { bytes: packet.to_vec(), at: self.now });
+            }
+            ethernet::ARP => self.answer(packet),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prequeue::buf::PacketBuf;
+    use prequeue::wire::arp::Arp;
+
+    use super::*;
+
+    fn sent_frame(ethertype: u16, packet: &[u8]) -> Vec<u8> {
+        let mut frame = vec![0; ethernet::HEADER_LEN];
+        ethernet::emit(&mut frame, NEIGHBOUR, US, None, ethertype);
+        frame.extend_from_slice(packet);
+        frame
+    }
+
+    #[test]
+    fn packets_lose_their_frame_and_keep_order_and_time() {
+        let mut device = Device::default();
+        for (ms, packet) in [(5, [1, 2]), (7, [3, 4])] {
+            device.set_now(Instant::from_millis(ms));
+            device.send(&sent_frame(ethernet::IPV4, &packet));
+        }
+        device.send(&sent_frame(0x86dd, &[9]));
+        let sent: Vec<_> = std::iter::from_fn(|| device.take_sent()).collect();
+        let times: Vec<_> = sent.iter().map(|packet| packet.at.as_millis()).collect();
+        assert_eq!((times, &sent[1].bytes[..]), (vec![5, 7], &[3, 4][..]));
+        assert_eq!(&Device::frame(&[3, 4]).data()[12..], [8, 0, 3, 4]);
+    }
+
+    #[test]
+    fn every_arp_request_is_answered_by_the_neighbour() {
+        let interface = Device::interface(Ipv4Addr::new(192, 168, 0, 1), 1500);
+        let gateway = interface.gateway.unwrap();
+        assert!(interface.is_on_link(gateway) && gateway != interface.addr);
+        let question = Arp {
+            operation: Operation::Request,
+            sender_mac: US,
+            sender_addr: interface.addr,
+            target_mac: MacAddr::default(),
+            target_addr: gateway,
+        };
+        let mut packet = [0; arp::PACKET_LEN];
+        arp::emit(&mut packet, &question);
+        let mut device = Device::default();
+        device.send(&sent_frame(ethernet::ARP, &packet));
+        let answers = device.take_answers();
+        let answer = arp::parse(&answers[0].data()[ethernet::HEADER_LEN..]).unwrap();
+        assert_eq!((answer.operation, answer.sender_addr), (Operation::Reply, gateway));
+        assert_eq!((answer.sender_mac, answer.target_mac), (NEIGHBOUR, US));
+        assert!(device.take_answers().is_empty() && device.take_sent().is_none());
+    }
+}

@@ -1,0 +1,278 @@
+//! Socket options: what setsockopt(2) stores and getsockopt(2) answers, as bytes of the C ABI.
+//!
+//! A listener's options are those of the sockets accepted from it. Used under the clock's lock. What
+//! depends on the connection is answered by the caller; unknown options are refused, not ignored.
+
+use std::time::Duration;
+
+use libc::{IPPROTO_IP, IPPROTO_TCP, SOL_SOCKET};
+use prequeue::tcp::Settings;
+use rustix::io::Errno;
+
+/// `{on or off, seconds}`.
+pub const LINGER_LEN: usize = 8;
+
+/// The kernel's `struct timeval` on 64-bit machines.
+const TIMEVAL_LEN: usize = 16;
+
+/// The least receive buffer that SO_RCVBUF gives, in bytes.
+const LEAST_RCVBUF: u32 = 2304;
+
+/// TCP_MAXSEG outside of these is refused.
+const MAXSEG: std::ops::RangeInclusive<i32> = 88..=32_767;
+
+/// A socket's options.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Options {
+    /// SO_RCVBUF as set, doubled; `None` while the system chooses.
+    pub rcvbuf: Option<u32>,
+    /// SO_RCVLOWAT in bytes.
+    pub low_water: u32,
+    /// SO_RCVTIMEO.
+    pub timeout: Timeout,
+    /// SO_LINGER: the seconds if it is on.
+    pub linger: Option<i32>,
+    /// SO_OOBINLINE.
+    pub urgent_inline: bool,
+    /// TCP_MAXSEG as set.
+    pub maxseg: Option<u16>,
+    /// TCP_INQ: tell with each message how much is left.
+    pub inq: bool,
+    /// TCP_QUICKACK as last set.
+    pub quickack: Option<bool>,
+    /// Options that are stored and given back, without effect on receiving.
+    inert: Vec<(i32, i32, i32)>,
+}
+
+/// How long a call may wait.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Timeout {
+    /// For ever.
+    Never,
+    /// Not at all.
+    Now,
+    /// So long in all.
+    After(Duration),
+}
+
+/// What remains to be done after an option was stored.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Effect {
+    /// Nothing.
+    Stored,
+    /// TCP_QUICKACK: leave or enter quick mode.
+    QuickAck(bool),
+    /// TCP_WINDOW_CLAMP, in bytes.
+    WindowClamp(u32),
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            rcvbuf: None,
+            low_water: 1,
+            timeout: Timeout::Never,
+            linger: None,
+            urgent_inline: false,
+            maxseg: None,
+            inq: false,
+            quickack: None,
+            inert: Vec::new(),
+        }
+    }
+}
+
+impl Options {
+    /// setsockopt(2).
+    ///
+    /// # Errors
+    /// EINVAL, EDOM, ENOPROTOOPT.
+    pub fn set(
+        &mut self,
+        settings: &Settings,
+        level: i32,
+        name: i32,
+        value: &[u8],
+    ) -> Result<Effect, Errno> {
+        match (level, name) {
+            (SOL_SOCKET, libc::SO_RCVTIMEO) => self.timeout = timeout(value)?,
+            (SOL_SOCKET, libc::SO_LINGER) => {
+                let on = int(value)? != 0;
+                let seconds = int(value.get(4..LINGER_LEN).ok_or(Errno::INVAL)?)?;
+                self.linger = on.then_some(seconds);
+            }
+            (SOL_SOCKET, libc::SO_RCVBUF) => {
+                let asked = u32::try_from(int(value)?).unwrap_or(settings.rmem_max);
+                self.rcvbuf = Some((2 * asked.min(settings.rmem_max)).max(LEAST_RCVBUF));
+            }
+            (SOL_SOCKET, libc::SO_RCVLOWAT) => {
+                let asked = match int(value)? {
+                    0 => 1,
+                    asked => u32::try_from(asked).unwrap_or(u32::MAX),
+                };
+                let most = self.rcvbuf.unwrap_or(settings.tcp_rmem[2]) / 2;
+                self.low_water = asked.min(most);
+            }
+            (SOL_SOCKET, libc::SO_OOBINLINE) => self.urgent_inline = int(value)? != 0,
+            (IPPROTO_TCP, libc::TCP_MAXSEG) => match int(value)? {
+                0 => self.maxseg = None,
+                asked if MAXSEG.contains(&asked) => self.maxseg = Some(asked as u16),
+                _ => return Err(Errno::INVAL),
+            },
+            (IPPROTO_TCP, libc::TCP_INQ) => match int(value)? {
+                asked @ (0 | 1) => self.inq = asked == 1,
+                _ => return Err(Errno::INVAL),
+            },
+            (IPPROTO_TCP, libc::TCP_QUICKACK) => {
+                let on = int(value)? != 0;
+                self.quickack = Some(on);
+                return Ok(Effect::QuickAck(on));
+            }
+            (IPPROTO_TCP, libc::TCP_WINDOW_CLAMP) => {
+                let asked = u32::try_from(int(value)?).map_err(|_| Errno::INVAL)?;
+                self.store(level, name, asked as i32);
+                return Ok(Effect::WindowClamp(asked));
+            }
+            (
+                SOL_SOCKET,
+                libc::SO_REUSEADDR
+                | libc::SO_REUSEPORT
+                | libc::SO_KEEPALIVE
+                | libc::SO_SNDBUF
+                | libc::SO_PRIORITY
+                | libc::SO_MARK,
+            )
+            | (
+                IPPROTO_TCP,
+                libc::TCP_NODELAY
+                | libc::TCP_CORK
+                | libc::TCP_LINGER2
+                | libc::TCP_USER_TIMEOUT
+                | libc::TCP_KEEPIDLE
+                | libc::TCP_KEEPINTVL
+                | libc::TCP_KEEPCNT
+                | libc::TCP_NOTSENT_LOWAT,
+            )
+            | (IPPROTO_IP, libc::IP_FREEBIND | libc::IP_TOS | libc::IP_TTL) => {
+                self.store(level, name, int(value)?);
+            }
+            _ => return Err(Errno::NOPROTOOPT),
+        }
+        Ok(Effect::Stored)
+    }
+
+    /// getsockopt(2), for what does not depend on the connection.
+    ///
+    /// # Errors
+    /// ENOPROTOOPT.
+    pub fn get(&self, settings: &Settings, level: i32, name: i32) -> Result<Vec<u8>, Errno> {
+        let number = match (level, name) {
+            (SOL_SOCKET, libc::SO_RCVTIMEO) => return Ok(timeval(self.timeout)),
+            (SOL_SOCKET, libc::SO_LINGER) => {
+                let [on, seconds] = [self.linger.is_some().into(), self.linger.unwrap_or(0)];
+                return Ok([i32::to_ne_bytes(on), seconds.to_ne_bytes()].concat());
+            }
+            (SOL_SOCKET, libc::SO_RCVBUF) => self.rcvbuf.unwrap_or(settings.tcp_rmem[1]) as i32,
+            (SOL_SOCKET, libc::SO_RCVLOWAT) => self.low_water as i32,
+            (SOL_SOCKET, libc::SO_OOBINLINE) => self.urgent_inline.into(),
+            (SOL_SOCKET, libc::SO_TYPE) => libc::SOCK_STREAM,
+            (SOL_SOCKET, libc::SO_PROTOCOL) => IPPROTO_TCP,
+            (IPPROTO_TCP, libc::TCP_MAXSEG) => self.maxseg.unwrap_or(536).into(),
+            (IPPROTO_TCP, libc::TCP_INQ) => self.inq.into(),
+            (IPPROTO_TCP, libc::TCP_QUICKACK) => self.quickack.unwrap_or(true).into(),
+            _ => {
+                let stored = |&&(l, n, _): &&(i32, i32, i32)| (l, n) == (level, name);
+                self.inert.iter().find(stored).ok_or(Errno::NOPROTOOPT)?.2
+            }
+        };
+        Ok(number.to_ne_bytes().to_vec())
+    }
+
+    fn store(&mut self, level: i32, name: i32, value: i32) {
+        self.inert.retain(|&(l, n, _)| (l, n) != (level, name));
+        self.inert.push((level, name, value));
+    }
+}
+
+fn int(value: &[u8]) -> Result<i32, Errno> {
+    let bytes = value.first_chunk().ok_or(Errno::INVAL)?;
+    Ok(i32::from_ne_bytes(*bytes))
+}
+
+fn timeout(value: &[u8]) -> Result<Timeout, Errno> {
+    let value: &[u8; TIMEVAL_LEN] = value.first_chunk().ok_or(Errno::INVAL)?;
+    let half = |at| value[at..].first_chunk().map_or(0, |bytes| i64::from_ne_bytes(*bytes));
+    let (seconds, micros) = (half(0), half(8));
+    if !(0..1_000_000).contains(&micros) {
+        return Err(Errno::DOM);
+    }
+    Ok(match (u64::try_from(seconds), micros as u64) {
+        (Err(_), _) => Timeout::Now,
+        (Ok(0), 0) => Timeout::Never,
+        (Ok(seconds), micros) => {
+            Timeout::After(Duration::from_secs(seconds) + Duration::from_micros(micros))
+        }
+    })
+}
+
+fn timeval(timeout: Timeout) -> Vec<u8> {
+    let span = match timeout {
+        Timeout::Never | Timeout::Now => Duration::ZERO,
+        Timeout::After(span) => span,
+    };
+    let seconds = i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
+    [seconds.to_ne_bytes(), i64::from(span.subsec_micros()).to_ne_bytes()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(options: &mut Options, level: i32, name: i32, value: i32) -> Result<Effect, Errno> {
+        options.set(&Settings::default(), level, name, &value.to_ne_bytes())
+    }
+
+    fn get(options: &Options, level: i32, name: i32) -> i32 {
+        int(&options.get(&Settings::default(), level, name).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_receive_buffer_is_doubled_and_bounded() {
+        let mut options = Options::default();
+        assert_eq!(get(&options, SOL_SOCKET, libc::SO_RCVBUF), 131_072);
+        for (asked, given) in [(10_000, 20_000), (1, 2304), (i32::MAX, 8_388_608)] {
+            set(&mut options, SOL_SOCKET, libc::SO_RCVBUF, asked).unwrap();
+            assert_eq!(get(&options, SOL_SOCKET, libc::SO_RCVBUF), given);
+        }
+    }
+
+    #[test]
+    fn the_low_water_mark_is_at_least_one_and_at_most_half_a_buffer() {
+        let mut options = Options::default();
+        for (asked, given) in [(500, 500), (0, 1), (-1, 16_777_216)] {
+            set(&mut options, SOL_SOCKET, libc::SO_RCVLOWAT, asked).unwrap();
+            assert_eq!(get(&options, SOL_SOCKET, libc::SO_RCVLOWAT), given);
+        }
+    }
+
+    #[test]
+    fn timeouts_are_read_as_the_kernel_does() {
+        let value = |seconds: i64, micros: i64| [seconds.to_ne_bytes(), micros.to_ne_bytes()];
+        let read = |seconds, micros| timeout(value(seconds, micros).as_flattened());
+        assert_eq!(read(0, 200_000), Ok(Timeout::After(Duration::from_millis(200))));
+        assert_eq!(read(0, 0), Ok(Timeout::Never));
+        assert_eq!(read(-1, 0), Ok(Timeout::Now));
+        assert_eq!(read(0, 1_000_000), Err(Errno::DOM));
+        assert_eq!(timeout(&[0; 8]), Err(Errno::INVAL));
+        assert_eq!(timeval(read(3, 4).unwrap()), value(3, 4).as_flattened());
+    }
+
+    #[test]
+    fn what_is_unknown_is_refused_and_what_has_no_effect_is_kept() {
+        let mut options = Options::default();
+        assert_eq!(set(&mut options, SOL_SOCKET, 9999, 1), Err(Errno::NOPROTOOPT));
+        assert_eq!(set(&mut options, IPPROTO_TCP, libc::TCP_LINGER2, -1), Ok(Effect::Stored));
+        assert_eq!(get(&options, IPPROTO_TCP, libc::TCP_LINGER2), -1);
+        assert_eq!(set(&mut options, IPPROTO_TCP, libc::TCP_MAXSEG, 40), Err(Errno::INVAL));
+    }
+}

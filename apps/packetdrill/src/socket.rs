@@ -1,0 +1,224 @@
+//! A socket as a script has it: from socket(2) through listen or accept to close.
+//!
+//! A thin shell over the library's listener and stream: it keeps what POSIX has and the library has
+//! not, such as the options of a socket that is none yet. Used under the clock's lock.
+
+use std::net::SocketAddrV4;
+
+use prequeue::buf::HeapBuf;
+use prequeue::socket::{Handle, TcpListener, TcpStream};
+use prequeue::tcp::SeqNum;
+use prequeue::tcp::tcb::{ConnError, State, Tcb, Urgent};
+use rustix::io::Errno;
+
+use crate::options::{Options, Timeout};
+use crate::poll::Readiness;
+
+/// Which form of address a socket speaks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Family {
+    /// AF_INET.
+    V4,
+    /// AF_INET6, with IPv4 addresses mapped into it.
+    Mapped,
+}
+
+/// A socket.
+#[derive(Debug)]
+pub struct Socket {
+    /// Its form of address.
+    pub family: Family,
+    /// O_NONBLOCK.
+    pub nonblocking: bool,
+    /// What setsockopt has set.
+    pub options: Options,
+    /// What it has become.
+    pub role: Role,
+}
+
+/// What a socket has become.
+#[derive(Debug)]
+pub enum Role {
+    /// Nothing yet.
+    Fresh {
+        /// What it is bound to.
+        local: Option<SocketAddrV4>,
+    },
+    /// It listens.
+    Listener(Listening),
+    /// It was accepted.
+    Connected(Box<Connected>),
+}
+
+/// A listening socket.
+#[derive(Debug)]
+pub struct Listening {
+    /// The library's.
+    pub listener: TcpListener<HeapBuf>,
+    /// Where it listens.
+    pub local: SocketAddrV4,
+    /// Connections accepted so far.
+    pub accepted: u32,
+}
+
+/// An accepted socket.
+#[derive(Debug)]
+pub struct Connected {
+    /// The library's.
+    pub stream: TcpStream<HeapBuf>,
+    /// shutdown of the reading side was asked for.
+    pub read_shut: bool,
+    /// shutdown of the writing side was asked for.
+    pub write_shut: bool,
+    /// The error was told already.
+    pub error_told: bool,
+    /// The urgent byte that recv with MSG_OOB has taken.
+    pub urgent_taken: Option<SeqNum>,
+}
+
+impl Socket {
+    /// As socket(2) makes it.
+    pub fn new(family: Family, nonblocking: bool) -> Self {
+        let role = Role::Fresh { local: None };
+        Self { family, nonblocking, options: Options::default(), role }
+    }
+
+    /// Whether it listens on a port.
+    pub fn listens_on(&self, port: u16) -> bool {
+        matches!(&self.role, Role::Listener(listening) if listening.local.port() == port)
+    }
+
+    /// The listener.
+    ///
+    /// # Errors
+    /// EINVAL if it is none.
+    pub fn listening(&mut self) -> Result<&mut Listening, Errno> {
+        match &mut self.role {
+            Role::Listener(listening) => Ok(listening),
+            Role::Fresh { .. } | Role::Connected(_) => Err(Errno::INVAL),
+        }
+    }
+
+    /// The connection.
+    ///
+    /// # Errors
+    /// ENOTCONN if there is none.
+    pub fn connected(&mut self) -> Result<&mut Connected, Errno> {
+        match &mut self.role {
+            Role::Connected(connected) => Ok(connected),
+            Role::Fresh { .. } | Role::Listener(_) => Err(Errno::NOTCONN),
+        }
+    }
+
+    /// What the library is to know of the options.
+    pub fn apply_options(&self) {
+        let Role::Connected(connected) = &self.role else { return };
+        let stream = &connected.stream;
+        let wait = match self.options.timeout {
+            Timeout::Never | Timeout::Now => None,
+            Timeout::After(span) => Some(span),
+        };
+        let nonblocking = self.nonblocking || self.options.timeout == Timeout::Now;
+        // Neither fails: there is no duration of zero here.
+        let _ = stream.set_read_timeout(wait);
+        let _ = stream.set_nonblocking(nonblocking);
+        stream.set_receive_low_water(self.options.low_water);
+    }
+
+    /// What it can be asked for without waiting.
+    pub fn readiness(&self) -> Readiness {
+        match &self.role {
+            Role::Fresh { .. } => Readiness { closed: true, ..Readiness::default() },
+            Role::Listener(listening) => {
+                let waiting = listening.listener.queue().len();
+                Readiness {
+                    connection: waiting != 0,
+                    listens: true,
+                    news: SeqNum::new(listening.accepted.wrapping_add(waiting)),
+                    ..Readiness::default()
+                }
+            }
+            Role::Connected(connected) => connected.readiness(&self.options),
+        }
+    }
+}
+
+impl Connected {
+    /// A connection just accepted.
+    pub fn new(stream: TcpStream<HeapBuf>) -> Self {
+        Self { stream, read_shut: false, write_shut: false, error_told: false, urgent_taken: None }
+    }
+
+    /// The library's handle.
+    pub fn handle(&self) -> &Handle<HeapBuf> {
+        self.stream.handle()
+    }
+
+    /// Looks at the connection.
+    pub fn look<R>(&self, at: impl FnOnce(&Tcb<HeapBuf>) -> R) -> R {
+        at(self.handle().lock().connection())
+    }
+
+    /// Whether the connection is over.
+    pub fn is_over(&self) -> bool {
+        self.look(|tcb| matches!(tcb.state(), State::Closed | State::TimeWait))
+    }
+
+    /// Takes the error that the next call would be told (SO_ERROR).
+    pub fn take_error(&mut self) -> Option<ConnError> {
+        let error = self.pending_error();
+        self.error_told |= error.is_some();
+        // Taken from the library too, or the next read would tell it.
+        let _ = self.handle().take_error();
+        error
+    }
+
+    /// The error that the next call will be told (SO_ERROR).
+    pub fn pending_error(&self) -> Option<ConnError> {
+        if self.error_told { None } else { self.look(Tcb::error) }
+    }
+
+    /// Bytes before the urgent one, and whether that has arrived, if it was not passed.
+    pub fn urgent(&self) -> Option<(u32, Urgent)> {
+        self.look(|tcb| {
+            let urgent = tcb.urgent()?;
+            let copied = tcb.edge().minus(self.stream.readable());
+            urgent.mark.at_or_after(copied).then(|| (urgent.mark.since(copied), urgent))
+        })
+    }
+
+    /// Bytes that FIONREAD tells of: up to the urgent one, if that is not read with the others.
+    pub fn inq(&self, options: &Options) -> u32 {
+        let readable = self.stream.readable();
+        match self.urgent() {
+            Some((before, urgent)) if urgent.arrived && !options.urgent_inline && before != 0 => {
+                readable.min(before)
+            }
+            _ => readable,
+        }
+    }
+
+    fn readiness(&self, options: &Options) -> Readiness {
+        let urgent = self.urgent();
+        let at_mark = urgent.is_some_and(|(before, urgent)| before == 0 && urgent.arrived);
+        let target = options.low_water + u32::from(at_mark && !options.urgent_inline);
+        let readable = self.stream.readable();
+        let (eof, state, pressed, edge) = self.look(|tcb| {
+            let pressed = tcb.over_seven_eighths() || tcb.offered_window() <= tcb.rcv_mss();
+            (tcb.eof(), tcb.state(), pressed, tcb.edge())
+        });
+        let closed = matches!(state, State::Closed | State::TimeWait);
+        let unread = urgent.filter(|(_, urgent)| Some(urgent.mark) != self.urgent_taken);
+        Readiness {
+            data: readable >= target || (readable != 0 && pressed),
+            connection: false,
+            read_shut: self.read_shut || eof || closed,
+            write_shut: self.write_shut || closed,
+            closed,
+            error: self.pending_error().is_some(),
+            urgent: unread.is_some_and(|(_, urgent)| urgent.arrived),
+            listens: false,
+            news: edge,
+        }
+    }
+}
