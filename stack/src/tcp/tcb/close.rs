@@ -391,14 +391,15 @@ impl<B: PacketBuf> Tcb<B> {
         Outgoing { seq: self.snd_nxt.minus(1).raw(), flags: Flags::FIN.with(Flags::ACK), ..ack }
     }
 
-    /// `<SEQ=SND.NXT><ACK=RCV.NXT><CTL=RST,ACK>`.
-    fn outgoing_rst(&self, cx: &Cx<'_>) -> Outgoing {
+    /// `<SEQ=SND.NXT><ACK=RCV.NXT><CTL=RST,ACK>`, with the options that any ACK would carry.
+    fn outgoing_rst(&mut self, cx: &Cx<'_>) -> Outgoing {
         Outgoing {
             seq: self.snd_nxt.raw(),
             ack: self.rcv_nxt.raw(),
             flags: Flags::RST.with(Flags::ACK),
             window: self.window.field(self.rcv_nxt),
             ts: self.ts.map(|ts| ts.option(cx.now)),
+            sack: self.take_sack_blocks(),
             ..Outgoing::default()
         }
     }

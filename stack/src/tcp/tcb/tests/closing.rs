@@ -116,6 +116,16 @@ fn close_with_only_out_of_order_data_sends_fin() {
 }
 
 #[test]
+fn a_rst_of_ours_carries_the_options_of_an_ack() {
+    let mut c = Conn::with_sack();
+    c.on(data(1, 100));
+    c.on(data(201, 100));
+    assert_eq!(c.close(), [RstAck(1, 101)]);
+    let block = [201, 301].map(|seq| IRS.wrapping_add(seq));
+    assert_eq!(c.raw.last().unwrap().sack[..], [(block[0], block[1])]);
+}
+
+#[test]
 fn an_unread_fin_is_not_unread_data() {
     let mut c = Conn::new();
     c.on(fin(1));
