@@ -15,6 +15,17 @@ const RCVBUF_MAX: u32 = 1 << 31;
 /// The largest window field.
 const MAX_FIELD: u32 = 65_535;
 
+/// The window in bytes that the SYN-ACK stood for, though its header may not have been able to say
+/// so: like Linux since 6.10 we go by that.
+fn meant(settings: &Settings, opened: &Opened) -> u32 {
+    let (said, advmss) = (u32::from(opened.rcv_wnd), u32::from(opened.advmss).max(1));
+    if said + advmss <= MAX_FIELD {
+        return said;
+    }
+    let space = ((u64::from(settings.tcp_rmem[1]) * u64::from(INITIAL_RATIO)) >> 8) as u32;
+    said.max(space - space % advmss)
+}
+
 /// Receive memory and what has been promised of it.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
@@ -50,13 +61,15 @@ pub(super) struct Target {
 
 impl Window {
     pub(super) fn new(settings: &Settings, opened: &Opened, rcv_nxt: SeqNum) -> Self {
-        let wnd = u32::from(opened.rcv_wnd);
+        let ssthresh = meant(settings, opened);
+        // With a scale the first ACK tells it, without one it can never be told.
+        let wnd = if opened.scale.is_some() { ssthresh } else { opened.rcv_wnd.into() };
         let mut window = Self {
             wup: rcv_nxt,
             wnd,
             rmem: 0,
             rcvbuf: settings.tcp_rmem[1].min(RCVBUF_MAX),
-            ssthresh: wnd,
+            ssthresh,
             clamp: 0,
             ratio: INITIAL_RATIO,
             shift: opened.scale.map_or(0, |scale| scale.rcv),

@@ -285,3 +285,16 @@ fn a_window_that_was_tightened_for_small_segments_opens_for_larger_ones() {
     assert_eq!(c.read_all(), [Ack(2501)]);
     assert!(c.tcb.offered_window() >= 1460);
 }
+
+#[test]
+fn a_window_that_the_handshake_could_not_tell_is_told_by_the_first_ack() {
+    let scale = Conn::with_scale_of(8);
+    let mut c = with_rcvbuf(540_000, &Opened { rcv_wnd: 65_535, scale, ..opened() });
+    let whole = 270_000 - 270_000 % 1460;
+    assert_eq!(c.tcb.offered_window(), whole);
+    assert_eq!(c.on(ack(100_001)), [], "inside of what was meant");
+    c.on(data(1, 100));
+    assert_eq!(last_window(&c), whole.div_ceil(256));
+    let unscaled = with_rcvbuf(540_000, &Opened { rcv_wnd: 65_535, ..opened() });
+    assert_eq!(unscaled.tcb.offered_window(), 65_535);
+}
