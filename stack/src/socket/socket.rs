@@ -253,6 +253,16 @@ impl<B: PacketBuf, C: Connection<B>> SocketGuard<'_, B, C> {
     }
 }
 
+impl<B: PacketBuf> SocketGuard<'_, B> {
+    /// Has what comes acknowledged at once, or leaves ACKs to their delay (TCP_QUICKACK). Linux's
+    /// rule: it lasts until what comes, or is read, suggests otherwise.
+    pub fn set_quick_ack(&mut self, quick: bool) {
+        self.owner.tcb.set_quick_ack(quick);
+        // The lcore sends the ACK that may be due by it.
+        self.owner.socket.home.ring(self.owner.socket);
+    }
+}
+
 impl<B: PacketBuf, C: Connection<B>> Drop for SocketGuard<'_, B, C> {
     fn drop(&mut self) {
         self.owner.socket.guarded_by.store(0, Ordering::Relaxed);

@@ -68,6 +68,8 @@ impl Owed {
     pub(super) const PUSHED: Self = Self(0x08);
     /// Another one did.
     pub(super) const PUSHED_AGAIN: Self = Self(0x10);
+    /// Something came since the last decision about the ACK: without news its delay just runs on.
+    const UNDECIDED: Self = Self(0x20);
 
     pub(super) const fn has(self, other: Self) -> bool {
         self.0 & other.0 != 0
@@ -75,6 +77,10 @@ impl Owed {
 
     pub(super) const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 }
 
@@ -93,7 +99,7 @@ pub(super) struct AckState {
     /// Length of the last segment if it was small, to recognise a second of the same size.
     last_small: u16,
     /// The adaptive delay in milliseconds; zero before the first data.
-    ato: u16,
+    pub(super) ato: u16,
     /// ACKs still to be sent at once.
     pub(super) quick: u8,
     /// Interactive mode: no quick ACKs.
@@ -126,7 +132,7 @@ impl AckState {
 
     /// Notes that an ACK is owed, and why.
     pub(super) fn owe(&mut self, what: Owed) {
-        self.owed = self.owed.with(what).with(Owed::ACK);
+        self.owed = self.owed.with(what).with(Owed::ACK).with(Owed::UNDECIDED);
     }
 
     /// Raises the number of quick ACKs to what the open window is worth.
@@ -154,7 +160,7 @@ impl AckState {
         truesize: u32,
         closing: &Closing,
     ) {
-        self.owed = self.owed.with(Owed::ACK);
+        self.owed = self.owed.with(Owed::ACK.with(Owed::UNDECIDED));
         // Segments of one size that follow each other quickly teach nothing new: full ones once the
         // window is about open, small ones once two were seen since the last ACK.
         let teaches_nothing = if seg.len < u32::from(LEAST_MSS) {
@@ -338,9 +344,10 @@ impl AckState {
 impl<B: PacketBuf> Tcb<B> {
     /// The one ACK decision of a burst (RFC 9293 §3.10.7.4, MUST-58 and -59).
     pub fn end_burst(&mut self, cx: &mut Cx<'_>) -> Option<Outgoing> {
-        if !self.ack.owed.has(Owed::ACK) {
+        if !self.ack.owed.has(Owed::UNDECIDED) {
             return None;
         }
+        self.ack.owed = self.ack.owed.without(Owed::UNDECIDED);
         self.is_ack_due(cx).then(|| self.outgoing_ack(cx))
     }
 
@@ -373,6 +380,18 @@ impl<B: PacketBuf> Tcb<B> {
     /// Whether duplicate ACKs are being held back.
     pub(super) const fn holds_acks_back(&self) -> bool {
         self.ack.compressed > 0
+    }
+
+    /// The application wants ACKs at once, or leaves them to their delay (TCP_QUICKACK). Not for
+    /// good: what comes may change it, as in Linux. An ACK that waits goes with the next
+    /// [`Self::end_burst`] if a full segment or nothing at all is unread.
+    pub fn set_quick_ack(&mut self, quick: bool) {
+        self.ack.pingpong = !quick;
+        let is_due = self.rcv_nxt.since(self.window.wup) > u32::from(self.ack.rcv_mss)
+            || self.copied_seen == self.edge();
+        if quick && is_due && self.ack.owed.has(Owed::ACK) {
+            self.ack.owe(Owed::NOW);
+        }
     }
 
     /// The window that would be advertised now.

@@ -379,3 +379,34 @@ fn a_fin_in_order_ends_the_reports_of_duplicates() {
     assert_eq!(c.on(data(1, 100)), [Ack(202)], "the overlap below is not reported");
     assert_eq!((c.count(TCPDSACKOfoSent), c.count(TCPDSACKOldSent)), (1, 1));
 }
+
+#[test]
+fn quick_acks_can_be_asked_for_and_declined() {
+    let mut c = Conn::new();
+    c.tcb.set_quick_ack(false);
+    assert_eq!(c.on(data(1, 100)), []);
+    c.tcb.set_quick_ack(true);
+    c.end_burst();
+    assert_eq!(c.sent(), [], "some is unread");
+    assert_eq!(c.wait(40), [Ack(101)]);
+    assert_eq!(c.on(data(101, 100)), [Ack(201)]);
+    c.read_all();
+    c.tcb.set_quick_ack(false);
+    assert_eq!(c.on(data(201, 1)), []);
+    c.tcb.reader_progress(&mut c.world.cx(), c.tcb.edge());
+    c.tcb.set_quick_ack(true);
+    c.end_burst();
+    assert_eq!(c.sent(), [Ack(202)], "nothing is unread");
+}
+
+#[test]
+fn the_end_of_an_empty_burst_does_not_hurry_an_ack() {
+    let mut c = Conn::new();
+    let seq = c.settle();
+    assert_eq!(c.on(data(seq, 100)), []);
+    for _ in 1..c.due_in().unwrap() {
+        assert_eq!(c.wait(1), []);
+        c.end_burst();
+    }
+    assert_eq!((c.sent(), c.due_in()), (vec![], Some(1)));
+}
