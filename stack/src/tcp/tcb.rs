@@ -6,6 +6,7 @@
 
 mod ack;
 mod close;
+mod info;
 mod input;
 mod urgent;
 mod validate;
@@ -24,6 +25,7 @@ use super::{Cx, SeqNum, SeqRange};
 
 use ack::{AckState, Owed};
 use close::Closing;
+pub use info::Info;
 pub use urgent::Urgent;
 use window::Window;
 
@@ -145,6 +147,12 @@ pub struct Tcb<B: PacketBuf> {
     snd_window: u16,
     /// Shift of the peer's window fields.
     snd_shift: u8,
+    /// Window scaling was agreed on.
+    scaled: bool,
+    /// The peer's MSS.
+    snd_mss: u16,
+    /// The peer's initial sequence number.
+    irs: SeqNum,
     /// The largest window that the peer ever advertised, in bytes.
     max_window: u32,
     replies: ReplyStamp,
@@ -191,6 +199,9 @@ impl<B: PacketBuf> Tcb<B> {
             snd_wl1: opened.irs,
             snd_window: opened.snd_wnd,
             snd_shift: opened.scale.map_or(0, |scale| scale.snd),
+            scaled: opened.scale.is_some(),
+            snd_mss: opened.mss,
+            irs: opened.irs,
             max_window: u32::from(opened.snd_wnd),
             replies: ReplyStamp::default(),
             urgent: urgent::UrgentState::default(),

@@ -3,6 +3,7 @@
 use super::harness::Out::{Ack, Fin, Rst};
 use super::harness::*;
 use crate::tcp::Counter::*;
+use crate::tcp::request::Opened;
 use crate::tcp::tcb::{ConnError, State};
 use crate::wire::{Flags, Segment};
 
@@ -253,4 +254,17 @@ fn data_with_a_far_too_old_ack_is_challenged_even_where_its_header_was_predicted
     assert_eq!(c.on(data(4, 3).acking(1_u32.wrapping_sub(70_000))), [Ack(4)]);
     assert_eq!((c.count(TCPChallengeACK), c.count(TCPHPHits)), (1, 1));
     assert_eq!(c.readable(), 3);
+}
+
+#[test]
+fn a_connection_tells_what_was_agreed_on_and_where_it_stands() {
+    let scale = Conn::with_scale_of(3);
+    let mut c = Conn::of(&Opened { scale, sack_ok: true, mss: 1000, ..opened() });
+    c.on(data(1, 700));
+    c.on(fin(701));
+    let info = c.tcb.info();
+    assert_eq!((info.sack, info.timestamps, info.scale), (true, false, Some((3, 0))));
+    assert_eq!((info.snd_mss, info.advmss, info.rcv_mss), (1000, 1460, 700));
+    assert_eq!((info.bytes_received, info.state), (700, State::CloseWait));
+    assert_eq!((info.rmem, info.pingpong), (c.tcb.rmem(), true));
 }
