@@ -28,7 +28,7 @@ use std::net::Ipv4Addr;
 use crate::wire::{MacAddr, ipv4};
 
 pub use engine::{BURST, Engine, EngineConfig, Population, engines};
-pub use shared::Listeners;
+pub use shared::{ListenOptions, Listeners};
 
 /// Where frames go: a device's TX queue, or a list in a test.
 ///

@@ -64,7 +64,7 @@ impl<B: PacketBuf> Tables<B> {
         }
         let header = &frame.data()[usize::from(tcp.header)..usize::from(tcp.payload)];
         let options = tcp::syn_options(header);
-        let mtu = work.base.interface.mtu;
+        let mtu = listening.mtu(work.base.interface.mtu);
         let mut request = Request::new(&work.cx(), tcp.tuple, &tcp.segment, &options, numbers, mtu);
         let syn_ack = request.syn_ack(&work.cx());
         let deadline = request.next_deadline();

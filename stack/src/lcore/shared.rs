@@ -10,13 +10,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::buf::PacketBuf;
 use crate::socket::AcceptQueue;
 use crate::tcp::listen::QueueState;
+use crate::tcp::negotiate;
+
+/// What an application asks of a listener besides its port.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ListenOptions {
+    /// Connections that may wait to be accepted, less one; bounds half-open ones too.
+    pub backlog: u32,
+    /// Largest MSS to announce, in bytes (TCP_MAXSEG); what the interface allows if `None`.
+    pub mss: Option<u16>,
+}
 
 /// A listener as the lcores see it.
 #[derive(Debug)]
 pub(crate) struct Listening<B: PacketBuf> {
     pub port: u16,
     pub queue: Arc<AcceptQueue<B>>,
-    backlog: u32,
+    options: ListenOptions,
     pub requests: RequestCounts,
 }
 
@@ -43,8 +53,14 @@ impl<B: PacketBuf> Listening<B> {
             syn_queue: self.requests.all.load(Ordering::Relaxed),
             young: self.requests.young.load(Ordering::Relaxed),
             accept_queue: self.queue.len(),
-            backlog: self.backlog,
+            backlog: self.options.backlog,
         }
+    }
+
+    /// The MTU that connections of this listener go by on an interface with this one.
+    pub fn mtu(&self, interface: u16) -> u16 {
+        let wanted = self.options.mss.map(|mss| mss.saturating_add(negotiate::HEADERS));
+        wanted.map_or(interface, |mtu| mtu.min(interface))
     }
 
     /// Whether the application still listens.
@@ -73,14 +89,19 @@ impl<B: PacketBuf> Listeners<B> {
     /// Begins to listen on a port with room for `backlog` connections and one. `None` if somebody
     /// listens there already.
     pub fn listen(&self, port: u16, backlog: u32) -> Option<Arc<AcceptQueue<B>>> {
+        self.listen_with(port, ListenOptions { backlog, mss: None })
+    }
+
+    /// As [`Self::listen`], with more to be asked for.
+    pub fn listen_with(&self, port: u16, options: ListenOptions) -> Option<Arc<AcceptQueue<B>>> {
         let mut list = self.0.lock();
         list.retain(|listening| listening.is_open());
         if list.iter().any(|listening| listening.port == port) {
             return None;
         }
-        let queue = AcceptQueue::new(backlog);
+        let queue = AcceptQueue::new(options.backlog);
         let requests = RequestCounts::default();
-        list.push(Arc::new(Listening { port, queue: queue.clone(), backlog, requests }));
+        list.push(Arc::new(Listening { port, queue: queue.clone(), options, requests }));
         self.0.changed();
         Some(queue)
     }

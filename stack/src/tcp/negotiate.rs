@@ -8,7 +8,7 @@ use crate::wire::{Segment, SynOptions};
 use super::Settings;
 
 /// IPv4 and TCP header without options: what the MSS option leaves of the MTU (RFC 6691).
-const HEADERS: u16 = 40;
+pub(crate) const HEADERS: u16 = 40;
 
 /// Room that the timestamps option takes in every segment, padding included.
 const TIMESTAMPS_ROOM: u16 = 12;

@@ -43,6 +43,18 @@ fn a_handshake_and_its_data_may_come_in_one_burst() {
 }
 
 #[test]
+fn a_listener_may_announce_a_smaller_mss_than_the_link_allows() {
+    for (asked, announced) in [(700, 700), (9000, 1460)] {
+        let mut world = World::new(Settings::default());
+        let options = ListenOptions { backlog: 5, mss: Some(asked) };
+        let _queue = world.listeners.listen_with(PORT, options).unwrap();
+        world.turn();
+        world.receive([Peer::new(40_000).syn()]);
+        assert_eq!(world.expect_segment().options.mss, Some(announced));
+    }
+}
+
+#[test]
 fn a_closed_port_refuses() {
     let mut world = World::new(Settings::default());
     let peer = Peer::new(40_000);
