@@ -9,6 +9,7 @@ use std::os::fd::RawFd;
 use std::time::Duration;
 
 use libc::{SHUT_RD, SHUT_RDWR, SHUT_WR, pollfd};
+use prequeue::lcore::ListenOptions;
 use prequeue::socket::{Recv, RecvError, RecvFlags, Step, TcpStream};
 use prequeue::tcp::tcb::{ConnError, Tcb};
 use prequeue::time::Instant;
@@ -81,7 +82,9 @@ impl Adapter {
     pub fn listen(&self, fd: RawFd, backlog: i32) -> Result<(), Errno> {
         let mut turn = self.clock.enter();
         turn.reload();
-        let local = match &turn.socket(fd)?.role {
+        let socket = turn.socket(fd)?;
+        let mss = socket.options.maxseg;
+        let local = match &socket.role {
             Role::Fresh { local } => {
                 local.unwrap_or(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, *EPHEMERAL.start()))
             }
@@ -90,7 +93,8 @@ impl Adapter {
             Role::Connected(_) => return Err(Errno::INVAL),
         };
         let backlog = u32::try_from(backlog).unwrap_or(NO_LIMIT);
-        let listener = turn.listen(local, backlog).ok_or(Errno::ADDRINUSE)?;
+        let listener =
+            turn.listen(local, ListenOptions { backlog, mss }).ok_or(Errno::ADDRINUSE)?;
         turn.socket(fd)?.role = Role::Listener(Listening { listener, local, accepted: 0 });
         turn.settle();
         Ok(())
@@ -269,6 +273,17 @@ impl Adapter {
                 let listens = i32::from(matches!(socket.role, Role::Listener(_)));
                 Ok(listens.to_ne_bytes().to_vec())
             }
+            (libc::IPPROTO_TCP, libc::TCP_MAXSEG)
+                if let Role::Connected(connected) = &socket.role =>
+            {
+                Ok(info::send_mss(connected, &socket.options).to_ne_bytes().to_vec())
+            }
+            (libc::IPPROTO_TCP, libc::TCP_QUICKACK)
+                if let Role::Connected(connected) = &socket.role =>
+            {
+                let quick = !connected.look(|tcb| tcb.info().pingpong);
+                Ok(i32::from(quick).to_ne_bytes().to_vec())
+            }
             (libc::SOL_SOCKET, info::SO_MEMINFO) => Ok(info::memory(socket, &settings)),
             (libc::IPPROTO_TCP, libc::TCP_INFO) => Ok(info::tcp(socket)),
             (libc::IPPROTO_TCP, info::TCP_CC_INFO) => Ok(info::congestion()),
@@ -283,7 +298,11 @@ impl Adapter {
         let socket = turn.socket(fd)?;
         match socket.options.set(&settings, level, name, value)? {
             Effect::Stored => {}
-            Effect::QuickAck(_) | Effect::WindowClamp(_) => {}
+            Effect::QuickAck(quick) => {
+                if let Role::Connected(connected) = &socket.role {
+                    connected.handle().lock().set_quick_ack(quick);
+                }
+            }
         }
         socket.apply_options();
         turn.settle();

@@ -3,9 +3,12 @@
 //! Laid out as Linux has them, field by field. What a receiving stack does not know of itself stays
 //! zero. Used under the clock's lock.
 
-use prequeue::tcp::Settings;
-use prequeue::tcp::tcb::State;
+use std::time::Duration;
 
+use prequeue::tcp::Settings;
+use prequeue::tcp::tcb::{State, Tcb};
+
+use crate::options::Options;
 use crate::socket::{Connected, Role, Socket};
 
 /// `SO_MEMINFO` of Linux.
@@ -22,6 +25,11 @@ const MEMINFO_WORDS: usize = 9;
 const MEMINFO_RMEM_ALLOC: usize = 0;
 const MEMINFO_RCVBUF: usize = 1;
 
+/// Bits of its options byte.
+const TCPI_OPT_TIMESTAMPS: u8 = 1;
+const TCPI_OPT_SACK: u8 = 2;
+const TCPI_OPT_WSCALE: u8 = 4;
+
 /// States as TCP_INFO numbers them.
 const TCP_CLOSE: u8 = 7;
 const TCP_LISTEN: u8 = 10;
@@ -32,7 +40,7 @@ pub fn tcp(socket: &Socket) -> Vec<u8> {
     match &socket.role {
         Role::Fresh { .. } => info.byte(0, TCP_CLOSE),
         Role::Listener(_) => info.byte(0, TCP_LISTEN),
-        Role::Connected(connected) => connection(&mut info, connected),
+        Role::Connected(connected) => connection(&mut info, connected, &socket.options),
     }
     info.0
 }
@@ -55,12 +63,45 @@ pub fn memory(socket: &Socket, settings: &Settings) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_ne_bytes()).collect()
 }
 
-fn connection(info: &mut Info, connected: &Connected) {
-    connected.look(|tcb| {
-        info.byte(0, state_number(tcb.state()));
-        info.word(20, tcb.rcv_mss());
-        info.word(232, tcb.offered_window());
-    });
+fn connection(info: &mut Info, connected: &Connected, options: &Options) {
+    let tcb = connected.look(Tcb::info);
+    let option = |condition, bit: u8| if condition { bit } else { 0 };
+    let (rcv_shift, snd_shift) = tcb.scale.unwrap_or_default();
+    info.byte(0, state_number(tcb.state));
+    info.byte(
+        5,
+        option(tcb.timestamps, TCPI_OPT_TIMESTAMPS)
+            | option(tcb.sack, TCPI_OPT_SACK)
+            | option(tcb.scale.is_some(), TCPI_OPT_WSCALE),
+    );
+    info.byte(6, snd_shift | rcv_shift << 4);
+    info.word(8, micros(tcb.rto));
+    info.word(12, micros(tcb.ato));
+    info.word(16, send_mss(connected, options) as u32);
+    info.word(20, tcb.rcv_mss.into());
+    info.word(64, tcb.rcv_ssthresh);
+    info.word(68, tcb.srtt.map_or(0, micros));
+    info.word(84, tcb.advmss.into());
+    // The low half of a 64-bit number: no script sends as much as would fill it.
+    info.word(128, tcb.bytes_received);
+    info.word(232, tcb.rcv_wnd);
+}
+
+/// The payload that we would send in a segment: what the peer announced, or less if TCP_MAXSEG says
+/// so, and less the room of timestamps.
+pub fn send_mss(connected: &Connected, options: &Options) -> i32 {
+    let tcb = connected.look(Tcb::info);
+    let mss = options.maxseg.map_or(tcb.snd_mss, |maxseg| maxseg.min(tcb.snd_mss));
+    let mss = mss.min(tcb.advmss + timestamps_room(tcb.timestamps));
+    i32::from(mss - timestamps_room(tcb.timestamps))
+}
+
+const fn timestamps_room(timestamps: bool) -> u16 {
+    if timestamps { 12 } else { 0 }
+}
+
+fn micros(span: Duration) -> u32 {
+    u32::try_from(span.as_micros()).unwrap_or(u32::MAX)
 }
 
 fn state_number(state: State) -> u8 {

@@ -38,8 +38,6 @@ pub struct Options {
     pub maxseg: Option<u16>,
     /// TCP_INQ: tell with each message how much is left.
     pub inq: bool,
-    /// TCP_QUICKACK as last set.
-    pub quickack: Option<bool>,
     /// Options that are stored and given back, without effect on receiving.
     inert: Vec<(i32, i32, i32)>,
 }
@@ -62,8 +60,6 @@ pub enum Effect {
     Stored,
     /// TCP_QUICKACK: leave or enter quick mode.
     QuickAck(bool),
-    /// TCP_WINDOW_CLAMP, in bytes.
-    WindowClamp(u32),
 }
 
 impl Default for Options {
@@ -76,7 +72,6 @@ impl Default for Options {
             urgent_inline: false,
             maxseg: None,
             inq: false,
-            quickack: None,
             inert: Vec::new(),
         }
     }
@@ -124,14 +119,7 @@ impl Options {
                 _ => return Err(Errno::INVAL),
             },
             (IPPROTO_TCP, libc::TCP_QUICKACK) => {
-                let on = int(value)? != 0;
-                self.quickack = Some(on);
-                return Ok(Effect::QuickAck(on));
-            }
-            (IPPROTO_TCP, libc::TCP_WINDOW_CLAMP) => {
-                let asked = u32::try_from(int(value)?).map_err(|_| Errno::INVAL)?;
-                self.store(level, name, asked as i32);
-                return Ok(Effect::WindowClamp(asked));
+                return Ok(Effect::QuickAck(int(value)? != 0));
             }
             (
                 SOL_SOCKET,
@@ -179,7 +167,7 @@ impl Options {
             (SOL_SOCKET, libc::SO_PROTOCOL) => IPPROTO_TCP,
             (IPPROTO_TCP, libc::TCP_MAXSEG) => self.maxseg.unwrap_or(536).into(),
             (IPPROTO_TCP, libc::TCP_INQ) => self.inq.into(),
-            (IPPROTO_TCP, libc::TCP_QUICKACK) => self.quickack.unwrap_or(true).into(),
+            (IPPROTO_TCP, libc::TCP_QUICKACK) => 1,
             _ => {
                 let stored = |&&(l, n, _): &&(i32, i32, i32)| (l, n) == (level, name);
                 self.inert.iter().find(stored).ok_or(Errno::NOPROTOOPT)?.2

@@ -11,7 +11,7 @@ use std::os::fd::RawFd;
 
 use prequeue::buf::HeapBuf;
 use prequeue::lcore::hash::HashKey;
-use prequeue::lcore::{Engine, EngineConfig, Listeners, engines};
+use prequeue::lcore::{Engine, EngineConfig, ListenOptions, Listeners, engines};
 use prequeue::socket::TcpListener;
 use prequeue::tcp::Settings;
 use prequeue::tcp::isn::Secret;
@@ -73,20 +73,26 @@ impl World {
     }
 
     /// Begins to listen; `None` if somebody does already.
-    pub fn listen(&mut self, local: SocketAddrV4, backlog: u32) -> Option<TcpListener<HeapBuf>> {
-        let backlog = backlog.min(self.settings.somaxconn);
+    pub fn listen(
+        &mut self,
+        local: SocketAddrV4,
+        options: ListenOptions,
+    ) -> Option<TcpListener<HeapBuf>> {
+        let backlog = options.backlog.min(self.settings.somaxconn);
         let net = self.net(*local.ip());
-        let queue = net.listeners.listen(local.port(), backlog)?;
+        let queue =
+            net.listeners.listen_with(local.port(), ListenOptions { backlog, ..options })?;
         Some(TcpListener::new(queue, local))
     }
 
     /// A packet arrives.
     pub fn receive(&mut self, packet: &[u8], now: Instant) {
         let Some(to) = destination(packet) else { return };
-        if is_syn(packet) {
+        let is_syn = is_syn(packet);
+        if is_syn {
             self.reload();
         }
-        let settings = self.settings_of(to.port());
+        let settings = self.settings_of(to.port(), is_syn);
         let net = self.net(*to.ip());
         *net.engine.settings_mut() = settings;
         net.device.set_now(now);
@@ -109,15 +115,20 @@ impl World {
 
     /// The settings as the listener on a port has narrowed them: the stack has them for all
     /// connections, packetdrill has but one listener.
-    fn settings_of(&mut self, port: u16) -> Settings {
+    ///
+    /// A buffer that was set is the largest there will be: the window scale that a SYN is answered
+    /// with covers half of it, which is what Linux takes to be payload.
+    fn settings_of(&mut self, port: u16, is_syn: bool) -> Settings {
         let mut settings = self.settings.clone();
         let listening = self.files.iter_mut().find_map(|(_, file)| match file {
             File::Socket(socket) if socket.listens_on(port) => Some(&*socket),
             _ => None,
         });
         if let Some(rcvbuf) = listening.and_then(|socket| socket.options.rcvbuf) {
-            settings.tcp_rmem = [settings.tcp_rmem[0], rcvbuf, rcvbuf];
-            settings.rmem_max = rcvbuf;
+            let most = settings.tcp_rmem[2].max(settings.rmem_max);
+            let most = if is_syn { most.min(rcvbuf / 2) } else { rcvbuf };
+            settings.tcp_rmem = [settings.tcp_rmem[0], rcvbuf, most];
+            settings.rmem_max = most;
         }
         settings
     }
