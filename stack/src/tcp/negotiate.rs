@@ -71,7 +71,7 @@ impl Negotiated {
             scale,
             sack_ok: sack_permitted && settings.tcp_sack,
             ts_recent,
-            window: initial_window(settings, advmss, scale.is_some()),
+            window: initial_window(settings, advmss),
         }
     }
 }
@@ -83,15 +83,14 @@ fn our_shift(settings: &Settings) -> u8 {
     (0..MOST_SHIFT).find(|&shift| most <= u32::from(u16::MAX) << shift).unwrap_or(MOST_SHIFT)
 }
 
-/// The window of the SYN-ACK: half the initial buffer in whole segments, unscaled.
+/// The window of the SYN-ACK: half the initial buffer in whole segments, or as much as 16 bits can
+/// say of it, whether or not later windows are scaled.
 ///
 /// Half is what Linux assumes payload to be of its truesize before it has seen any. With the
 /// default buffer this gives 64240 for an MSS of 1460 and 65160 for one of 1448.
-fn initial_window(settings: &Settings, advmss: u16, scaled: bool) -> u16 {
+fn initial_window(settings: &Settings, advmss: u16) -> u16 {
     let most = u32::from(u16::MAX);
     let space = settings.tcp_rmem[1] / 2;
-    // Without scaling nothing beyond 16 bits can ever be advertised: whole segments of that.
-    let space = if scaled { space } else { space.min(most) };
     let advmss = u32::from(advmss);
     let whole = if space > advmss { space - space % advmss } else { space };
     whole.min(most) as u16
@@ -190,17 +189,16 @@ mod tests {
 
     #[test]
     fn the_initial_window_is_whole_segments_in_16_bits() {
-        for (rcvbuf, advmss, scaled, window) in [
-            (131_072, 1460, true, 64_240),
-            (131_072, 1448, true, 65_160),
-            (131_072, 8960, true, 62_720),
-            (20_000, 1460, true, 8_760),
-            (2_000, 1460, true, 1_000),
-            (1_000_000, 1460, true, 65_535),
-            (1_000_000, 1460, false, 64_240),
+        for (rcvbuf, advmss, window) in [
+            (131_072, 1460, 64_240),
+            (131_072, 1448, 65_160),
+            (131_072, 8960, 62_720),
+            (20_000, 1460, 8_760),
+            (2_000, 1460, 1_000),
+            (1_000_000, 1460, 65_535),
         ] {
             let settings = Settings { tcp_rmem: [4096, rcvbuf, rcvbuf], ..Settings::default() };
-            assert_eq!(initial_window(&settings, advmss, scaled), window, "{rcvbuf} {advmss}");
+            assert_eq!(initial_window(&settings, advmss), window, "{rcvbuf} {advmss}");
         }
     }
 
