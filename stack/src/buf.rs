@@ -226,6 +226,14 @@ impl HeapBuf {
         Self { bytes: bytes.to_vec(), room, ..Self::default() }
     }
 
+    /// The same buffer, with so many bytes of data room. What it holds must fit.
+    #[must_use]
+    pub fn with_room(mut self, room: usize) -> Self {
+        assert!(self.bytes.len() <= room);
+        self.room = room;
+        self
+    }
+
     /// The same buffer, with the device's word on its checksums.
     #[must_use]
     pub fn with_checksum(mut self, checksum: Checksum) -> Self {
