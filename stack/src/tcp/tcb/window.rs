@@ -76,7 +76,18 @@ impl Window {
             freed: false,
         };
         window.set_clamp();
+        window.reserve(opened.advmss.into());
         window
+    }
+
+    /// Keeps one segment's worth of the buffer out of the window, as Linux does until the filling of
+    /// buffers was measured: a segment that overshoots then finds room.
+    fn reserve(&mut self, advmss: u32) {
+        let most = self.payload_of(self.rcvbuf);
+        if self.clamp > 2 * advmss && self.clamp + advmss > most {
+            self.clamp = (most - advmss).max(2 * advmss);
+        }
+        self.ssthresh = self.ssthresh.min(self.clamp);
     }
 
     /// Bytes that the peer may still send: zero if it has sent beyond the edge (a bare FIN may).
