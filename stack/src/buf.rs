@@ -84,6 +84,12 @@ pub trait PacketBuf: Debug + Send + Sized + 'static {
         Checksum::Unknown
     }
 
+    /// Payload in bytes of the segments that the device has put together into this one (LRO); `None`
+    /// if it is as it was sent.
+    fn merged_from(&self) -> Option<u32> {
+        None
+    }
+
     /// What the buffer costs while it is held: its metadata and whole data room, not its payload.
     fn truesize(&self) -> u32;
 
@@ -210,6 +216,7 @@ pub struct HeapBuf {
     bytes: Vec<u8>,
     start: usize,
     room: usize,
+    merged_from: Option<u32>,
     checksum: Checksum,
     cb: SegCb,
 }
@@ -224,6 +231,13 @@ impl HeapBuf {
     pub fn new(bytes: &[u8]) -> Self {
         let room = bytes.len().max(Self::ROOM);
         Self { bytes: bytes.to_vec(), room, ..Self::default() }
+    }
+
+    /// The same buffer, as if put together from segments with this much payload.
+    #[must_use]
+    pub fn with_merged_from(mut self, payload: u32) -> Self {
+        self.merged_from = Some(payload);
+        self
     }
 
     /// The same buffer, with so many bytes of data room. What it holds must fit.
@@ -287,6 +301,10 @@ impl PacketBuf for HeapBuf {
 
     fn checksum(&self) -> Checksum {
         self.checksum
+    }
+
+    fn merged_from(&self) -> Option<u32> {
+        self.merged_from
     }
 
     fn truesize(&self) -> u32 {

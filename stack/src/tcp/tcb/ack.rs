@@ -53,6 +53,21 @@ const COMPRESSED_MAX: u8 = 44;
 /// Longest time that a duplicate ACK is held back.
 const COMPRESSION_MAX: Duration = Duration::from_millis(1);
 
+/// What a buffer with payload teaches besides its header.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Load {
+    pub(super) truesize: u32,
+    /// Payload of a segment as it was sent: all of the buffer, unless the device has merged some.
+    pub(super) unit: u32,
+}
+
+impl Load {
+    #[inline]
+    pub(super) fn of(seg: &Segment, buf: &impl PacketBuf) -> Self {
+        Self { truesize: buf.truesize(), unit: buf.merged_from().unwrap_or(seg.len) }
+    }
+}
+
 /// What an ACK is owed for.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Owed(u8);
@@ -157,7 +172,7 @@ impl AckState {
         cx: &Cx<'_>,
         window: &mut Window,
         seg: &Segment,
-        truesize: u32,
+        load: Load,
         closing: &Closing,
     ) {
         self.owed = self.owed.with(Owed::ACK.with(Owed::UNDECIDED));
@@ -166,7 +181,7 @@ impl AckState {
         let teaches_nothing = if seg.len < u32::from(LEAST_MSS) {
             self.owed.has(Owed::PUSHED_AGAIN)
         } else {
-            seg.len == u32::from(self.rcv_mss)
+            load.unit == u32::from(self.rcv_mss)
                 && !seg.flags.has(Flags::PSH)
                 && window.is_about_opened()
         };
@@ -174,7 +189,7 @@ impl AckState {
         if teaches_nothing && follows {
             self.last_small = 0;
         } else {
-            self.learn(cx, window, *seg, truesize, closing);
+            self.learn(cx, window, *seg, load, closing);
         }
         self.last_data = cx.now;
     }
@@ -185,10 +200,10 @@ impl AckState {
         cx: &Cx<'_>,
         window: &mut Window,
         seg: Segment,
-        truesize: u32,
+        load: Load,
         closing: &Closing,
     ) {
-        self.measure(window, &seg, truesize);
+        self.measure(window, &seg, load);
         if self.ato == 0 {
             self.ato = ATO_MIN as u16;
             self.refill_quick(window);
@@ -196,7 +211,7 @@ impl AckState {
             self.adapt(cx, window, closing.rto_ms());
         }
         if seg.len >= 128 {
-            self.grow(cx, window, seg.len, truesize);
+            self.grow(cx, window, seg.len, load.truesize);
         }
     }
 
@@ -232,12 +247,12 @@ impl AckState {
     ///
     /// A larger segment is believed at once. A smaller one only if a second of the same size
     /// follows, and if it is no mere end of a write.
-    pub(super) fn measure(&mut self, window: &mut Window, seg: &Segment, truesize: u32) {
-        let len = seg.len.min(u32::from(u16::MAX)) as u16;
+    pub(super) fn measure(&mut self, window: &mut Window, seg: &Segment, load: Load) {
+        let len = load.unit.min(u32::from(u16::MAX)) as u16;
         let last = std::mem::take(&mut self.last_small);
         if len >= self.rcv_mss {
             if len != self.rcv_mss {
-                window.measure(seg.len, truesize);
+                window.measure(seg.len, load.truesize);
                 self.rcv_mss = len.min(self.advmss).max(LEAST_MSS);
             }
             if seg.flags.has(Flags::PSH) {

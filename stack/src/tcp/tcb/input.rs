@@ -8,6 +8,7 @@ use crate::tcp::ofo::{COPY_LIMIT, Outcome, Walk};
 use crate::tcp::{Counter, Cx, SeqNum, SeqRange};
 use crate::wire::{Flags, Segment};
 
+use super::ack::Load;
 use super::{Owed, Sink, State, Tcb, Verdict};
 
 /// The prediction for a peer whose last window field was `window`: that window, and ACK alone.
@@ -90,13 +91,13 @@ impl<B: PacketBuf> Tcb<B> {
             return;
         }
         cx.counters.bump(Counter::TCPHPHits);
-        let truesize = buf.truesize();
+        let load = Load::of(seg, &buf);
         let cb = buf.cb_mut();
         cb.seq = seg.seq;
         cb.fin = false;
         self.enqueue(cx, buf, sink);
         self.rcv_nxt = self.rcv_nxt.plus(seg.len);
-        self.ack.on_data(cx, &mut self.window, seg, truesize, &self.closing);
+        self.ack.on_data(cx, &mut self.window, seg, load, &self.closing);
     }
 
     #[cold]
@@ -211,12 +212,12 @@ impl<B: PacketBuf> Tcb<B> {
         sink: &mut impl Sink<B>,
     ) -> Verdict {
         self.cut_at_right_edge(cx, &mut buf);
-        let truesize = buf.truesize();
+        let load = Load::of(seg, &buf);
         if !buf.is_empty() {
             match self.admit(cx, buf) {
                 Admission::Admitted(admitted) => buf = admitted,
                 Admission::Copied { len, fin } => {
-                    return self.advanced(cx, seg, len, fin, truesize, sink);
+                    return self.advanced(cx, seg, len, fin, load, sink);
                 }
                 Admission::Refused => return Verdict::Later,
             }
@@ -225,7 +226,7 @@ impl<B: PacketBuf> Tcb<B> {
         if len > 0 {
             self.enqueue(cx, buf, sink);
         }
-        self.advanced(cx, seg, len, fin, truesize, sink)
+        self.advanced(cx, seg, len, fin, load, sink)
     }
 
     /// `len` bytes, and perhaps the FIN, have been taken at rcv_nxt.
@@ -235,12 +236,12 @@ impl<B: PacketBuf> Tcb<B> {
         seg: &Segment,
         len: u32,
         fin: bool,
-        truesize: u32,
+        load: Load,
         sink: &mut impl Sink<B>,
     ) -> Verdict {
         self.rcv_nxt = self.rcv_nxt.plus(len);
         if len > 0 {
-            self.ack.on_data(cx, &mut self.window, seg, truesize, &self.closing);
+            self.ack.on_data(cx, &mut self.window, seg, load, &self.closing);
         }
         if fin {
             self.on_fin();
@@ -293,8 +294,9 @@ impl<B: PacketBuf> Tcb<B> {
             cx.counters.bump(Counter::TCPOFODrop);
             return Verdict::Later;
         }
-        let truesize = buf.truesize();
-        self.ack.measure(&mut self.window, seg, truesize);
+        let load = Load::of(seg, &buf);
+        let truesize = load.truesize;
+        self.ack.measure(&mut self.window, seg, load);
         let inserted = self.ofo.insert(buf);
         if inserted.outcome == Outcome::Full {
             cx.counters.bump(Counter::TCPOFODrop);

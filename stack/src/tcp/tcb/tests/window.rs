@@ -298,3 +298,14 @@ fn a_window_that_the_handshake_could_not_tell_is_told_by_the_first_ack() {
     let unscaled = with_rcvbuf(540_000, &Opened { rcv_wnd: 65_535, ..opened() });
     assert_eq!(unscaled.tcb.offered_window(), 65_535);
 }
+
+#[test]
+fn segments_merged_by_the_device_count_by_the_size_they_were_sent_in() {
+    let mut c = Conn::new();
+    let seg = data(1, 10_000);
+    c.arrive(&seg, payload(&seg).with_merged_from(1000));
+    assert_eq!(c.tcb.rcv_mss(), 1000);
+    let seg = data(20_001, 10_000);
+    c.arrive(&seg, payload(&seg).with_merged_from(1200));
+    assert_eq!(c.tcb.rcv_mss(), 1200);
+}
