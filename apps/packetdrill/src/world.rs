@@ -93,10 +93,11 @@ impl World {
             self.reload();
         }
         let settings = self.settings_of(to.port(), is_syn);
+        let frame = Device::frame(packet, self.flags.mss);
         let net = self.net(*to.ip());
         *net.engine.settings_mut() = settings;
         net.device.set_now(now);
-        net.engine.input(&mut [Some(Device::frame(packet))], now, &mut net.device);
+        net.engine.input(&mut [Some(frame)], now, &mut net.device);
         self.run(now);
     }
 
