@@ -367,14 +367,18 @@ impl<B: PacketBuf> Tcb<B> {
     }
 
     fn is_ack_due(&mut self, cx: &Cx<'_>) -> bool {
-        if self.ack.owed.has(Owed::NOW) || self.ack.is_quick() {
+        if self.ack.owed.has(Owed::NOW) {
             return true;
         }
+        // Before quick mode is looked at: a buffer half full ends it.
         if self.rcv_nxt.since(self.window.wup) > u32::from(self.ack.rcv_mss) {
             // If the edge would not move on by what came, the reader will make it, and the ACK.
             if self.window_target() >= self.window.wnd {
                 return true;
             }
+        }
+        if self.ack.is_quick() {
+            return true;
         }
         if self.ofo.is_empty() {
             return self.ack.delay(cx.now, self.closing.srtt_ms());

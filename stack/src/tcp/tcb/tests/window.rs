@@ -309,3 +309,12 @@ fn segments_merged_by_the_device_count_by_the_size_they_were_sent_in() {
     c.arrive(&seg, payload(&seg).with_merged_from(1200));
     assert_eq!(c.tcb.rcv_mss(), 1200);
 }
+
+#[test]
+fn data_that_fills_half_of_the_buffer_is_acknowledged_when_it_is_read() {
+    let mut c = with_rcvbuf(65_536, &Opened { rcv_wnd: 32_120, ..opened() });
+    let seg = data(1, 30_000);
+    c.arrive(&seg, payload(&seg).with_merged_from(1000).with_room(33_000));
+    c.end_burst();
+    assert_eq!((c.sent(), c.due_in()), (vec![], Some(40)), "not even in quick mode");
+}
