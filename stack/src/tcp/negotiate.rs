@@ -11,7 +11,7 @@ use super::Settings;
 pub(crate) const HEADERS: u16 = 40;
 
 /// Room that the timestamps option takes in every segment, padding included.
-const TIMESTAMPS_ROOM: u16 = 12;
+pub(super) const TIMESTAMPS_ROOM: u16 = 12;
 
 /// The peer's MSS if it names none (RFC 9293 §3.7.1, MUST-15).
 const DEFAULT_MSS: u16 = 536;

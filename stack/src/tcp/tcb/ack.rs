@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use crate::buf::PacketBuf;
+use crate::tcp::negotiate::TIMESTAMPS_ROOM;
 use crate::tcp::request::Opened;
 use crate::tcp::{Counter, Cx, SeqNum};
 use crate::time::Instant;
@@ -129,7 +130,9 @@ pub(super) struct AckState {
 impl AckState {
     pub(super) fn new(opened: &Opened, window: u32) -> Self {
         let half = u16::try_from(window / 2).unwrap_or(u16::MAX);
-        let rcv_mss = opened.advmss.min(opened.mss).min(half).clamp(LEAST_MSS, DEFAULT_MSS);
+        let options = if opened.ts.is_some() { TIMESTAMPS_ROOM } else { 0 };
+        let mss = opened.mss.saturating_sub(options);
+        let rcv_mss = opened.advmss.min(mss).min(half).clamp(LEAST_MSS, DEFAULT_MSS);
         Self {
             deadline: NEVER,
             last_data: Instant::ZERO,

@@ -149,8 +149,15 @@ impl Window {
     /// Measures how much of a buffer a full segment of this connection fills.
     pub(super) fn measure(&mut self, len: u32, truesize: u32) {
         let ratio = (len.min(MAX_FIELD) << 8) / truesize.max(1);
+        let before = self.clamp;
         self.ratio = ratio.clamp(1, 255) as u8;
         self.set_clamp();
+        // A smaller clamp bounds the limit; a larger one lets it be what was advertised already.
+        self.ssthresh = if self.clamp < before {
+            self.ssthresh.min(self.clamp)
+        } else {
+            self.ssthresh.max(self.wnd.min(self.clamp))
+        };
     }
 
     fn set_clamp(&mut self) {
