@@ -126,10 +126,12 @@ impl World {
             _ => None,
         });
         if let Some(rcvbuf) = listening.and_then(|socket| socket.options.rcvbuf) {
-            let most = settings.tcp_rmem[2].max(settings.rmem_max);
-            let most = if is_syn { most.min(rcvbuf / 2) } else { rcvbuf };
-            settings.tcp_rmem = [settings.tcp_rmem[0], rcvbuf, most];
-            settings.rmem_max = most;
+            settings.tcp_rmem[1] = rcvbuf;
+            if is_syn {
+                let most = settings.tcp_rmem[2].max(settings.rmem_max).min(rcvbuf / 2);
+                settings.tcp_rmem[2] = most;
+                settings.rmem_max = most;
+            }
         }
         settings
     }
