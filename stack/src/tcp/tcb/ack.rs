@@ -286,7 +286,8 @@ impl AckState {
             cx.counters.add(Counter::TCPAckCompressed, u64::from(self.compressed));
             self.compressed = 0;
         }
-        if self.quick > 0 {
+        // An ACK that nothing was owed for, as that of a FIN or RST, is none of the quick ones.
+        if self.quick > 0 && self.owed.has(Owed::ACK) {
             self.quick -= 1;
             if self.quick == 0 {
                 self.ato = ATO_MIN as u16;

@@ -75,7 +75,7 @@ impl Window {
             shift: opened.scale.map_or(0, |scale| scale.rcv),
             freed: false,
         };
-        window.set_clamp();
+        window.clamp = window.payload_of(window.rcvbuf).min(MAX_FIELD << window.shift);
         window.reserve(opened.advmss.into());
         window
     }
@@ -151,17 +151,14 @@ impl Window {
         let ratio = (len.min(MAX_FIELD) << 8) / truesize.max(1);
         let before = self.clamp;
         self.ratio = ratio.clamp(1, 255) as u8;
-        self.set_clamp();
+        // What the header cannot say is left out when it is written.
+        self.clamp = self.payload_of(self.rcvbuf);
         // A smaller clamp bounds the limit; a larger one lets it be what was advertised already.
         self.ssthresh = if self.clamp < before {
             self.ssthresh.min(self.clamp)
         } else {
             self.ssthresh.max(self.wnd.min(self.clamp))
         };
-    }
-
-    fn set_clamp(&mut self) {
-        self.clamp = self.payload_of(self.rcvbuf).min(MAX_FIELD << self.shift);
     }
 
     /// Opens the limit by what a segment of this size allows; tells whether it did.
