@@ -195,7 +195,8 @@ impl Model {
         // ACK.
         let ahead = seg.ack.wrapping_sub(self.snd_nxt()) as i32;
         let behind = self.snd_una().wrapping_sub(seg.ack) as i32;
-        if ahead > 0 || behind > i32::from(PEER_WINDOW) {
+        let back = if seg.len == 0 { i32::from(self.fin_acked) } else { PEER_WINDOW.into() };
+        if ahead > 0 || behind > back {
             expect.challenge = true;
             return expect;
         }

@@ -64,14 +64,6 @@ impl<B: PacketBuf> Tcb<B> {
             }
     }
 
-    /// Whether the segment is the next data in order under the expected header, whatever it
-    /// acknowledges.
-    pub(super) fn is_expected_data(&self, seg: &Segment) -> bool {
-        header(seg.window, seg.flags) == self.prediction
-            && seg.seq == self.rcv_nxt.raw()
-            && seg.len > 0
-    }
-
     #[inline(always)]
     fn on_predicted(
         &mut self,

@@ -132,15 +132,14 @@ impl<B: PacketBuf> Tcb<B> {
         self.challenge(cx)
     }
 
-    /// The ACK field must lie in [SND.UNA − MAX.SND.WND, SND.NXT] (RFC 5961 §5), and as Linux has it
-    /// no further back than what the peer has ever acknowledged: of us that is but the FIN. The next
-    /// data in order with nothing else to say is let off that, as on Linux's fast path.
+    /// The ACK field must lie in [SND.UNA − MAX.SND.WND, SND.NXT] (RFC 5961 §5). Where there is
+    /// nothing but the ACK it may not reach further back than what the peer has ever acknowledged,
+    /// as Linux has it since 6.8: of us that is but the FIN.
     pub(super) fn check_ack(&mut self, cx: &mut Cx<'_>, seg: &Segment) -> Result<(), Verdict> {
         let ack = SeqNum::new(seg.ack);
-        let acknowledged = u32::from(self.state == State::FinWait2);
-        let back = match self.is_expected_data(seg) {
-            true => self.max_window,
-            false => self.max_window.min(acknowledged),
+        let back = match seg.len {
+            0 => self.max_window.min(u32::from(self.state == State::FinWait2)),
+            _ => self.max_window,
         };
         if ack.after(self.snd_nxt) || ack.before(self.snd_una.minus(back)) {
             return Err(self.challenge(cx));

@@ -62,8 +62,12 @@ pub(super) struct Target {
 impl Window {
     pub(super) fn new(settings: &Settings, opened: &Opened, rcv_nxt: SeqNum) -> Self {
         let ssthresh = meant(settings, opened);
-        // With a scale the first ACK tells it, without one it can never be told.
-        let wnd = if opened.scale.is_some() { ssthresh } else { opened.rcv_wnd.into() };
+        let shift = opened.scale.map_or(0, |scale| scale.rcv);
+        // The first ACK tells it, as far as the scale goes; unscaled it can never be told.
+        let wnd = match shift {
+            0 => opened.rcv_wnd.into(),
+            _ => ssthresh.min(MAX_FIELD << shift),
+        };
         let mut window = Self {
             wup: rcv_nxt,
             wnd,
@@ -72,7 +76,7 @@ impl Window {
             ssthresh,
             clamp: 0,
             ratio: INITIAL_RATIO,
-            shift: opened.scale.map_or(0, |scale| scale.rcv),
+            shift,
             freed: false,
         };
         window.clamp = window.payload_of(window.rcvbuf).min(MAX_FIELD << window.shift);
