@@ -3,6 +3,7 @@
 //! What arrives is built beforehand and waits in the ring, so that the loop sees what an lcore sees:
 //! rx_burst gives 32 mbufs, the receiver works, the buffers are free again.
 
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use prequeue::buf::Checksum;
@@ -12,10 +13,12 @@ use prequeue::dpdk::{
     run_args,
 };
 
-use crate::contender::{BURST, Burst, Contender};
+use crate::contender::{Application, BURST, Burst, Careless, Contender};
 use crate::frames::Client;
+use crate::memory::Memory;
 use crate::minima::Minima;
-use crate::workload::Workload;
+use crate::verify::{Mismatch, Verifier};
+use crate::workload::{Piece, Workload};
 
 /// Segments of a chunk: the unit whose minimum over the rounds is taken. Short enough (some tens of
 /// microseconds) to be undisturbed once in a few rounds.
@@ -23,6 +26,9 @@ pub const CHUNK: usize = 8 * BURST;
 
 /// Chunks at the beginning of each connection that are not counted: the window opens.
 const WARM_UP: usize = 2;
+
+/// Counted chunks of a connection. Long enough that what a connection costs once does not show.
+pub const CHUNKS: usize = 64;
 
 /// The device side of the bench, for the thread that made it.
 #[derive(Debug)]
@@ -32,35 +38,34 @@ pub struct Bench {
     near_tx: Option<TxQueue>,
     far_rx: RxQueue,
     far_tx: TxQueue,
-    stream: Vec<u8>,
+    stream: Rc<[u8]>,
     _registered: EalThread,
 }
 
 /// One contender's result on one workload.
 #[derive(Clone, Debug)]
 pub struct Row {
+    /// The workload.
+    pub workload: Workload,
     /// The contender.
     pub name: &'static str,
     /// Sum over the chunks of the minimum over the rounds, per segment.
     pub ns_per_segment: f64,
-    /// Bytes that came out, of those that went in.
-    pub delivered: f64,
+    /// Bytes that went in, over all rounds.
+    pub sent: usize,
+    /// Bytes that came out.
+    pub delivered: usize,
 }
 
 impl Bench {
-    /// Sets up EAL, pool and ports; the calling thread becomes the lcore.
-    ///
-    /// Mbufs come from hugepages if there are any; `PREQUEUE_BENCH_NO_HUGE` does without, which is
-    /// slower and for counting instructions only.
+    /// Sets up EAL, pool and ports; the calling thread becomes the lcore. Once per process.
     ///
     /// # Panics
     /// With the reason, if DPDK cannot be set up.
-    pub fn new() -> Self {
-        let no_huge = std::env::var_os("PREQUEUE_BENCH_NO_HUGE").is_some();
-        let args: Vec<String> = if no_huge {
-            TEST_ARGS.iter().map(ToString::to_string).collect()
-        } else {
-            run_args(["-l", "0", "--no-pci"])
+    pub fn new(memory: Memory) -> Self {
+        let args: Vec<String> = match memory {
+            Memory::Hugepages => run_args(["-l", "0", "--no-pci"]),
+            Memory::Ordinary => TEST_ARGS.iter().map(ToString::to_string).collect(),
         };
         let eal = Eal::init(args).unwrap_or_else(|error| panic!("{error}"));
         let registered = EalThread::register(eal).unwrap_or_else(|error| panic!("{error}"));
@@ -100,13 +105,8 @@ impl Bench {
         self.pool.pool()
     }
 
-    /// The bytes that the stream repeats.
-    pub fn stream(&self) -> &[u8] {
-        &self.stream
-    }
-
-    /// Runs every contender over `chunks` chunks of the workload, `rounds` times, a fresh connection
-    /// each time, chunk by chunk in turns.
+    /// Runs every contender that fits over `chunks` chunks of the workload, `rounds` times, a fresh
+    /// connection each time, chunk by chunk in turns.
     pub fn compare(
         &mut self,
         workload: Workload,
@@ -114,19 +114,17 @@ impl Bench {
         chunks: usize,
         rounds: usize,
     ) -> Vec<Row> {
+        let mut contenders: Vec<_> = contenders.iter_mut().filter(|c| c.fits(workload)).collect();
         let pieces = workload.pieces((WARM_UP + chunks) * CHUNK);
         let mut minima = vec![Minima::new(chunks); contenders.len()];
         let mut bytes = vec![0; contenders.len()];
-        for round in 0..rounds {
-            let client = Client { port: 10_000 + round as u16, isn: fastrand::u32(..) };
+        for _ in 0..rounds {
+            let client = Client::any();
             let iss: Vec<u32> = contenders.iter_mut().map(|c| c.open(&client)).collect();
             for (at, chunk) in pieces.chunks(CHUNK).enumerate() {
                 for (i, contender) in contenders.iter_mut().enumerate() {
-                    for piece in chunk {
-                        let frame = client.data(iss[i], *piece, &self.stream);
-                        self.load(&frame);
-                    }
-                    let (time, read) = self.time(contender.as_mut());
+                    self.load(&client, iss[i], chunk);
+                    let (time, read) = self.time(contender.as_mut(), &mut Careless);
                     bytes[i] += read;
                     if let Some(counted) = at.checked_sub(WARM_UP) {
                         minima[i].record(counted, time);
@@ -134,32 +132,96 @@ impl Bench {
                 }
             }
         }
-        let sent = (rounds * pieces.len() * workload.segment_len() as usize) as f64;
+        let sent = rounds * pieces.len() * workload.segment_len() as usize;
         contenders
             .iter()
             .zip(minima)
             .zip(bytes)
-            .map(|((contender, minima), bytes)| Row {
+            .map(|((contender, minima), delivered)| Row {
+                workload,
                 name: contender.name(),
                 ns_per_segment: minima.ns_per_segment(CHUNK),
-                delivered: bytes as f64 / sent,
+                sent,
+                delivered,
             })
             .collect()
     }
 
-    /// Puts a frame into the ring, its checksums taken as verified.
-    fn load(&mut self, frame: &[u8]) {
-        let mut mbuf = self.pool.pool().alloc().expect("a pool larger than a chunk");
-        mbuf.extend(frame.len()).expect("room for a frame").copy_from_slice(frame);
-        mbuf.set_checksum(Checksum::Good);
-        let mut burst = dpdk_burst_of(mbuf);
-        assert_eq!(self.far_tx.send(&mut burst), 1, "a ring larger than a chunk");
+    /// Runs one contender over `chunks` counted chunks, on as many fresh connections as that takes,
+    /// and returns the time of the counted part.
+    pub fn run(
+        &mut self,
+        workload: Workload,
+        contender: &mut dyn Contender,
+        chunks: usize,
+    ) -> Duration {
+        let mut total = Duration::ZERO;
+        for begin in (0..chunks).step_by(CHUNKS) {
+            let pieces = workload.pieces((WARM_UP + CHUNKS.min(chunks - begin)) * CHUNK);
+            let client = Client::any();
+            let iss = contender.open(&client);
+            for (at, chunk) in pieces.chunks(CHUNK).enumerate() {
+                self.load(&client, iss, chunk);
+                let (time, _) = self.time(contender, &mut Careless);
+                if at >= WARM_UP {
+                    total += time;
+                }
+            }
+        }
+        total
     }
 
-    /// Runs what waits in the ring through the contender.
-    fn time(&mut self, contender: &mut dyn Contender) -> (Duration, usize) {
+    /// Runs one contender over one connection of the workload and compares every byte it delivers
+    /// with the stream. Returns the number of segments.
+    ///
+    /// # Errors
+    /// Where the stream that came out departs from the one that went in.
+    pub fn verify(
+        &mut self,
+        workload: Workload,
+        contender: &mut dyn Contender,
+    ) -> Result<usize, Mismatch> {
+        let pieces = workload.pieces((WARM_UP + CHUNKS) * CHUNK);
+        let stream = self.stream.clone();
+        let mut verifier = Verifier::new(workload, &stream);
+        let client = Client::any();
+        let iss = contender.open(&client);
+        let mut read = 0;
+        for chunk in pieces.chunks(CHUNK) {
+            self.load(&client, iss, chunk);
+            read += self.time(contender, &mut verifier).1;
+        }
+        let sent = pieces.len() * workload.segment_len() as usize;
+        // Who does not give the bytes gives at least their number.
+        let seen = if contender.delivers() { verifier.finish()? } else { read };
+        if read == sent && seen == sent {
+            Ok(pieces.len())
+        } else {
+            Err(Mismatch::Length { sent, read, seen })
+        }
+    }
+
+    /// Puts the frames of the pieces into the ring, their checksums taken as verified.
+    pub fn load(&mut self, client: &Client, iss: u32, pieces: &[Piece]) {
+        for piece in pieces {
+            let frame = client.data(iss, *piece, &self.stream);
+            let mut mbuf = self.pool.pool().alloc().expect("a pool larger than a chunk");
+            mbuf.extend(frame.len()).expect("room for a frame").copy_from_slice(&frame);
+            mbuf.set_checksum(Checksum::Good);
+            let mut burst = prequeue::dpdk::Burst::<1>::new();
+            burst.push(mbuf).expect("room for one");
+            assert_eq!(self.far_tx.send(&mut burst), 1, "a ring larger than a chunk");
+        }
+    }
+
+    /// Runs what waits in the ring through the contender; the time it took and the bytes read.
+    pub fn time(
+        &mut self,
+        contender: &mut dyn Contender,
+        application: &mut dyn Application,
+    ) -> (Duration, usize) {
         let began = Instant::now();
-        let read = timed_part(&mut self.near_rx, contender);
+        let read = timed_part(&mut self.near_rx, contender, application);
         let time = began.elapsed();
         let mut answers = Burst::new();
         while self.far_rx.rx(&mut answers) > 0 {
@@ -169,26 +231,18 @@ impl Bench {
     }
 }
 
-impl Default for Bench {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 /// What is timed, and what callgrind is told to collect: by its name.
 #[inline(never)]
 #[unsafe(no_mangle)]
-fn timed_part(rx: &mut RxQueue, contender: &mut dyn Contender) -> usize {
+fn timed_part(
+    rx: &mut RxQueue,
+    contender: &mut dyn Contender,
+    application: &mut dyn Application,
+) -> usize {
     let mut burst = Burst::new();
     let mut read = 0;
     while rx.rx(&mut burst) > 0 {
-        read += contender.burst(&mut burst);
+        read += contender.burst(&mut burst, application);
     }
     read
-}
-
-fn dpdk_burst_of(mbuf: prequeue::dpdk::Mbuf) -> prequeue::dpdk::Burst<1> {
-    let mut burst = prequeue::dpdk::Burst::new();
-    burst.push(mbuf).expect("room for one");
-    burst
 }

@@ -12,7 +12,7 @@ use prequeue::tcp::Settings;
 use prequeue::tcp::isn::Secret;
 use prequeue::time::Instant;
 
-use crate::contender::{Burst, Contender, READ_BUFFER};
+use crate::contender::{Application, Burst, Contender, READ_BUFFER};
 use crate::frames::{self, Client};
 
 /// One engine with one listener and at most one connection.
@@ -101,7 +101,7 @@ impl Contender for Receiver {
         iss
     }
 
-    fn burst(&mut self, burst: &mut Burst) -> usize {
+    fn burst(&mut self, burst: &mut Burst, application: &mut dyn Application) -> usize {
         let n = burst.len();
         let mut frames = std::mem::take(burst).into_places();
         // Bursts of 32 frames a few microseconds apart: a clock that moves, unread.
@@ -110,6 +110,7 @@ impl Contender for Receiver {
         let mut bytes = 0;
         if let Some(stream) = &self.stream {
             while let Ok(n @ 1..) = stream.recv(&mut self.out, RecvFlags::DONTWAIT) {
+                application.read(&self.out[..n]);
                 bytes += n;
                 if n < self.out.len() {
                     break;

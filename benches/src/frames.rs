@@ -29,6 +29,11 @@ pub struct Client {
 }
 
 impl Client {
+    /// One that has not been seen before, as far as chance goes.
+    pub fn any() -> Self {
+        Self { port: fastrand::u16(1024..), isn: fastrand::u32(..) }
+    }
+
     /// Its question for our hardware address, from which a receiver learns the client's.
     pub fn who_has(&self) -> Vec<u8> {
         let mut frame = vec![0; 60];
@@ -79,8 +84,7 @@ impl Client {
             window: 502,
             ..Outgoing::default()
         };
-        let from = piece.offset as usize % (stream.len() - piece.len as usize);
-        self.frame(&out, &stream[from..][..piece.len as usize])
+        self.frame(&out, piece.bytes(stream))
     }
 
     /// The ISS in a SYN-ACK sent to this client; `None` if the frame is something else.

@@ -8,6 +8,28 @@ pub mod contender;
 pub mod engine;
 pub mod floor;
 pub mod frames;
+pub mod memory;
 pub mod minima;
 pub mod peers;
+pub mod table;
+pub mod verify;
 pub mod workload;
+
+use bench::Bench;
+use contender::Contender;
+use floor::{Floor, FloorReceiver};
+
+/// Everyone who takes part, floors first, ours next.
+///
+/// # Panics
+/// If the bench's TX queue was taken before.
+pub fn contenders(bench: &mut Bench) -> Vec<Box<dyn Contender>> {
+    let tx = bench.take_tx().expect("the contenders are made once");
+    vec![
+        Box::new(FloorReceiver::new(Floor::F1)),
+        Box::new(FloorReceiver::new(Floor::F2)),
+        Box::new(engine::Receiver::new(bench.pool(), tx)),
+        Box::new(peers::smoltcp::Receiver::new()),
+        Box::new(peers::fastcp::Receiver::new()),
+    ]
+}

@@ -17,7 +17,7 @@ macro_rules! peer {
             use $module::time::Instant;
             use $module::wire::{EthernetAddress, IpAddress, IpCidr};
 
-            use crate::contender::{Burst, Contender, READ_BUFFER};
+            use crate::contender::{Application, Burst, Contender, READ_BUFFER};
             use crate::frames::{self, Client};
 
             /// Bytes of the socket's receive buffer: room for what a delayed segment holds up.
@@ -95,7 +95,7 @@ macro_rules! peer {
                     iss
                 }
 
-                fn burst(&mut self, burst: &mut Burst) -> usize {
+                fn burst(&mut self, burst: &mut Burst, application: &mut dyn Application) -> usize {
                     self.wire.burst = std::mem::take(burst);
                     self.wire.next = 0;
                     self.wire.sent.clear();
@@ -103,7 +103,9 @@ macro_rules! peer {
                     let socket = self.sockets.get_mut::<tcp::Socket>(self.handle);
                     let mut bytes = 0;
                     while socket.can_recv() {
-                        bytes += socket.recv_slice(&mut self.out).unwrap_or(0);
+                        let n = socket.recv_slice(&mut self.out).unwrap_or(0);
+                        application.read(&self.out[..n]);
+                        bytes += n;
                     }
                     // What reading has changed in the window goes out with the next poll.
                     self.wire.burst.clear();

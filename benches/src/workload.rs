@@ -12,6 +12,14 @@ pub struct Piece {
     pub len: u32,
 }
 
+impl Piece {
+    /// Its payload: the pattern that the stream repeats, never cut at its end.
+    pub fn bytes(self, pattern: &[u8]) -> &[u8] {
+        let from = self.offset as usize % (pattern.len() - self.len as usize);
+        &pattern[from..][..self.len as usize]
+    }
+}
+
 /// A named order of arrival.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Workload {
@@ -37,6 +45,11 @@ impl Workload {
             Self::W4 => "W4",
             Self::W6 => "W6",
         }
+    }
+
+    /// Whether nothing is delayed.
+    pub const fn in_order(self) -> bool {
+        matches!(self, Self::W1 | Self::W2)
     }
 
     /// Payload bytes of every segment.
