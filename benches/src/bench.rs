@@ -64,7 +64,7 @@ impl Bench {
     /// With the reason, if DPDK cannot be set up.
     pub fn new(memory: Memory) -> Self {
         let args: Vec<String> = match memory {
-            Memory::Hugepages => run_args(["-l", "0", "--no-pci"]),
+            Memory::Hugepages => run_args(["-l", "0", "--no-pci", "--log-level=error"]),
             Memory::Ordinary => TEST_ARGS.iter().map(ToString::to_string).collect(),
         };
         let eal = Eal::init(args).unwrap_or_else(|error| panic!("{error}"));
