@@ -68,6 +68,11 @@ impl Receiver {
         }
     }
 
+    /// The connection, for an application in another thread. Bursts are taken without reading then.
+    pub fn take_stream(&mut self) -> Option<TcpStream<Mbuf>> {
+        self.stream.take()
+    }
+
     fn exchange(&mut self, frame: &[u8]) {
         let mut mbuf = self.pool.alloc().expect("a pool larger than a chunk");
         assert!(mbuf.append(frame), "room for a frame");
