@@ -211,6 +211,15 @@ pub fn extend<B: PacketBuf>(buf: &mut B, bytes: &[u8], fin: bool) -> bool {
 }
 
 /// A packet buffer on the heap, with the room of an ordinary mbuf.
+///
+/// ```
+/// use prequeue::buf::{HeapBuf, PacketBuf};
+///
+/// let mut buf = HeapBuf::new(b"header and payload");
+/// buf.trim_front(11);
+/// assert_eq!(buf.data(), b"payload");
+/// assert!(buf.truesize() > 2048);
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct HeapBuf {
     bytes: Vec<u8>,

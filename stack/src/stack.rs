@@ -24,12 +24,50 @@ use crate::tcp::{Counters, Settings, listen};
 use crate::wire::MacAddr;
 
 /// A connection of a [`Stack`].
+///
+/// See [`socket::TcpStream`] for all it can do. Handles of one connection may be used by any number of
+/// threads at once; dropping the last closes it.
+///
+/// ```no_run
+/// use std::io::Read;
+/// use std::time::Duration;
+///
+/// use prequeue::TcpStream;
+///
+/// fn first_line(mut stream: TcpStream) -> std::io::Result<Vec<u8>> {
+///     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+///     let mut line = Vec::new();
+///     let mut byte = [0];
+///     while stream.read(&mut byte)? == 1 && byte[0] != b'\n' {
+///         line.push(byte[0]);
+///     }
+///     Ok(line)
+/// }
+/// ```
 pub type TcpStream = socket::TcpStream<Mbuf>;
 
 /// A listener of a [`Stack`].
+///
+/// See [`socket::TcpListener`] for all it can do. Any number of threads may accept at once; dropping it
+/// closes the port.
+///
+/// ```no_run
+/// use prequeue::{TcpListener, TcpStream};
+///
+/// fn each(listener: &TcpListener, work: fn(TcpStream)) -> std::io::Result<()> {
+///     loop {
+///         let (stream, _peer) = listener.accept()?;
+///         std::thread::spawn(move || work(stream));
+///     }
+/// }
+/// ```
 pub type TcpListener = socket::TcpListener<Mbuf>;
 
 /// A running stack. Dropping it stops it: see [`Stack::stop`].
+///
+/// Any thread may listen and look at counters, several at once; the poll threads are the stack's own,
+/// and nothing that is asked here holds them up. The EAL starts once per process: a later stack must be
+/// given the same EAL arguments.
 ///
 /// ```no_run
 /// use std::io::Read;
@@ -64,6 +102,8 @@ pub struct Stack {
 
 /// How a stack is set up. Only the EAL arguments and the address are needed.
 ///
+/// Nothing is looked at before [`StackBuilder::start`], which says what is wrong.
+///
 /// ```no_run
 /// use prequeue::Stack;
 /// use prequeue::tcp::Settings;
@@ -93,6 +133,16 @@ pub struct StackBuilder {
 }
 
 /// Why a stack did not start.
+///
+/// Each says in a sentence what is wrong and what to do, for people to read.
+///
+/// ```no_run
+/// use prequeue::{Stack, StartError};
+///
+/// let error = Stack::builder().eal_args(["-l", "0", "--no-pci"]).start().unwrap_err();
+/// assert_eq!(error, StartError::NoAddress);
+/// eprintln!("{error}");
+/// ```
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
@@ -192,6 +242,17 @@ pub struct ListenOptions {
 }
 
 /// Why a port cannot be listened on.
+///
+/// ```no_run
+/// use prequeue::{ListenError, Stack, TcpListener};
+///
+/// fn first_free(stack: &Stack) -> Result<TcpListener, ListenError> {
+///     match stack.listen(80) {
+///         Err(ListenError::PortInUse(_)) => stack.listen(8080),
+///         other => other,
+///     }
+/// }
+/// ```
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ListenError {

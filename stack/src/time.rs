@@ -10,6 +10,17 @@ use std::time::Duration;
 /// A point in time, in nanoseconds since an origin chosen by whoever owns the clock.
 ///
 /// 64 bits of nanoseconds last for 584 years, so ordinary comparison is right.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use prequeue::time::Instant;
+///
+/// let start = Instant::from_millis(5);
+/// let later = start + Duration::from_micros(1);
+/// assert!(later > start);
+/// assert_eq!(later.since(start), Duration::from_micros(1));
+/// ```
 #[derive(Clone, Copy, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Instant(u64);
 

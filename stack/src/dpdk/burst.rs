@@ -13,6 +13,19 @@ use super::mbuf::Mbuf;
 use super::mempool;
 
 /// Up to `N` mbufs in order.
+///
+/// Dropping it frees what is left in it, on a thread that may do so: see [`Mbuf`].
+///
+/// ```no_run
+/// use prequeue::buf::PacketBuf;
+/// use prequeue::dpdk::{Burst, RxQueue};
+///
+/// fn bytes_of_a_burst(queue: &mut RxQueue) -> usize {
+///     let mut burst = Burst::<32>::new();
+///     queue.rx(&mut burst);
+///     burst.drain().map(|mbuf| mbuf.len()).sum()
+/// }
+/// ```
 pub struct Burst<const N: usize> {
     // Invariant: the first `len` places hold mbufs that the burst owns.
     mbufs: [*mut sys::rte_mbuf; N],
@@ -138,6 +151,8 @@ impl<const N: usize> fmt::Debug for Burst<N> {
 }
 
 /// Owning iterator over a burst.
+///
+/// See [`Burst`] for an example.
 #[derive(Debug)]
 pub struct Drain<'a, const N: usize> {
     burst: &'a mut Burst<N>,

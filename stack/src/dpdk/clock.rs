@@ -9,6 +9,17 @@ use super::eal::Eal;
 use crate::time::Instant;
 
 /// Ticks of the TSC as nanoseconds since the clock was made.
+///
+/// A copy may be used on any thread.
+///
+/// ```no_run
+/// use prequeue::dpdk::{Clock, Eal, EalError, TEST_ARGS};
+///
+/// let clock = Clock::new(Eal::init(TEST_ARGS)?);
+/// let before = clock.now();
+/// assert!(clock.now() >= before);
+/// # Ok::<(), EalError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     origin: u64,

@@ -58,6 +58,23 @@ pub fn run_args<A: Into<String>>(user: impl IntoIterator<Item = A>) -> Vec<Strin
 }
 
 /// The running EAL. There is one per process, and it runs until the process ends.
+///
+/// Any thread may use it. Starting and adopting fail with [`EalError`], and starting fails for good: the
+/// EAL cannot be started a second time in a process.
+///
+/// ```no_run
+/// use prequeue::dpdk::{Eal, EalError, run_args};
+///
+/// let eal = Eal::init(run_args(["-l", "1,2", "-a", "0000:3b:00.0"]))?;
+/// println!("{}", eal.version());
+/// for lcore in eal.lcores() {
+///     println!("{lcore}");
+/// }
+/// for port in eal.require_ports()? {
+///     println!("{port}");
+/// }
+/// # Ok::<(), EalError>(())
+/// ```
 #[derive(Debug)]
 pub struct Eal {
     lcores: Vec<Lcore>,
@@ -65,6 +82,8 @@ pub struct Eal {
 }
 
 /// An lcore of the `-l` option: a CPU that the user gave to the poll loops.
+///
+/// See [`Eal`] for an example.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Lcore {
     /// The EAL's number for it.
@@ -76,6 +95,18 @@ pub struct Lcore {
 }
 
 /// Why there is no EAL, or no device in it.
+///
+/// Each says in a sentence what is wrong and what to do, for people to read.
+///
+/// ```no_run
+/// use prequeue::dpdk::{Eal, EalError};
+///
+/// match Eal::init(["-l", "0"]) {
+///     Err(EalError::NoHugepages) => drop(Eal::init(["-l", "0", "--no-huge", "-m", "256"])?),
+///     other => drop(other?),
+/// }
+/// # Ok::<(), EalError>(())
+/// ```
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EalError {

@@ -31,6 +31,23 @@ const L4_BAD: u64 = sys::RTE_MBUF_F_RX_L4_CKSUM_BAD as u64;
 ///
 /// A fresh one is empty. The control block of a fresh or received one is what its last user left:
 /// write it before reading it.
+///
+/// It may go from thread to thread, and is never shared by two. In debug builds, dropping it on a thread
+/// that owns no pool panics, unless the pool is for any thread: hand it to its lcore's
+/// [`MbufReturns`] instead.
+///
+/// ```no_run
+/// use prequeue::buf::PacketBuf;
+/// use prequeue::dpdk::Mempool;
+///
+/// fn greeting(pool: &Mempool) -> Option<usize> {
+///     let mut mbuf = pool.alloc()?;
+///     mbuf.extend(5)?.copy_from_slice(b"hello");
+///     mbuf.trim_front(1);
+///     assert_eq!(mbuf.data(), b"ello");
+///     Some(mbuf.tailroom())
+/// }
+/// ```
 #[repr(transparent)]
 pub struct Mbuf {
     // Invariant: points to an mbuf of a pool of ours (so the private area is there), direct or with

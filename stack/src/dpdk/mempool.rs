@@ -24,10 +24,35 @@ use crate::buf::SegCb;
 ///
 /// Any thread may ask how full it is; allocating is for the owning lcore, or for any thread while no
 /// lcore owns it.
+///
+/// ```no_run
+/// use prequeue::buf::PacketBuf;
+/// use prequeue::dpdk::{Eal, Mempool, PoolConfig, TEST_ARGS};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let eal = Eal::init(TEST_ARGS)?;
+/// let pool = Mempool::new(eal, &PoolConfig { mbufs: 1023, cache: 32, ..PoolConfig::default() })?;
+/// let mut mbuf = pool.alloc().expect("a fresh pool is full");
+/// assert!(mbuf.append(b"bytes"));
+/// assert_eq!(pool.in_use(), 1);
+/// drop(mbuf);
+/// assert_eq!(pool.in_use(), 0);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Mempool(Arc<Handle>);
 
 /// How a pool is made.
+///
+/// ```
+/// use prequeue::dpdk::{PoolConfig, Sharing};
+///
+/// // For frames of 9000 bytes, and for any thread.
+/// let config =
+///     PoolConfig { data_room: 9600, sharing: Sharing::AnyThread, ..PoolConfig::default() };
+/// assert_eq!(config.mbufs, 8191);
+/// ```
 #[derive(Clone, Debug)]
 pub struct PoolConfig {
     /// Number of mbufs; 2ⁿ − 1 wastes no memory. See [`PoolPlan`].
@@ -44,6 +69,8 @@ pub struct PoolConfig {
 }
 
 /// Who frees into a pool.
+///
+/// See [`PoolConfig`] for an example.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Sharing {
     /// One lcore. Others hand mbufs back to it; debug builds insist.
@@ -53,6 +80,18 @@ pub enum Sharing {
 }
 
 /// Why a pool could not be made or owned.
+///
+/// ```no_run
+/// use prequeue::dpdk::{Eal, Mempool, PoolConfig, PoolError};
+///
+/// fn as_large_as_there_is_room(eal: &'static Eal) -> Result<Mempool, PoolError> {
+///     let config = PoolConfig { mbufs: 65_535, ..PoolConfig::default() };
+///     match Mempool::new(eal, &config) {
+///         Err(PoolError::NoMemory { .. }) => Mempool::new(eal, &PoolConfig::default()),
+///         other => other,
+///     }
+/// }
+/// ```
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PoolError {
@@ -237,6 +276,8 @@ impl fmt::Debug for Mempool {
 }
 
 /// The calling thread owns a pool as long as this lives.
+///
+/// It stays on its thread. See [`EalThread`](super::EalThread) for an example.
 #[derive(Debug)]
 pub struct PoolOwner {
     pool: Mempool,
@@ -262,6 +303,14 @@ impl Drop for PoolOwner {
 ///
 /// A queue that cannot refill its descriptors is deaf, to ACKs and resets too. So what the device
 /// and the poll loop need is never lent to sockets.
+///
+/// ```
+/// use prequeue::dpdk::PoolPlan;
+///
+/// let plan = PoolPlan { rx_descriptors: 1024, tx_descriptors: 0, held: 4000, cache: 256 };
+/// assert_eq!(plan.mbufs(), 8191);
+/// assert!(plan.holdable(plan.mbufs()) >= 4000);
+/// ```
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct PoolPlan {
     /// RX descriptors of all queues that draw on the pool.

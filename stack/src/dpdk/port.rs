@@ -18,10 +18,21 @@ use super::mbuf::{self, Mbuf};
 use super::mempool::Mempool;
 
 /// Number of a port.
+///
+/// ```no_run
+/// use prequeue::dpdk::Eal;
+///
+/// fn number_of(eal: &Eal, name: &str) -> Option<u16> {
+///     let port = eal.ports().into_iter().find(|port| port.name().as_deref() == Some(name))?;
+///     Some(port.number())
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct PortId(u16);
 
 /// How a port is set up.
+///
+/// See [`Port`] for an example.
 #[derive(Clone, Debug)]
 pub struct PortConfig {
     /// One pool for each RX queue; as many TX queues are made. With several, RSS is asked for.
@@ -41,6 +52,22 @@ pub struct PortConfig {
 }
 
 /// Why a port could not be set up or started.
+///
+/// Each says in a sentence what is wrong and what to do, for people to read.
+///
+/// ```no_run
+/// use prequeue::dpdk::{Port, PortConfig, PortError, PortId};
+///
+/// fn up_to_two_queues(id: PortId, config: PortConfig) -> Result<Port, PortError> {
+///     match Port::configure(id, config.clone()) {
+///         Err(PortError::TooManyQueues { .. } | PortError::NoRss { .. }) => {
+///             let pools = config.pools[..1].to_vec();
+///             Port::configure(id, PortConfig { pools, ..config })
+///         }
+///         other => other,
+///     }
+/// }
+/// ```
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PortError {
@@ -96,6 +123,8 @@ pub enum PortError {
 }
 
 /// State of the link.
+///
+/// See [`Port`] for an example.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Link {
     /// Whether there is one.
@@ -107,6 +136,8 @@ pub struct Link {
 }
 
 /// The device's own counters, since it was started.
+///
+/// See [`Port`] for an example.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct PortStats {
     /// Packets received.
@@ -128,6 +159,8 @@ pub struct PortStats {
 }
 
 /// What a queue's own checks found, since it was made.
+///
+/// See [`Port`] for an example.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct RxCounters {
     /// Packets that came in several segments and were copied into one.
@@ -185,6 +218,24 @@ impl fmt::Display for PortId {
 }
 
 /// A port that has been set up.
+///
+/// The port itself is set up, started and asked by one thread at a time; its queues go to the threads
+/// that poll. Setting up and starting fail with [`PortError`].
+///
+/// ```no_run
+/// use prequeue::dpdk::{Burst, Mempool, Port, PortConfig, PortError, PortId};
+///
+/// fn echo_a_burst(id: PortId, pool: &Mempool) -> Result<(), PortError> {
+///     let config = PortConfig { pools: vec![pool.clone()], ..PortConfig::default() };
+///     let mut port = Port::configure(id, config)?;
+///     let Some((mut rx, mut tx)) = port.start()?.pop() else { return Ok(()) };
+///     let mut burst = Burst::<32>::new();
+///     rx.rx(&mut burst);
+///     tx.send(&mut burst);
+///     println!("{:?} {:?} {:?}", port.link(), port.stats(), rx.counters());
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Port {
     core: Arc<PortCore>,
@@ -382,6 +433,8 @@ impl Port {
 }
 
 /// One RX queue, for the one thread that polls it.
+///
+/// See [`Port`] for an example.
 #[derive(Debug)]
 pub struct RxQueue {
     core: Arc<PortCore>,
@@ -471,6 +524,8 @@ impl RxQueue {
 }
 
 /// One TX queue, for the one thread that sends on it.
+///
+/// See [`Port`] for an example.
 #[derive(Debug)]
 pub struct TxQueue {
     core: Arc<PortCore>,

@@ -15,6 +15,22 @@ use super::mempool;
 use crate::buf::{self, BufQueue};
 
 /// A FIFO of mbufs.
+///
+/// It may go from thread to thread with its mbufs; dropping it is as dropping them. Pushing an mbuf
+/// writes its link, so that an mbuf is on one queue at most.
+///
+/// ```no_run
+/// use prequeue::buf::BufQueue;
+/// use prequeue::dpdk::{MbufQueue, Mempool};
+///
+/// fn two(pool: &Mempool) -> Option<MbufQueue> {
+///     let mut queue = MbufQueue::default();
+///     queue.push_back(pool.alloc()?);
+///     queue.push_front(pool.alloc()?);
+///     assert_eq!(queue.iter().count(), 2);
+///     Some(queue)
+/// }
+/// ```
 #[derive(Default)]
 pub struct MbufQueue {
     // Invariant: `head` and `tail` are the first and last mbuf, or null both; the links of the
@@ -190,6 +206,8 @@ impl fmt::Debug for MbufQueue {
 }
 
 /// The mbufs of a queue, oldest first.
+///
+/// See [`MbufQueue`] for an example.
 #[derive(Debug)]
 pub struct Iter<'a> {
     next: *mut sys::rte_mbuf,

@@ -15,6 +15,23 @@ use super::return_stack::{Node, ReturnStack};
 use crate::buf::{PacketBuf, Returns, SegCb};
 
 /// Mbufs on their way back to one lcore. What is still in it when it is dropped is freed.
+///
+/// Any thread gives; the lcore that owns the pool takes.
+///
+/// ```no_run
+/// use prequeue::buf::Returns;
+/// use prequeue::dpdk::{MbufQueue, MbufReturns};
+///
+/// fn give(returns: &MbufReturns, read: MbufQueue) {
+///     returns.give(read);
+/// }
+///
+/// fn take(returns: &MbufReturns) -> u32 {
+///     let mut truesize = 0;
+///     returns.free_all(|_whose, size| truesize += size);
+///     truesize
+/// }
+/// ```
 #[derive(Debug, Default)]
 pub struct MbufReturns(ReturnStack<sys::rte_mbuf>);
 

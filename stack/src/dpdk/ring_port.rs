@@ -16,6 +16,31 @@ use super::mbuf::Mbuf;
 use super::port::{Port, PortConfig, PortError, PortId};
 
 /// A port whose queues are rings, not set up yet.
+///
+/// ```no_run
+/// use prequeue::buf::PacketBuf;
+/// use prequeue::dpdk::ring_port::RingPort;
+/// use prequeue::dpdk::{Burst, Eal, Mempool, PoolConfig, PortConfig, Sharing, TEST_ARGS};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let eal = Eal::init(TEST_ARGS)?;
+/// let config = PoolConfig { sharing: Sharing::AnyThread, ..PoolConfig::default() };
+/// let pool = Mempool::new(eal, &config)?;
+/// let config = PortConfig { pools: vec![pool.clone()], ..PortConfig::default() };
+/// let (near, far) = RingPort::pair(eal, 1, 256)?;
+/// let (mut near, mut far) = (near.configure(config.clone())?, far.configure(config)?);
+/// let (_, mut tx) = near.start()?.remove(0);
+/// let (mut rx, _) = far.start()?.remove(0);
+///
+/// let mut burst = Burst::<32>::new();
+/// let mut frame = pool.alloc().expect("a fresh pool is full");
+/// assert!(frame.append(b"a frame"));
+/// assert!(burst.push(frame).is_ok());
+/// tx.send(&mut burst);
+/// assert_eq!(rx.rx(&mut burst), 1);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct RingPort {
     id: PortId,
@@ -23,6 +48,8 @@ pub struct RingPort {
 }
 
 /// The rings or the port could not be made.
+///
+/// See [`RingPort`] for an example.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("cannot make a port of {queues} rings of {slots} mbufs: {reason}")]
 pub struct RingError {

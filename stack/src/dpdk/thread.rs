@@ -10,6 +10,19 @@ use dpdk_sys as sys;
 use super::eal::{Eal, errno_text};
 
 /// The calling thread is known to the EAL as long as this lives.
+///
+/// It stays on its thread.
+///
+/// ```no_run
+/// use prequeue::dpdk::{Eal, EalThread, Mempool};
+///
+/// fn poll(eal: &'static Eal, pool: Mempool) -> Result<(), Box<dyn std::error::Error>> {
+///     let _thread = EalThread::register(eal)?;
+///     let _owner = pool.own()?;
+///     // Here this thread polls, allocates and frees, with a cache of its own.
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug)]
 pub struct EalThread {
     /// Registered by us, so unregistered by us.
@@ -23,6 +36,8 @@ pub struct EalThread {
     "the EAL takes no more threads ({reason}): it knows at most {} lcores, and none of ours in a process that takes part in DPDK's multi-process mode",
     sys::PQS_MAX_LCORE
 )]
+///
+/// See [`EalThread`] for an example.
 pub struct RegisterError {
     reason: String,
 }

@@ -48,6 +48,8 @@ const FALLS_PER_TURN: u32 = 256;
 const FLOWS: usize = 2048;
 
 /// What an engine is made for.
+///
+/// See [`Engine`] for an example.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
     /// The settings of the stack.
@@ -63,6 +65,41 @@ pub struct EngineConfig {
 }
 
 /// The engine.
+///
+/// It belongs to the thread that polls with it; other threads reach its connections through listeners
+/// and streams alone. Nothing it is given makes it fail: a reason to drop is a counter.
+///
+/// ```
+/// use prequeue::buf::HeapBuf;
+/// use prequeue::lcore::hash::HashKey;
+/// use prequeue::lcore::{EngineConfig, Interface, engines};
+/// use prequeue::tcp::isn::Secret;
+/// use prequeue::tcp::{Counter, Settings};
+/// use prequeue::time::Instant;
+/// use prequeue::wire::MacAddr;
+///
+/// let config = EngineConfig {
+///     settings: Settings::default(),
+///     interface: Interface {
+///         mac: MacAddr([2, 0, 0, 0, 0, 1]),
+///         addr: [10, 0, 0, 1].into(),
+///         prefix_len: 24,
+///         gateway: None,
+///         mtu: 1500,
+///     },
+///     secret: Secret::from_seed(1),
+///     key: HashKey::new([1, 2]),
+///     max_connections: 100,
+/// };
+/// let (mut engines, listeners) = engines::<HeapBuf>(&config, 1);
+/// let _accept_queue = listeners.listen(7000, 128).expect("nobody listens there yet");
+/// let mut sent: Vec<Vec<u8>> = Vec::new();
+/// let mut burst = [Some(HeapBuf::new(b"too short for a frame"))];
+/// engines[0].input(&mut burst, Instant::from_millis(1), &mut sent);
+/// engines[0].turn(Instant::from_millis(1), &mut sent);
+/// assert!(sent.is_empty());
+/// assert_eq!(engines[0].counters().value(Counter::InSegs), 0);
+/// ```
 #[derive(Debug)]
 pub struct Engine<B: PacketBuf> {
     base: Base,
@@ -207,6 +244,13 @@ impl<B: PacketBuf> Engine<B> {
 }
 
 /// How much an engine holds.
+///
+/// ```
+/// use prequeue::lcore::Population;
+///
+/// let Population { sockets, requests, time_waits } = Population::default();
+/// assert_eq!(sockets + requests + time_waits, 0);
+/// ```
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Population {
     /// Connections that have a socket, those included that the application has yet to let go of.

@@ -71,6 +71,8 @@ impl Faults {
 }
 
 /// How often each happened.
+///
+/// See [`BadWire`] for an example.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct FaultCounts {
     /// Frames that came in.
@@ -88,6 +90,21 @@ pub struct FaultCounts {
 }
 
 /// The device.
+///
+/// It belongs to one thread. Frames that it keeps back when it is dropped are gone.
+///
+/// ```
+/// use prequeue::buf::HeapBuf;
+/// use prequeue::lcore::fault::{BadWire, Faults};
+/// use prequeue::time::Instant;
+///
+/// let mut wire = BadWire::new(Faults { loss: 0.5, seed: 3, ..Faults::default() });
+/// let mut out = Vec::new();
+/// for _ in 0..100 {
+///     wire.carry(HeapBuf::new(b"frame"), Instant::ZERO, || None, &mut out);
+/// }
+/// assert_eq!(out.len() as u64 + wire.counts().lost, 100);
+/// ```
 #[derive(Debug)]
 pub struct BadWire<B> {
     faults: Faults,

@@ -33,6 +33,19 @@ pub use shared::{ListenOptions, Listeners};
 /// Where frames go: a device's TX queue, or a list in a test.
 ///
 /// Whatever the device refuses for the moment is the implementation's business to keep and retry.
+///
+/// ```
+/// use prequeue::lcore::Transmit;
+///
+/// #[derive(Default)]
+/// struct Counting(usize);
+///
+/// impl Transmit for Counting {
+///     fn send(&mut self, frame: &[u8]) {
+///         self.0 += frame.len();
+///     }
+/// }
+/// ```
 pub trait Transmit {
     /// Takes a copy of the frame.
     fn send(&mut self, frame: &[u8]);
@@ -57,6 +70,21 @@ pub enum Pressure {
 }
 
 /// The one interface of a stack: its addresses, and who is on the link.
+///
+/// ```
+/// use prequeue::lcore::Interface;
+/// use prequeue::wire::MacAddr;
+///
+/// let interface = Interface {
+///     mac: MacAddr([2, 0, 0, 0, 0, 1]),
+///     addr: [192, 0, 2, 10].into(),
+///     prefix_len: 24,
+///     gateway: Some([192, 0, 2, 1].into()),
+///     mtu: 1500,
+/// };
+/// assert!(interface.is_on_link([192, 0, 2, 77].into()));
+/// assert_eq!(interface.next_hop([198, 51, 100, 1].into()), interface.gateway);
+/// ```
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Interface {
     /// Our Ethernet address.

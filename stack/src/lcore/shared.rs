@@ -70,6 +70,8 @@ impl<B: PacketBuf> Listening<B> {
 }
 
 /// The way to listen on all lcores of a stack, from any thread. Clones lead to the same stack.
+///
+/// See [`Engine`](super::Engine) for an example.
 #[derive(Debug)]
 pub struct Listeners<B: PacketBuf>(Arc<Shared<B>>);
 

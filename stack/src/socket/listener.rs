@@ -22,6 +22,10 @@ const FOREVER: u64 = u64::MAX;
 
 /// A listening port.
 ///
+/// Any number of threads may accept at once: each connection goes to one of them, in the order of
+/// arrival. Connections receive and acknowledge while they wait to be accepted. Dropping it closes the
+/// port and resets those that still wait.
+///
 /// ```
 /// use prequeue::buf::HeapBuf;
 /// use prequeue::socket::TcpListener;
@@ -135,6 +139,17 @@ impl<B: PacketBuf, C: Connection<B>> Drop for TcpListener<B, C> {
 }
 
 /// Connections as they come: see [`TcpListener::incoming`].
+///
+/// ```
+/// use prequeue::buf::HeapBuf;
+/// use prequeue::socket::TcpListener;
+///
+/// fn first(listener: &TcpListener<HeapBuf>) -> std::io::Result<()> {
+///     let stream = listener.incoming().next().expect("it never ends")?;
+///     println!("{} is the first", stream.peer_addr()?);
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Incoming<'a, B: PacketBuf, C: Connection<B> = Tcb<B>> {
     listener: &'a TcpListener<B, C>,

@@ -35,6 +35,18 @@ const CHAIN: usize = 32;
 const MAX_LEN: usize = 0x7fff_f000;
 
 /// What a call asks for besides a buffer: the `MSG_` flags of POSIX and Linux.
+///
+/// ```
+/// use prequeue::buf::HeapBuf;
+/// use prequeue::socket::{RecvFlags, TcpStream};
+///
+/// /// A header of eight bytes if all of it is there, without taking it.
+/// fn header(stream: &TcpStream<HeapBuf>) -> std::io::Result<Option<[u8; 8]>> {
+///     let mut header = [0; 8];
+///     let n = stream.recv(&mut header, RecvFlags::PEEK.with(RecvFlags::DONTWAIT))?;
+///     Ok((n == header.len()).then_some(header))
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct RecvFlags(u32);
 
@@ -63,6 +75,16 @@ impl RecvFlags {
 }
 
 /// Why a call failed.
+///
+/// ```
+/// use std::io;
+///
+/// use prequeue::socket::RecvError;
+/// use prequeue::tcp::tcb::ConnError;
+///
+/// let error = io::Error::from(RecvError::Connection(ConnError::Reset));
+/// assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+/// ```
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum RecvError {
     /// Nothing there, and the call does not wait, or not any longer (EAGAIN).
@@ -101,6 +123,8 @@ impl From<RecvError> for io::Error {
 }
 
 /// What a step came to.
+///
+/// See [`Recv`] for an example.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Step {
     /// The call returns this number of bytes; 0 is the end of the stream.
@@ -112,6 +136,8 @@ pub enum Step {
 }
 
 /// What a call waits for.
+///
+/// See [`Recv`] for an example.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Sleep {
     /// The edge that it wants to see reached.
@@ -215,6 +241,33 @@ impl<B: PacketBuf> ReaderSide<B> {
 }
 
 /// A call under way. Dropping it leaves the socket: the ring is uninstalled with the last call.
+///
+/// For callers that have a clock or a way of waiting of their own; [`TcpStream`](super::TcpStream) is
+/// for everybody else. Any thread may make one; each step holds the reader token, none is held between
+/// steps.
+///
+/// ```
+/// use prequeue::buf::HeapBuf;
+/// use prequeue::socket::{Recv, RecvError, RecvFlags, Step, TcpStream};
+/// use prequeue::time::Instant;
+///
+/// /// Reads in virtual time: `pass` lets things happen until the time given, or for a while.
+/// fn read(
+///     stream: &TcpStream<HeapBuf>,
+///     buf: &mut [u8],
+///     mut now: Instant,
+///     mut pass: impl FnMut(Option<Instant>) -> Instant,
+/// ) -> Result<usize, RecvError> {
+///     let mut call = Recv::new(stream.handle(), buf, RecvFlags::NONE, || now);
+///     loop {
+///         match call.step(now) {
+///             Step::Done(n) => return Ok(n),
+///             Step::Failed(error) => return Err(error),
+///             Step::Sleep(sleep) => now = pass(sleep.until),
+///         }
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Recv<'a, B: PacketBuf, C: Connection<B>> {
     socket: &'a Ref<Socket<B, C>>,

@@ -230,6 +230,17 @@ impl<B: PacketBuf, C: Connection<B>> Socket<B, C> {
 ///
 /// It is not for reading: the thread that holds it gets EDEADLK from reads of the same socket.
 /// A panic of the application's code under a guard does no harm to the connection.
+///
+/// ```
+/// use prequeue::buf::HeapBuf;
+/// use prequeue::socket::TcpStream;
+///
+/// /// Bytes that the peer may still send, and bytes that wait to be read: of one moment.
+/// fn window_and_queue(stream: &TcpStream<HeapBuf>) -> (u32, u32) {
+///     let guard = stream.lock();
+///     (guard.connection().offered_window(), stream.readable())
+/// }
+/// ```
 #[derive(Debug)]
 pub struct SocketGuard<'a, B: PacketBuf, C: Connection<B> = Tcb<B>> {
     owner: Ownership<'a, B, C>,
@@ -238,7 +249,8 @@ pub struct SocketGuard<'a, B: PacketBuf, C: Connection<B> = Tcb<B>> {
 }
 
 impl<B: PacketBuf, C: Connection<B>> Handle<B, C> {
-    /// Takes the socket away from the lcore until the guard is dropped.
+    /// Takes the socket away from the lcore until the guard is dropped; waits while another thread
+    /// has it. A thread that holds a guard must not ask for a second one: it would wait for itself.
     pub fn lock(&self) -> SocketGuard<'_, B, C> {
         let owner = self.socket.own().for_the_application();
         self.socket.guarded_by.store(THREAD.with(|own| *own), Ordering::Relaxed);

@@ -17,6 +17,11 @@ use super::wait::{ThreadWaiter, Waiter, wait};
 
 /// A TCP connection. Dropping it closes the connection: with FIN, or with RST if data is unread.
 ///
+/// Any number of threads may read through one stream, or through handles made by
+/// [`try_clone`](Self::try_clone): each byte goes to one of them. Reads wait by spinning for some ten
+/// microseconds, then asleep. A thread that is the only reader gets most out of
+/// [`reader`](Self::reader).
+///
 /// ```
 /// use prequeue::buf::HeapBuf;
 /// use prequeue::socket::TcpStream;
@@ -186,8 +191,8 @@ impl<B: PacketBuf, C: Connection<B>> TcpStream<B, C> {
         self.handle.set_linger_zero();
     }
 
-    /// Takes the socket away from its lcore until the guard is dropped. Waits as long as another
-    /// thread holds one; as with a mutex, a thread that holds one already waits for itself.
+    /// Takes the socket away from its lcore until the guard is dropped; waits while another thread
+    /// has it. A thread that holds a guard must not ask for a second one: it would wait for itself.
     pub fn lock(&self) -> SocketGuard<'_, B, C> {
         self.handle.lock()
     }
@@ -212,6 +217,28 @@ impl<B: PacketBuf, C: Connection<B>> Read for &TcpStream<B, C> {
 }
 
 /// The only reader of a stream: see [`TcpStream::reader`].
+///
+/// It belongs to one thread at a time; other handles of the stream can do everything but read, which
+/// waits until the reader is gone. Data that it has not read is there for whoever reads next.
+///
+/// ```
+/// use std::io::{self, Read};
+///
+/// use prequeue::buf::HeapBuf;
+/// use prequeue::socket::TcpStream;
+///
+/// fn count(mut stream: TcpStream<HeapBuf>) -> io::Result<u64> {
+///     let mut reader = stream.reader()?;
+///     let mut buf = vec![0; 64 * 1024];
+///     let mut total = 0;
+///     loop {
+///         match reader.read(&mut buf)? {
+///             0 => return Ok(total),
+///             n => total += n as u64,
+///         }
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Reader<'a, B: PacketBuf, C: Connection<B> = Tcb<B>>(Exclusive<'a, B, C>);
 

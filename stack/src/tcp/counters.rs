@@ -6,7 +6,7 @@
 /// Declares [`Counter`] with the Linux name and the meaning of each.
 macro_rules! counters {
     ($($name:ident = $meaning:literal,)*) => {
-        /// A counter's name, spelled as in Linux.
+        /// A counter's name, spelled as in Linux where Linux has it. See [`Counters`] for an example.
         #[derive(Clone, Copy, Debug, Eq, PartialEq)]
         #[repr(usize)]
         pub enum Counter {
@@ -114,6 +114,17 @@ counters! {
 }
 
 /// One lcore's counters.
+///
+/// ```
+/// use prequeue::tcp::{Counter, Counters};
+///
+/// fn print(counters: &Counters) {
+///     for counter in Counter::ALL {
+///         println!("{:24} {:12} {}", counter.name(), counters.value(*counter), counter.meaning());
+///     }
+/// }
+/// # print(&Counters::default());
+/// ```
 #[derive(Clone, Debug)]
 pub struct Counters([u64; Counter::ALL.len()]);
 

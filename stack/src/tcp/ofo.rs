@@ -17,9 +17,9 @@ use crate::buf::PacketBuf;
 
 /// Segments held at most.
 ///
-/// Memory is charged by truesize, so this is no memory limit: the default largest receive buffer
-/// of 6 MiB holds about 2,600 mbufs. It bounds the work of an arrival, and the time it takes to
-/// give everything back, where an operator has set a far larger buffer.
+/// Memory is charged by truesize, so this is no memory limit: it takes a receive buffer of some
+/// 9 MiB to hold as many mbufs. It bounds the work of an arrival, and the time it takes to give
+/// everything back, where an operator has set a far larger buffer.
 pub const MAX_SEGMENTS: usize = 4096;
 
 /// Payloads of up to this many bytes are copied behind their predecessor if it has the room.

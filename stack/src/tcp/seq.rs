@@ -6,6 +6,15 @@ use std::fmt;
 ///
 /// `a.before(b)` holds when `b` is less than 2^31 ahead of `a`. That relation is not transitive
 /// around the circle, which is why the type has no `Ord`.
+///
+/// ```
+/// use prequeue::tcp::SeqNum;
+///
+/// let before_the_wrap = SeqNum::new(u32::MAX);
+/// let behind_it = before_the_wrap.plus(2);
+/// assert_eq!(behind_it.raw(), 1);
+/// assert!(behind_it.after(before_the_wrap));
+/// ```
 #[derive(Clone, Copy, Default, Eq, Hash, PartialEq)]
 pub struct SeqNum(u32);
 

@@ -3,11 +3,25 @@
 use std::time::Duration;
 
 /// Stack-wide settings. Fields carry the sysctl's name; units are in the comment of each.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use prequeue::tcp::Settings;
+///
+/// let settings = Settings {
+///     tcp_rmem: [4096, 4 << 20, 32 << 20],
+///     tcp_fin_timeout: Duration::from_secs(10),
+///     ..Settings::default()
+/// };
+/// assert!(settings.tcp_sack);
+/// ```
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Settings {
-    /// Receive buffer in bytes of truesize: least, initial, most.
+    /// Receive buffer in bytes of truesize: least, initial, most. Buffers keep their initial size;
+    /// the most decides on the window scale that is offered.
     pub tcp_rmem: [u32; 3],
-    /// Largest value that SO_RCVBUF may ask for, in bytes.
+    /// Largest value that SO_RCVBUF may ask for, in bytes: decides on the window scale, too.
     pub rmem_max: u32,
     /// Offer and accept timestamps (RFC 7323).
     pub tcp_timestamps: bool,
@@ -39,7 +53,7 @@ pub struct Settings {
     pub tcp_rfc1337: bool,
     /// Replies to invalid segments are at least this far apart, per connection.
     pub tcp_invalid_ratelimit: Duration,
-    /// Bypass the prequeue.
+    /// Bypass the prequeue. Without effect as yet.
     pub tcp_low_latency: bool,
     /// Take the urgent pointer as RFC 1122 has it instead of BSD's way.
     pub tcp_stdurg: bool,

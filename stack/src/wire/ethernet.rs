@@ -22,6 +22,15 @@ pub const VLAN_LEN: usize = 4;
 pub const MAX_HEADER_LEN: usize = HEADER_LEN + VLAN_LEN;
 
 /// An Ethernet address. Written as `02:00:00:00:00:01`.
+///
+/// ```
+/// use prequeue::wire::MacAddr;
+///
+/// let mac: MacAddr = "02:00:00:00:00:01".parse()?;
+/// assert_eq!(mac, MacAddr([2, 0, 0, 0, 0, 1]));
+/// assert_eq!(mac.to_string(), "02:00:00:00:00:01");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Default, Eq, Hash, PartialEq)]
 pub struct MacAddr(pub [u8; 6]);
 
