@@ -7,6 +7,15 @@ use std::ffi::OsString;
 
 use clap::{Args, Parser, error::ErrorKind};
 
+/// The EAL arguments in words, for the end of `--help`.
+pub const EAL_HELP: &str = "\
+EAL arguments are DPDK's own; they say who polls what. The usual ones:
+  -l 1                           CPU 1 polls; -l 2,3 polls two queues of the port with two CPUs
+  -a 0000:01:00.0                the NIC at this PCI address, which must be bound to vfio-pci
+  --vdev net_tap0,iface=pqtap0   instead of a NIC a tap, which the kernel knows as pqtap0
+  --no-pci                       leave all NICs alone
+  --no-huge -m 512               512 MiB of ordinary memory instead of hugepages; slower";
+
 /// A program's command line, taken apart.
 pub struct CommandLine<A> {
     /// What goes to the EAL, without the program's name.
@@ -67,22 +76,22 @@ impl<A: Parser> CommandLine<A> {
 /// Where the stack lives on the network; the same for all programs. The library judges the values.
 #[derive(Args, Clone, Debug)]
 pub struct Network {
-    /// The stack's own IPv4 address and the length of its network's prefix
+    /// The IPv4 address to answer to, and the length of its network's prefix
     #[arg(long, value_name = "ADDRESS/PREFIX")]
     pub address: String,
     /// The TCP port to listen on
     #[arg(long, value_name = "PORT")]
     pub listen: u16,
-    /// The DPDK port to use, by name or number, as in net_tap0; needed only if there are several
+    /// The DPDK port (not TCP port) to use, as in net_tap0 or 0; needed only if there are several
     #[arg(long, value_name = "NAME")]
     pub port: Option<String>,
-    /// The router to peers beyond the own network [default: none, they are not answered]
+    /// The router to peers outside that network; without one they get no answer
     #[arg(long, value_name = "ADDRESS")]
     pub gateway: Option<String>,
-    /// The Ethernet address to use, as in 02:00:00:00:00:01 [default: the device's own]
+    /// The Ethernet address to use, as in 02:00:00:00:00:01; by default the device's own
     #[arg(long, value_name = "MAC")]
     pub mac: Option<String>,
-    /// The longest IP packet in bytes, 576 or more [default: the device's own]
+    /// The longest IP packet in bytes, 576 or more; by default the device's own
     #[arg(long, value_name = "BYTES")]
     pub mtu: Option<u16>,
 }

@@ -13,7 +13,7 @@ use std::{
 use clap::Parser;
 use prequeue::{TcpListener, TcpStream};
 use prequeue_apps::{
-    args::{CommandLine, Network},
+    args::{CommandLine, EAL_HELP, Network},
     exit::{self, Exit},
     report::{Ending, Summary, Tally},
     signals::on_stop,
@@ -21,14 +21,15 @@ use prequeue_apps::{
 };
 
 const HELP: &str = "\
-Example, a tap and the kernel's TCP as the sender, in two shells, as root:
+Example: a tap, with the kernel's TCP as the sender. As root, in one shell:
   pq-cat -l 1 --no-pci --no-huge -m 512 --vdev net_tap0,iface=pqtap0 \\
       -- --address 10.99.0.2/24 --listen 7000 --once >received
-
+and when it says that it is listening, in another (bash, which opens the connection):
   ip address add 10.99.0.1/24 dev pqtap0 && ip link set pqtap0 up
-  cat file >/dev/tcp/10.99.0.2/7000          # bash opens the connection
+  cat file >/dev/tcp/10.99.0.2/7000
 
-Bytes go to stdout and nothing else does; what there is to tell goes to stderr.";
+The bytes go to stdout and nothing else does; status, a summary at the end, and what DPDK has to say
+go to stderr. (Of a tap it says that a qdisc and a request to a secondary failed: no harm.)";
 
 /// Accept TCP connections on a DPDK port and write their bytes to stdout, one after the other
 #[derive(Parser)]
@@ -36,7 +37,7 @@ Bytes go to stdout and nothing else does; what there is to tell goes to stderr."
     name = "pq-cat",
     version,
     override_usage = "pq-cat [EAL arguments] -- --address ADDRESS/PREFIX --listen PORT [options]",
-    after_help = format!("{HELP}\n\n{}", exit::HELP),
+    after_help = format!("{HELP}\n\n{EAL_HELP}\n\n{}", exit::HELP),
 )]
 struct Arguments {
     #[command(flatten)]

@@ -12,7 +12,7 @@ use std::{
 use clap::Parser;
 use prequeue::{TcpListener, TcpStream};
 use prequeue_apps::{
-    args::{CommandLine, Network},
+    args::{CommandLine, EAL_HELP, Network},
     exit::{self, Exit},
     report::{Ending, Rate, Summary, Tally},
     signals::on_stop,
@@ -20,15 +20,15 @@ use prequeue_apps::{
 };
 
 const HELP: &str = "\
-Example, a tap and the kernel's TCP as the sender, in two shells, as root:
+Example: a tap, with the kernel's TCP as the sender. As root, in one shell:
   pq-sink -l 1 --no-pci --no-huge -m 512 --vdev net_tap0,iface=pqtap0 \\
       -- --address 10.99.0.2/24 --listen 7000
-
+and when it says that it is listening, in another (bash, which opens the connection):
   ip address add 10.99.0.1/24 dev pqtap0 && ip link set pqtap0 up
-  head -c 1G /dev/zero >/dev/tcp/10.99.0.2/7000     # bash opens the connection
+  head -c 1G /dev/zero >/dev/tcp/10.99.0.2/7000
 
-A line of rates per second goes to stdout, a summary at the end (Ctrl-C) to stderr.
-With a multi-queue device, -l 2,3 polls two queues with two lcores.";
+A line of rates per second goes to stdout; status, a summary at the end (Ctrl-C), and what DPDK has to
+say go to stderr. (Of a tap it says that a qdisc and a request to a secondary failed: no harm.)";
 
 /// Accept TCP connections on a DPDK port, count their bytes and discard them
 #[derive(Parser)]
@@ -36,7 +36,7 @@ With a multi-queue device, -l 2,3 polls two queues with two lcores.";
     name = "pq-sink",
     version,
     override_usage = "pq-sink [EAL arguments] -- --address ADDRESS/PREFIX --listen PORT [options]",
-    after_help = format!("{HELP}\n\n{}", exit::HELP),
+    after_help = format!("{HELP}\n\n{EAL_HELP}\n\n{}", exit::HELP),
 )]
 struct Arguments {
     #[command(flatten)]
