@@ -37,7 +37,12 @@ impl Pending {
             self.trigger = None;
         }
         self.trigger = expect.trigger.filter(|_| model.sack).or(self.trigger);
-        if let Some(range) = expect.duplicate.filter(|_| model.sack && model.dsack) {
+        // A FIN that comes in order ends all reports.
+        let ended = model.marks.eof() && model.marks.edge() > before;
+        if ended {
+            self.duplicate = None;
+        }
+        if let Some(range) = expect.duplicate.filter(|_| model.sack && model.dsack && !ended) {
             assert_eq!(self.duplicate, None, "a duplicate was not reported");
             self.duplicate = Some(range);
         }
