@@ -186,6 +186,7 @@ static uint64_t pqs_rss_types(const struct rte_eth_dev_info *info)
 
 int pqs_port_info(uint16_t port, struct pqs_port_info *out)
 {
+	const uint32_t overhead = RTE_ETHER_HDR_LEN + RTE_ETHER_CRC_LEN;
 	struct rte_eth_dev_info info;
 	int ret = rte_eth_dev_info_get(port, &info);
 
@@ -194,7 +195,8 @@ int pqs_port_info(uint16_t port, struct pqs_port_info *out)
 	memset(out, 0, sizeof(*out));
 	out->max_rx_queues = info.max_rx_queues;
 	out->max_tx_queues = info.max_tx_queues;
-	out->max_mtu = info.max_mtu;
+	/* Drivers that do not say still limit the frame, as ethdev does: header and CRC besides. */
+	out->max_mtu = RTE_MIN(info.max_mtu, info.max_rx_pktlen > overhead ? info.max_rx_pktlen - overhead : 0);
 	out->min_mtu = info.min_mtu;
 	out->socket_id = rte_eth_dev_socket_id(port);
 	out->rss = pqs_rss_types(&info) != 0;

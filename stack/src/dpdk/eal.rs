@@ -359,7 +359,14 @@ fn start(argv: &'static mut [*mut c_char], args: &[String]) -> Result<(), EalErr
         let argc = argv.len() as c_int - 1;
         // SAFETY: argv is as main() gets it, and lives for ever.
         let ret = unsafe { sys::rte_eal_init(argc, argv.as_mut_ptr()) };
-        if ret < 0 { Err(errno_text()) } else { Ok(()) }
+        if ret >= 0 {
+            return Ok(());
+        }
+        let reason = errno_text();
+        // What it has said on stdio, its usage for one, comes before what the caller says of it.
+        // SAFETY: all streams of C's stdio, which are locked while they are flushed.
+        unsafe { libc::fflush(std::ptr::null_mut()) };
+        Err(reason)
     };
     thread::Builder::new()
         .name("eal-init".to_owned())

@@ -110,6 +110,16 @@ pub enum PortError {
         /// Bytes of frame that a buffer takes.
         room: u32,
     },
+    /// The device does not take frames of that MTU.
+    #[error("{port} takes an MTU of at most {most}, {mtu} was asked for")]
+    MtuOverDevice {
+        /// The port.
+        port: PortId,
+        /// MTU asked for.
+        mtu: u16,
+        /// The largest.
+        most: u16,
+    },
     /// The driver refused.
     #[error("{port}: {step} failed: {reason}")]
     Driver {
@@ -299,6 +309,9 @@ impl Port {
         if frame_mtu == 0 {
             // SAFETY: a valid port, and a place for the answer.
             call("asking for its MTU", unsafe { sys::rte_eth_dev_get_mtu(id.0, &mut frame_mtu) })?;
+        }
+        if let Some(mtu) = mtu.filter(|&mtu| mtu > info.max_mtu) {
+            return Err(PortError::MtuOverDevice { port: id, mtu, most: info.max_mtu });
         }
         for pool in &pools {
             let room = pool.frame_room();
