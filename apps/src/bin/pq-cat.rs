@@ -55,12 +55,12 @@ fn main() -> ExitCode {
 fn run(eal: Vec<String>, own: &Arguments) -> Result<Exit, Box<dyn Error>> {
     let mut out = take_stdout()?;
     let stack = start(eal, &own.network)?;
-    let listener = stack.listen(own.network.listen)?;
-    eprintln!("pq-cat: listening on {}", listener.local_addr()?);
-
     // Whichever comes first: a signal, or the end of the work.
     let (done, ended) = mpsc::channel();
     on_stop(done.clone())?;
+    let listener = stack.listen(own.network.listen)?;
+    eprintln!("pq-cat: listening on {}", listener.local_addr()?);
+
     let tally = Tally::default();
     thread::scope(|scope| {
         let worker = scope.spawn(|| {

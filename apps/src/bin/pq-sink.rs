@@ -50,11 +50,11 @@ fn main() -> ExitCode {
 
 fn run(eal: Vec<String>, own: &Arguments) -> Result<Exit, Box<dyn Error>> {
     let stack = start(eal, &own.network)?;
+    let (stop, stopped) = mpsc::channel();
+    on_stop(stop)?;
     let listener = stack.listen(own.network.listen)?;
     eprintln!("pq-sink: listening on {}", listener.local_addr()?);
 
-    let (stop, stopped) = mpsc::channel();
-    on_stop(stop)?;
     let tally = Tally::default();
     thread::scope(|scope| {
         scope.spawn(|| serve(&listener, &tally));

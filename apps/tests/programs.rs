@@ -1,0 +1,175 @@
+//! The programs as a user meets them: what bad input gets, what `--help` says, how they stop.
+//!
+//! Over a port made of rings, which needs neither root nor device. What crosses a tap is the affair
+//! of `kernel_peer`.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+const PROGRAMS: [(&str, &str); 2] =
+    [("pq-cat", env!("CARGO_BIN_EXE_pq-cat")), ("pq-sink", env!("CARGO_BIN_EXE_pq-sink"))];
+
+/// A port without a device, in ordinary memory.
+const RINGS: &str = "--no-pci --no-huge -m 128 --vdev net_ring0";
+
+/// What every program needs of its own.
+const OWN: &str = "--address 10.99.0.2/24 --listen 7000";
+
+fn run(program: &str, arguments: &str) -> Output {
+    Command::new(program)
+        .args(arguments.split_whitespace())
+        .stdin(Stdio::null())
+        .output()
+        .expect("the program can be started")
+}
+
+/// Runs both with `arguments`: they end with `code` and say `what`; pq-cat, whose stdout is for data,
+/// writes nothing there.
+fn refused(arguments: &str, code: i32, what: &str) {
+    for (name, program) in PROGRAMS {
+        let output = run(program, arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{name} {arguments}: {said}");
+        assert!(said.contains(what), "{name} {arguments}: no {what:?} in {said}");
+        let clean = output.stdout.is_empty() || name != "pq-cat";
+        assert!(clean, "{name} {arguments} wrote to stdout");
+    }
+}
+
+#[test]
+fn a_command_line_that_makes_no_sense_is_explained() {
+    refused("", 2, "there is no `--`");
+    refused(&format!("-- {OWN}"), 2, "there are no EAL arguments");
+    refused(&format!("{RINGS} -- --listen 7000"), 2, "--address");
+    refused(&format!("{RINGS} -- --address 10.99.0.2/24"), 2, "--listen");
+    refused(&format!("{RINGS} -- {OWN} --colour"), 2, "--colour");
+    refused(&format!("{RINGS} -- --address 10.99.0.2/24 --listen 70000"), 2, "70000");
+}
+
+#[test]
+fn a_wrong_address_is_explained() {
+    for address in
+        ["10.99.0/24", "10.99.0.2", "10.99.0.2/33", "10.99.0.255/24", "224.0.0.1/24", "::1/64"]
+    {
+        let line = format!("{RINGS} -- --address {address} --listen 7000");
+        refused(&line, 3, "is no address for a host: write four numbers");
+    }
+    refused(&format!("{RINGS} -- {OWN} --mac zz"), 3, "write six pairs of hex digits");
+    refused(&format!("{RINGS} -- {OWN} --mac 01:00:5e:00:00:01"), 3, "the first must be even");
+    refused(
+        &format!("{RINGS} -- {OWN} --gateway 11.0.0.1"),
+        3,
+        "must be another host on that link",
+    );
+    refused(&format!("{RINGS} -- {OWN} --mtu 100"), 3, "too small");
+}
+
+#[test]
+fn a_machine_that_does_not_fit_is_explained() {
+    refused(&format!("--no-pci --no-huge -m 128 -- {OWN}"), 3, "the EAL found no port");
+    let bogus = format!("--no-pci --no-huge -m 128 --vdev net_bogus0 -- {OWN}");
+    refused(&bogus, 3, "the EAL refused to start (No such device)");
+    refused(
+        &format!("--no-pci --no-huge -m 8 --vdev net_ring0 -- {OWN}"),
+        3,
+        "give the EAL more with -m",
+    );
+    refused(&format!("{RINGS} -l 4000 -- {OWN}"), 3, "the EAL refused to start");
+    refused(&format!("{RINGS} -- {OWN} --port net_tap7"), 3, "net_tap7");
+}
+
+#[test]
+fn what_is_wrong_is_said_last() {
+    let (_, program) = PROGRAMS[0];
+    // DPDK prints its usage then, which is long.
+    let output = run(program, &format!("{RINGS} --colour -- {OWN}"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    let last = said.lines().rfind(|line| !line.is_empty()).expect("something is said");
+    assert!(last.starts_with("pq-cat: the EAL refused to start"), "{last:?}");
+}
+
+#[test]
+fn a_tap_limits_the_mtu() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("passed over: a tap needs root");
+        return;
+    }
+    // Both have their turn with the name, which is the kernel's.
+    let tap = "--no-pci --no-huge -m 128 --vdev net_tap0,iface=pqmtu0";
+    refused(&format!("{tap} -- {OWN} --mtu 9000"), 3, "takes an MTU of at most");
+}
+
+#[test]
+fn help_teaches() {
+    for (name, program) in PROGRAMS {
+        let output = run(program, "--help");
+        assert_eq!(output.status.code(), Some(0));
+        let said = String::from_utf8(output.stdout).expect("text");
+        for word in ["net_tap0,iface=", "ip address add", "--address", "--gateway", "Exit codes"] {
+            assert!(said.contains(word), "{name} --help says nothing of {word}");
+        }
+    }
+}
+
+/// A program that listens; ended if the test fails.
+struct Listening {
+    child: Child,
+    stderr: BufReader<std::process::ChildStderr>,
+}
+
+impl Listening {
+    fn start(program: &str) -> Self {
+        let mut child = Command::new(program)
+            .args(format!("{RINGS} -- {OWN}").split_whitespace())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program can be started");
+        let mut stderr = BufReader::new(child.stderr.take().expect("it is piped"));
+        let mut line = String::new();
+        while !line.contains("listening") {
+            line.clear();
+            let n = stderr.read_line(&mut line).expect("stderr can be read");
+            assert_ne!(n, 0, "{program} ended instead of listening");
+        }
+        Self { child, stderr }
+    }
+
+    /// How it ends after a signal, and what it says until then.
+    fn stop(mut self, signal: Signal) -> (Option<i32>, String) {
+        let pid = i32::try_from(self.child.id()).expect("a process number");
+        kill(Pid::from_raw(pid), signal).expect("a child can be signalled");
+        let asked = Instant::now();
+        let mut said = String::new();
+        self.stderr.read_to_string(&mut said).expect("text");
+        let status = self.child.wait().expect("a child can be waited for");
+        assert!(asked.elapsed() < Duration::from_secs(20), "it took its time to stop");
+        (status.code(), said)
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+    }
+}
+
+#[test]
+fn signals_stop_them_with_a_summary() {
+    for (name, program) in PROGRAMS {
+        for signal in [Signal::SIGINT, Signal::SIGTERM] {
+            let (code, said) = Listening::start(program).stop(signal);
+            assert_eq!(code, Some(0), "{name}, {signal}: {said}");
+            assert!(said.contains("segments"), "{name}, {signal}: no summary in {said}");
+        }
+    }
+}
