@@ -90,11 +90,16 @@ fn a_slow_reader_closes_the_window_and_loses_nothing() {
         let (mut stream, _) = listener.accept().expect("a client comes");
         let mut expected = Bytes::new(1);
         let mut buf = vec![0; MIB as usize];
+        let mut seen = 0;
         for _ in 0..3 {
-            let closed = stack.counters().value(Counter::TCPToZeroWindowAdv);
+            // It may be closed before we look; and is to have closed anew since the last time.
+            let mut closed = 0;
             eventually("the window closes while nobody reads", || {
-                stack.counters().value(Counter::TCPToZeroWindowAdv) > closed
+                let counters = stack.counters();
+                closed = counters.value(Counter::TCPToZeroWindowAdv);
+                closed > seen && closed > counters.value(Counter::TCPFromZeroWindowAdv)
             });
+            seen = closed;
             let mut wanted = 8 * MIB as usize;
             while wanted > 0 {
                 let most = wanted.min(buf.len());
