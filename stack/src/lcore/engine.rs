@@ -302,15 +302,7 @@ impl<B: PacketBuf> Tables<B> {
         // One connection after the other; then, one by one, what belongs to none, or to one that
         // has just begun or ended.
         for (index, mut members) in groups.iter() {
-            self.run(work, index, || {
-                loop {
-                    let frame = burst[members.next()?].take();
-                    // What was no segment has left its place empty.
-                    if frame.is_some() {
-                        break frame;
-                    }
-                }
-            });
+            self.run(work, index, burst, &mut members);
             members.for_each(|at| others |= 1 << at);
         }
         while others != 0 {

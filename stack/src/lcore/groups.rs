@@ -69,17 +69,40 @@ pub(super) struct Members<'a> {
     next: u8,
 }
 
+impl Members<'_> {
+    /// The one place of a single frame.
+    pub const fn single() -> Self {
+        Self { runs: &[], frames: 0..1, next: END }
+    }
+
+    /// The places that follow each other from the next one on; empty if there is none.
+    #[inline]
+    pub fn run(&mut self) -> Range<usize> {
+        if self.frames.is_empty()
+            && let Some(&Run { from, to, next }) = self.runs.get(usize::from(self.next))
+        {
+            self.frames = usize::from(from)..usize::from(to);
+            self.next = next;
+        }
+        self.frames.clone()
+    }
+
+    /// Passes over that many places of the run.
+    #[inline]
+    pub fn skip_places(&mut self, n: usize) {
+        self.frames.start += n;
+        debug_assert!(self.frames.start <= self.frames.end, "beyond the run");
+    }
+}
+
 impl Iterator for Members<'_> {
     type Item = usize;
 
     #[inline]
     fn next(&mut self) -> Option<usize> {
-        if self.frames.is_empty() {
-            let Run { from, to, next } = *self.runs.get(usize::from(self.next))?;
-            self.frames = usize::from(from)..usize::from(to);
-            self.next = next;
-        }
-        self.frames.next()
+        let at = self.run().next()?;
+        self.frames.start += 1;
+        Some(at)
     }
 }
 
@@ -101,11 +124,19 @@ mod tests {
                 at += frames.len();
             }
             let mut seen = Vec::new();
-            for (socket, members) in groups.iter() {
+            for ((socket, members), (_, mut again)) in groups.iter().zip(groups.iter()) {
                 let members: Vec<_> = members.collect();
+                let mut by_runs = Vec::new();
+                while let run = again.run()
+                    && !run.is_empty()
+                {
+                    again.skip_places(run.len());
+                    by_runs.extend(run);
+                }
                 let expected: Vec<_> =
                     (0..burst.len()).filter(|&at| burst[at] == socket).collect();
                 prop_assert_eq!(&members, &expected);
+                prop_assert_eq!(&by_runs, &expected);
                 seen.push(members[0]);
             }
             prop_assert!(seen.is_sorted(), "groups come in the order of their first frames");

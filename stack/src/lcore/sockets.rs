@@ -7,7 +7,7 @@
 use crate::buf::{PacketBuf, Returns};
 use crate::socket::{Claim, Deferred, Handle, LcoreRef, SocketId};
 use crate::tcp::request::Opened;
-use crate::tcp::tcb::{State, Tcb, Verdict};
+use crate::tcp::tcb::{Owner, State, Tcb, Verdict};
 use crate::tcp::time_wait::Ending;
 use crate::tcp::{Counter, SeqNum};
 use crate::time::Instant;
@@ -18,6 +18,7 @@ use super::Pressure;
 use super::Transmit;
 use super::engine::Tables;
 use super::flow::Target;
+use super::groups::Members;
 use super::shared::Count;
 use super::slab::Key;
 use super::wheel::Timer;
@@ -63,21 +64,22 @@ enum End {
 }
 
 impl<B: PacketBuf> Tables<B> {
-    /// Runs frames through a socket, as `next` gives them, until it has no more or the connection
-    /// has ended.
+    /// Runs the frames of a burst that stand at the places of `members` through a socket, until
+    /// there are no more or the connection has ended. What was no segment has left its place empty.
     #[inline(always)]
     pub(super) fn run<T: Transmit>(
         &mut self,
         work: &mut Work<'_, T>,
         index: u32,
-        mut next: impl FnMut() -> Option<B>,
+        burst: &mut [Option<B>],
+        members: &mut Members<'_>,
     ) {
         let Some(slot) = self.sockets.at_mut(index) else { return };
         let returned = std::mem::take(&mut slot.returned);
         let slot = &*slot;
         let (claim, uncharge) = match slot.lcore.claim() {
             Some(claim) => (claim, returned),
-            None => match slot.defer(work, returned, &mut next) {
+            None => match slot.defer(work, returned, burst, members) {
                 Some(claim) => (claim, 0),
                 None => return,
             },
@@ -86,9 +88,7 @@ impl<B: PacketBuf> Tables<B> {
         visit.uncharge(uncharge);
         visit.work_off();
         if !visit.is_over() {
-            while let Some(frame) = next()
-                && visit.frame(frame, slot.id)
-            {}
+            visit.frames(burst, members, slot.id);
         }
         let left = visit.leave(&self.shared.orphans);
         self.settle(work, index, left);
@@ -96,8 +96,7 @@ impl<B: PacketBuf> Tables<B> {
 
     /// Runs a single frame through a socket.
     pub(super) fn run_one(&mut self, work: &mut Work<'_, impl Transmit>, index: u32, frame: B) {
-        let mut frame = Some(frame);
-        self.run(work, index, || frame.take());
+        self.run(work, index, &mut [Some(frame)], &mut Members::single());
     }
 
     /// Does one thing to a socket, or leaves it to whoever owns it.
@@ -263,7 +262,8 @@ impl<B: PacketBuf> SocketSlot<B> {
         &self,
         work: &mut Work<'_, T>,
         returned: u32,
-        next: &mut impl FnMut() -> Option<B>,
+        burst: &mut [Option<B>],
+        members: &mut Members<'_>,
     ) -> Option<Claim<'_, B>> {
         if returned != 0 {
             let what = Deferred::Uncharge(returned);
@@ -271,7 +271,8 @@ impl<B: PacketBuf> SocketSlot<B> {
                 return Some(claim);
             }
         }
-        while let Some(frame) = next() {
+        for at in members {
+            let Some(frame) = burst[at].take() else { continue };
             let Some(tcp) = work.parse(&frame) else { continue };
             work.bump(Counter::InSegs);
             let what = Deferred::Segment(tcp.segment, payload(frame, &tcp, self.id, work.now));
@@ -325,6 +326,34 @@ impl<'a, 'w, B: PacketBuf, T: Transmit> Visit<'a, 'w, B, T> {
             Deferred::Timer => self.timer(),
             Deferred::Bell => self.bell(),
             Deferred::Uncharge(truesize) => self.uncharge(truesize),
+        }
+    }
+
+    /// Frames that are segments of this connection, until it ends.
+    #[inline(always)]
+    fn frames(&mut self, burst: &mut [Option<B>], members: &mut Members<'_>, id: SocketId) {
+        let owner = Owner { socket: id.slot, generation: id.generation };
+        loop {
+            let run = members.run();
+            if run.is_empty() {
+                return;
+            }
+            if self.work.base.pressure == Pressure::None {
+                let (tcb, sink) = self.claim.parts();
+                let run = &mut burst[run];
+                let taken = tcb.on_frames(&mut self.work.cx(), run, owner, sink);
+                self.work.base.counters.add(Counter::InSegs, taken as u64);
+                members.skip_places(taken);
+                if taken == run.len() {
+                    continue;
+                }
+            }
+            let Some(at) = members.next() else { return };
+            if let Some(frame) = burst[at].take()
+                && !self.frame(frame, id)
+            {
+                return;
+            }
         }
     }
 

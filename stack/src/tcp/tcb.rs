@@ -8,6 +8,7 @@ mod ack;
 mod close;
 mod info;
 mod input;
+mod run;
 mod urgent;
 mod validate;
 mod window;
@@ -26,6 +27,7 @@ use super::{Cx, SeqNum, SeqRange};
 use ack::{AckState, Owed};
 use close::Closing;
 pub use info::Info;
+pub use run::Owner;
 pub use urgent::Urgent;
 use window::Window;
 

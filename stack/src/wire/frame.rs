@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use super::checksum::Sum;
 use super::ipv4::{self, Ipv4Error};
 use super::tcp::{self, TcpError};
-use super::{FourTuple, MacAddr, Segment, ethernet, options};
+use super::{Flags, FourTuple, MacAddr, Segment, ethernet, options};
 use crate::buf::Checksum;
 
 /// Bytes of the longest frame without payload: tagged Ethernet, IPv4, TCP with all options.
@@ -203,6 +203,62 @@ pub fn parse_usual(frame: &[u8]) -> Option<Tcp4> {
     })
 }
 
+/// The headers of a segment with payload as few wide words, to be compared with what is expected.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Words {
+    /// Sequence number, and the acknowledgement number below it.
+    pub numbers: u64,
+    /// Data offset, control bits and window as they stand in the header: see [`Self::control`].
+    pub control: u32,
+    /// TSval; 0 where the headers have no timestamps.
+    pub ts_val: u32,
+    /// Bytes of payload, at least one. They begin behind the headers.
+    pub len: u32,
+}
+
+impl Words {
+    /// Bytes of the headers of the usual shape, with aligned timestamps or without options.
+    pub const WITH_TIMESTAMPS: usize = HEADERS_LEN + options::TIMESTAMPS_ONLY_LEN;
+    /// See [`Self::WITH_TIMESTAMPS`].
+    pub const WITHOUT_OPTIONS: usize = HEADERS_LEN;
+
+    /// Data offset, control bits and window of headers of `headers` bytes, nothing reserved set.
+    pub const fn control(headers: usize, flags: Flags, window: u16) -> u32 {
+        let offset = (headers - TCP_AT) as u32 / 4;
+        offset << 28 | (flags.0 as u32) << 16 | window as u32
+    }
+
+    /// Reads a frame whose ends were taken as those of a segment, as if its headers were `HEADERS`
+    /// bytes long: [`Self::WITH_TIMESTAMPS`] or [`Self::WITHOUT_OPTIONS`]. Whether they are is for
+    /// the caller to see in the words; if so they say what [`parse_usual`] does.
+    ///
+    /// `None` if the frame has another shape or no payload.
+    #[inline(always)]
+    pub fn read<const HEADERS: usize>(frame: &[u8]) -> Option<Self> {
+        let headers = frame.first_chunk::<HEADERS>()?;
+        let total = word::<14, HEADERS>(headers) & 0xffff;
+        let len = total.checked_sub((HEADERS - ethernet::HEADER_LEN) as u32)?;
+        if word::<12, HEADERS>(headers) & 0xffff_ff00 != IPV4_WITHOUT_OPTIONS
+            || len == 0
+            || ethernet::HEADER_LEN + total as usize > frame.len()
+        {
+            return None;
+        }
+        let mut ts_val = 0;
+        if HEADERS > HEADERS_LEN {
+            let list = headers.last_chunk()?;
+            ts_val = options::aligned_timestamps(list)?.val;
+        }
+        let numbers = headers[TCP_AT + 4..].first_chunk()?;
+        Some(Self {
+            numbers: u64::from_be_bytes(*numbers),
+            control: word::<{ TCP_AT + 12 }, HEADERS>(headers),
+            ts_val,
+            len,
+        })
+    }
+}
+
 /// The IPv4 and TCP headers, if they stand where they usually do.
 #[inline(always)]
 fn usual_headers(
@@ -211,15 +267,15 @@ fn usual_headers(
     let (_, datagram) = headers.split_first_chunk::<{ ethernet::HEADER_LEN }>()?;
     let (ip, tcp) = datagram.split_first_chunk::<{ ipv4::HEADER_LEN }>()?;
     // EtherType, version and header length; then fragmentation and protocol.
-    let usual = word::<12>(headers) & 0xffff_ff00 == IPV4_WITHOUT_OPTIONS
-        && word::<20>(headers) & FRAGMENT_AND_PROTOCOL == WHOLE_TCP;
+    let usual = word::<12, HEADERS_LEN>(headers) & 0xffff_ff00 == IPV4_WITHOUT_OPTIONS
+        && word::<20, HEADERS_LEN>(headers) & FRAGMENT_AND_PROTOCOL == WHOLE_TCP;
     if usual { Some((ip, tcp.first_chunk()?)) } else { None }
 }
 
 /// Four bytes of the headers, read as one.
 #[inline(always)]
-fn word<const AT: usize>(headers: &[u8; HEADERS_LEN]) -> u32 {
-    const { assert!(AT + 4 <= HEADERS_LEN) };
+fn word<const AT: usize, const LEN: usize>(headers: &[u8; LEN]) -> u32 {
+    const { assert!(AT + 4 <= LEN) };
     headers[AT..].first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes))
 }
 
@@ -276,7 +332,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::samples::{TUPLE, frame, spoiled_frame};
-    use super::super::{Flags, MacAddr, Outgoing, Timestamps};
+    use super::super::{Outgoing, Timestamps};
     use super::*;
 
     const WORDS: [Checksum; 3] = [Checksum::Unknown, Checksum::Good, Checksum::Bad];
@@ -360,6 +416,27 @@ mod tests {
         }
     }
 
+    /// Words of headers of that length, if the frame has them and a payload, and only then.
+    fn same_words<const HEADERS: usize>(
+        bytes: &[u8],
+        parsed: Option<Tcp4>,
+    ) -> Result<(), TestCaseError> {
+        let offset = |words: &Words| words.control >> 28 == (HEADERS - TCP_AT) as u32 / 4;
+        let words = Words::read::<HEADERS>(bytes).filter(offset);
+        let parsed = parsed
+            .filter(|parsed| usize::from(parsed.payload) == HEADERS && parsed.segment.len > 0);
+        let expected = parsed.map(|Tcp4 { segment, .. }| Words {
+            numbers: u64::from(segment.seq) << 32 | u64::from(segment.ack),
+            control: Words::control(HEADERS, segment.flags, segment.window),
+            ts_val: segment.ts.map_or(0, |ts| ts.val),
+            len: segment.len,
+        });
+        let without_reserved =
+            words.map(|words| Words { control: words.control & 0xf0ff_ffff, ..words });
+        prop_assert_eq!(without_reserved, expected);
+        Ok(())
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2048))]
 
@@ -377,6 +454,13 @@ mod tests {
                 }
                 prop_assert_eq!(parse_tcp4(&bytes, word), parse_by_layers(&bytes, word));
             }
+        }
+
+        #[test]
+        fn words_say_what_is_parsed(bytes in prop_oneof![frame(), spoiled_frame()]) {
+            let parsed = parse_usual(&bytes);
+            same_words::<{ Words::WITHOUT_OPTIONS }>(&bytes, parsed)?;
+            same_words::<{ Words::WITH_TIMESTAMPS }>(&bytes, parsed)?;
         }
 
         #[test]

@@ -43,7 +43,7 @@ const QUICK_MAX: u32 = 16;
 const DEFAULT_MSS: u16 = 536;
 
 /// Smaller estimates would make every segment look full.
-const LEAST_MSS: u16 = 88;
+pub(super) const LEAST_MSS: u16 = 88;
 
 /// Duplicate ACKs sent at once for a hole: enough for the peer's fast retransmit (RFC 5681 §3.2).
 const DUP_ACKS_AT_ONCE: u8 = 3;
@@ -188,13 +188,25 @@ impl AckState {
                 && !seg.flags.has(Flags::PSH)
                 && window.is_about_opened()
         };
-        let follows = self.ato == ATO_MIN as u16 && cx.now <= self.last_data + QUICK_SUCCESSION;
-        if teaches_nothing && follows {
+        if teaches_nothing && self.follows_quickly(cx.now) {
             self.last_small = 0;
         } else {
             self.learn(cx, window, *seg, load, closing);
         }
         self.last_data = cx.now;
+    }
+
+    /// Whether data that comes now follows the last quickly enough to leave the delay as it is.
+    #[inline(always)]
+    pub(super) fn follows_quickly(&self, now: Instant) -> bool {
+        self.ato == ATO_MIN as u16 && now <= self.last_data + QUICK_SUCCESSION
+    }
+
+    /// Notes that data came of which [`Self::on_data`] would have learnt nothing.
+    pub(super) fn on_more_of_the_same(&mut self, now: Instant) {
+        self.owed = self.owed.with(Owed::ACK.with(Owed::UNDECIDED));
+        self.last_small = 0;
+        self.last_data = now;
     }
 
     #[inline(never)]

@@ -413,7 +413,7 @@ impl<B: PacketBuf> Tcb<B> {
 
 /// Small payloads are copied together once the reader is so far behind that this part of the receive
 /// buffer is charged. Until then it will have read them sooner than a copy could pay.
-const COPY_FROM: u32 = 4;
+pub(super) const COPY_FROM: u32 = 4;
 
 /// Whether an in-sequence buffer may be kept.
 enum Admission<B> {

@@ -7,5 +7,6 @@ mod layout;
 mod memory;
 mod random;
 mod rows;
+mod runs;
 mod validate;
 mod window;

@@ -1,0 +1,248 @@
+//! Runs against the general path: whatever comes, both leave the same behind.
+
+use proptest::prelude::*;
+
+use super::harness::*;
+use crate::buf::{HeapBuf, PacketBuf};
+use crate::tcp::negotiate::Scale;
+use crate::tcp::request::Opened;
+use crate::tcp::tcb::{NoSink, Owner};
+use crate::tcp::testing::World;
+use crate::tcp::timestamps::TsState;
+use crate::time::Instant;
+use crate::wire::{Flags, FourTuple, MacAddr, Outgoing, Segment, Timestamps, ethernet, frame, tcp};
+
+const OWNER: Owner = Owner { socket: 3, generation: 9 };
+
+#[derive(Clone, Debug)]
+struct Setup {
+    ts: bool,
+    sack: bool,
+    rcvbuf: u32,
+    ring: usize,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Burst(Vec<Arrival>),
+    Read(u32),
+    DrainRing,
+    Wait(u64),
+    ShutdownWrite,
+}
+
+/// A frame, relative to the one before it.
+#[derive(Clone, Debug)]
+struct Arrival {
+    seq: i32,
+    len: u32,
+    flags: u8,
+    ack: i32,
+    window: u16,
+    ts: Option<i32>,
+    merged_from: Option<u32>,
+    reserved: u8,
+}
+
+fn setup() -> impl Strategy<Value = Setup> {
+    let rcvbuf = prop_oneof![Just(5000_u32), Just(20_000), Just(131_072)];
+    (any::<bool>(), any::<bool>(), rcvbuf, prop_oneof![Just(0_usize), 1..40_usize])
+        .prop_map(|(ts, sack, rcvbuf, ring)| Setup { ts, sack, rcvbuf, ring })
+}
+
+/// Frames of about one size, most of them as predicted.
+fn burst() -> impl Strategy<Value = Vec<Arrival>> {
+    let len = prop_oneof![Just(1448_u32), Just(1460), Just(64), Just(87), Just(88), 1..1500_u32];
+    (len, 1..33_usize, prop_oneof![Just(0x10_u8), Just(0x18)])
+        .prop_flat_map(|(len, n, flags)| proptest::collection::vec(arrival(len, flags), n))
+}
+
+fn arrival(len: u32, flags: u8) -> impl Strategy<Value = Arrival> {
+    let seq = prop_oneof![60 => Just(0), 1 => -3000..5000];
+    let len = prop_oneof![60 => Just(len), 1 => Just(0_u32), 2 => 1..1500_u32];
+    let flags = prop_oneof![60 => Just(flags), 2 => Just(0x18), 1 => Just(0x11), 1 => any::<u8>()];
+    let ack = prop_oneof![60 => Just(0), 1 => -2..2];
+    let window = prop_oneof![60 => Just(1000_u16), 1 => any::<u16>()];
+    let ts = prop_oneof![1 => Just(None), 60 => (0..2).prop_map(Some), 1 => (-9..9).prop_map(Some)];
+    let merged = prop_oneof![60 => Just(None), 1 => (1..1500_u32).prop_map(Some)];
+    let reserved = prop_oneof![60 => Just(0_u8), 1 => 0..16_u8];
+    (seq, len, flags, ack, window, ts, merged, reserved).prop_map(
+        |(seq, len, flags, ack, window, ts, merged_from, reserved)| Arrival {
+            seq,
+            len,
+            flags,
+            ack,
+            window,
+            ts,
+            merged_from,
+            reserved,
+        },
+    )
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        30 => burst().prop_map(Step::Burst),
+        14 => (0..100_000_u32).prop_map(Step::Read),
+        5 => Just(Step::DrainRing),
+        6 => (0..50_u64).prop_map(Step::Wait),
+        1 => Just(Step::ShutdownWrite),
+    ]
+}
+
+fn conn(setup: &Setup) -> Conn {
+    let mut world = World::default();
+    world.settings.tcp_rmem[1] = setup.rcvbuf;
+    let ts = TsState { recent: 500, offset: 7, recent_at: Instant::from_millis(1000) };
+    let opened = Opened {
+        rcv_wnd: (setup.rcvbuf / 2).min(W) as u16,
+        scale: Some(Scale { rcv: 7, snd: 3 }),
+        sack_ok: setup.sack,
+        ts: setup.ts.then_some(ts),
+        ..opened()
+    };
+    let mut conn = Conn::in_world(world, &opened);
+    conn.ring.room = setup.ring;
+    conn
+}
+
+/// The frames of a burst, each relative to where the one before it would have led.
+fn frames(c: &Conn, arrivals: &[Arrival]) -> Vec<HeapBuf> {
+    let tuple = FourTuple {
+        local_addr: [10, 0, 0, 2].into(),
+        remote_addr: [10, 0, 0, 1].into(),
+        local_port: 5000,
+        remote_port: 80,
+    };
+    let mut next = c.rcv_nxt();
+    let mut clock = c.tcb.ts.map_or(0, |ts| ts.recent);
+    let frame = |a: &Arrival| {
+        let seq = next.wrapping_add_signed(a.seq);
+        if a.seq == 0 {
+            next = seq.wrapping_add(a.len);
+        }
+        clock = clock.wrapping_add_signed(a.ts.unwrap_or(0).max(0));
+        let val = clock.wrapping_add_signed(a.ts.unwrap_or(0).min(0));
+        let out = Outgoing {
+            seq: seq.wrapping_add(IRS),
+            ack: c.tcb.snd_nxt.raw().wrapping_add_signed(a.ack),
+            flags: Flags(a.flags),
+            window: a.window,
+            ts: c.tcb.ts.and(a.ts).map(|_| Timestamps { val, ecr: 0 }),
+            ..Outgoing::default()
+        };
+        let payload = payload(&data(seq, a.len));
+        let mut bytes = vec![0; frame::MAX_CONTROL_LEN + payload.len()];
+        let (us, peer) = (MacAddr([2, 0, 0, 0, 0, 1]), MacAddr([2, 0, 0, 0, 0, 2]));
+        let at = ethernet::emit(&mut bytes, us, peer, None, ethernet::IPV4);
+        let len = tcp::emit(&mut bytes[at..], &tuple, &out, 0, payload.data());
+        bytes.truncate(at + len);
+        bytes[46] |= a.reserved;
+        // The padding of a short frame.
+        bytes.resize(bytes.len().max(60), 0xee);
+        let buf = HeapBuf::new(&bytes);
+        match a.merged_from {
+            Some(payload) => buf.with_merged_from(payload),
+            None => buf,
+        }
+    };
+    arrivals.iter().map(frame).collect()
+}
+
+impl Conn {
+    /// One frame by the general path.
+    fn frame(&mut self, mut buf: HeapBuf) {
+        let parsed = frame::parse_checked(buf.data()).expect("a segment");
+        buf.narrow(usize::from(parsed.payload), parsed.segment.len as usize);
+        let cb = buf.cb_mut();
+        (cb.socket, cb.generation) = (OWNER.socket, OWNER.generation);
+        cb.rx_time = self.world.now;
+        let segment = parsed.segment;
+        let (seq, ack) = (segment.seq.wrapping_sub(IRS), segment.ack.wrapping_sub(ISS));
+        self.arrive(&Segment { seq, ack, ..segment }, buf);
+    }
+
+    /// A burst by runs, and what ends them by the general path; how many were taken by runs.
+    fn run(&mut self, frames: Vec<HeapBuf>) -> usize {
+        let mut frames: Vec<_> = frames.into_iter().map(Some).collect();
+        let (mut at, mut taken) = (0, 0);
+        while at < frames.len() {
+            let cx = &mut self.world.cx();
+            let n = if self.ring.room > 0 {
+                self.tcb.on_frames(cx, &mut frames[at..], OWNER, &mut self.ring)
+            } else {
+                self.tcb.on_frames(cx, &mut frames[at..], OWNER, &mut NoSink)
+            };
+            assert!(frames[at..at + n].iter().all(Option::is_none));
+            taken += n;
+            at += n;
+            if let Some(place) = frames.get_mut(at) {
+                self.frame(place.take().expect("not taken"));
+                at += 1;
+            }
+        }
+        taken
+    }
+
+    /// All that can be seen of it.
+    fn all(&self) -> String {
+        let Self { tcb, ring, raw, copied, .. } = self;
+        format!("{tcb:?} {ring:?} {raw:?} {copied} {:?}", self.counted())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn runs_leave_behind_what_single_segments_do(
+        setup in setup(),
+        steps in proptest::collection::vec(step(), 1..40),
+    ) {
+        let (mut single, mut by_runs) = (conn(&setup), conn(&setup));
+        for step in &steps {
+            if let Step::Burst(arrivals) = step {
+                let frames = frames(&single, arrivals);
+                frames.iter().for_each(|buf| single.frame(buf.clone()));
+                by_runs.run(frames);
+            }
+            for c in [&mut single, &mut by_runs] {
+                match step {
+                    Step::Burst(_) => c.end_burst(),
+                    Step::Read(len) => drop(c.read(*len)),
+                    Step::DrainRing => drop(c.read_all()),
+                    Step::Wait(ms) => drop(c.wait(*ms)),
+                    Step::ShutdownWrite => drop(c.shutdown_write()),
+                }
+            }
+            prop_assert_eq!(single.all(), by_runs.all());
+        }
+    }
+}
+
+#[test]
+fn what_teaches_nothing_is_taken_in_one_run() {
+    for (ts, ring, len) in [(false, 0, 1460), (true, 0, 1448), (false, 64, 1460), (true, 40, 64)] {
+        let mut c = conn(&Setup { ts, sack: true, rcvbuf: 400_000, ring });
+        let arrival = Arrival {
+            seq: 0,
+            len,
+            flags: 0x10,
+            ack: 0,
+            window: 1000,
+            ts: Some(1),
+            merged_from: None,
+            reserved: 0,
+        };
+        let arrivals = vec![arrival; 32];
+        let mut taken = 0;
+        for _ in 0..50 {
+            let frames = frames(&c, &arrivals);
+            taken = c.run(frames);
+            c.end_burst();
+            c.read_all();
+        }
+        // The first small ones since the last ACK say that the peer's writes are small.
+        assert_eq!(taken, if len < 88 { 30 } else { 32 }, "{ts} {ring} {len}");
+    }
+}
