@@ -104,6 +104,10 @@ pub trait PacketBuf: Debug + Send + Sized + 'static {
 pub trait BufQueue<B>: Debug + Default + Send {
     /// Appends one buffer.
     fn push_back(&mut self, buf: B);
+    /// Appends the buffers of all places, in order.
+    fn push_all(&mut self, places: &mut [Option<B>]) {
+        places.iter_mut().filter_map(Option::take).for_each(|buf| self.push_back(buf));
+    }
     /// Puts one buffer in front of all others.
     fn push_front(&mut self, buf: B);
     /// Takes the oldest buffer.

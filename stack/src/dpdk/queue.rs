@@ -78,6 +78,32 @@ impl BufQueue<Mbuf> for MbufQueue {
     }
 
     #[inline]
+    fn push_all(&mut self, places: &mut [Option<Mbuf>]) {
+        let mut tail = self.tail.0;
+        // Where the next mbuf is to be linked: behind the last one, which is ours.
+        let mut end: *mut *mut sys::rte_mbuf = match NonNull::new(tail) {
+            // SAFETY: the tail is ours.
+            Some(tail) => unsafe { link(tail) },
+            None => &raw mut self.head.0,
+        };
+        let mut more = 0;
+        for raw in places.iter_mut().filter_map(Option::take).map(Mbuf::into_raw) {
+            tail = raw.as_ptr();
+            // SAFETY: the place of the link of an mbuf that is ours, or of our head; and this mbuf
+            // is ours now.
+            unsafe {
+                end.write(tail);
+                end = link(raw);
+            }
+            more += 1;
+        }
+        // SAFETY: as above.
+        unsafe { end.write(ptr::null_mut()) };
+        self.tail = Link(tail);
+        self.len += more;
+    }
+
+    #[inline]
     fn push_front(&mut self, mbuf: Mbuf) {
         let raw = mbuf.into_raw();
         // SAFETY: the mbuf is ours.

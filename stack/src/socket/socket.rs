@@ -89,6 +89,11 @@ impl<B: PacketBuf> Sink<B> for RingSink<B> {
             None => Err(buf),
         }
     }
+
+    #[inline]
+    fn refuses_all(&self) -> bool {
+        self.0.is_none()
+    }
 }
 
 impl<B: PacketBuf, C: Connection<B>> Socket<B, C> {

@@ -43,6 +43,11 @@ pub trait Sink<B> {
     ///
     /// A buffer taken is charged to the connection until [`Tcb::uncharge`] says that it came back.
     fn push(&mut self, buf: B) -> Result<(), B>;
+
+    /// Whether there is no use in trying now.
+    fn refuses_all(&self) -> bool {
+        false
+    }
 }
 
 /// The sink of a connection without a reader: refuses everything.
@@ -52,6 +57,10 @@ pub struct NoSink;
 impl<B> Sink<B> for NoSink {
     fn push(&mut self, buf: B) -> Result<(), B> {
         Err(buf)
+    }
+
+    fn refuses_all(&self) -> bool {
+        true
     }
 }
 

@@ -216,6 +216,25 @@ pub struct Words {
     pub len: u32,
 }
 
+/// Lengths of payload that are looked for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Lens {
+    least: u32,
+    /// By how much they may be more.
+    span: u32,
+}
+
+impl Lens {
+    /// Every one but 0.
+    pub const ANY: Self = Self::new(1, u16::MAX as u32);
+
+    /// From `least`, which is not 0, to `most`, which is not less.
+    pub const fn new(least: u32, most: u32) -> Self {
+        assert!(least != 0 && least <= most);
+        Self { least, span: most - least }
+    }
+}
+
 impl Words {
     /// Bytes of the headers of the usual shape, with aligned timestamps or without options.
     pub const WITH_TIMESTAMPS: usize = HEADERS_LEN + options::TIMESTAMPS_ONLY_LEN;
@@ -232,15 +251,16 @@ impl Words {
     /// bytes long: [`Self::WITH_TIMESTAMPS`] or [`Self::WITHOUT_OPTIONS`]. Whether they are is for
     /// the caller to see in the words; if so they say what [`parse_usual`] does.
     ///
-    /// `None` if the frame has another shape or no payload.
+    /// `None` if the frame has another shape or its payload another length.
     #[inline(always)]
-    pub fn read<const HEADERS: usize>(frame: &[u8]) -> Option<Self> {
+    pub fn read<const HEADERS: usize>(frame: &[u8], lens: Lens) -> Option<Self> {
         let headers = frame.first_chunk::<HEADERS>()?;
         let total = word::<14, HEADERS>(headers) & 0xffff;
-        let len = total.checked_sub((HEADERS - ethernet::HEADER_LEN) as u32)?;
+        // A datagram shorter than its headers has a length beyond all that are looked for.
+        let len = total.wrapping_sub((HEADERS - ethernet::HEADER_LEN) as u32);
         if word::<12, HEADERS>(headers) & 0xffff_ff00 != IPV4_WITHOUT_OPTIONS
-            || len == 0
-            || ethernet::HEADER_LEN + total as usize > frame.len()
+            || len.wrapping_sub(lens.least) > lens.span
+            || HEADERS + len as usize > frame.len()
         {
             return None;
         }
@@ -420,11 +440,14 @@ mod tests {
     fn same_words<const HEADERS: usize>(
         bytes: &[u8],
         parsed: Option<Tcp4>,
+        (least, most): (u32, u32),
     ) -> Result<(), TestCaseError> {
+        let lens = Lens::new(least, most);
         let offset = |words: &Words| words.control >> 28 == (HEADERS - TCP_AT) as u32 / 4;
-        let words = Words::read::<HEADERS>(bytes).filter(offset);
-        let parsed = parsed
-            .filter(|parsed| usize::from(parsed.payload) == HEADERS && parsed.segment.len > 0);
+        let words = Words::read::<HEADERS>(bytes, lens).filter(offset);
+        let parsed = parsed.filter(|parsed| {
+            usize::from(parsed.payload) == HEADERS && (least..=most).contains(&parsed.segment.len)
+        });
         let expected = parsed.map(|Tcp4 { segment, .. }| Words {
             numbers: u64::from(segment.seq) << 32 | u64::from(segment.ack),
             control: Words::control(HEADERS, segment.flags, segment.window),
@@ -459,8 +482,10 @@ mod tests {
         #[test]
         fn words_say_what_is_parsed(bytes in prop_oneof![frame(), spoiled_frame()]) {
             let parsed = parse_usual(&bytes);
-            same_words::<{ Words::WITHOUT_OPTIONS }>(&bytes, parsed)?;
-            same_words::<{ Words::WITH_TIMESTAMPS }>(&bytes, parsed)?;
+            for lens in [(1, u32::from(u16::MAX)), (1, 5), (6, 20)] {
+                same_words::<{ Words::WITHOUT_OPTIONS }>(&bytes, parsed, lens)?;
+                same_words::<{ Words::WITH_TIMESTAMPS }>(&bytes, parsed, lens)?;
+            }
         }
 
         #[test]

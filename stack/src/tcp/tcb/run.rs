@@ -8,10 +8,11 @@ use crate::buf::{BufQueue, PacketBuf, SegCb};
 use crate::tcp::ofo::COPY_LIMIT;
 use crate::tcp::{Counter, Cx, SeqNum};
 use crate::wire::Flags;
-use crate::wire::frame::Words;
+use crate::wire::frame::{Lens, Words};
 
 use super::ack::{LEAST_MSS, Owed};
 use super::input::COPY_FROM;
+use super::window::Window;
 use super::{Sink, Tcb, UNPREDICTABLE};
 
 /// PSH in [`Words::control`].
@@ -25,6 +26,74 @@ pub struct Owner {
     pub socket: u32,
     /// Its generation.
     pub generation: u32,
+}
+
+/// What the next segment of a run has to be, and how many there may be: few enough numbers to stay
+/// in registers.
+#[derive(Clone, Copy, Debug)]
+struct Expected {
+    /// As [`Words::numbers`].
+    numbers: u64,
+    /// As [`Words::control`], and the bits of it that count.
+    control: u32,
+    mask: u32,
+    lens: Lens,
+    /// Bytes up to the right edge.
+    room: u32,
+    /// TS.Recent, or 0 without timestamps.
+    recent: u32,
+    /// Truesize that may be charged before the run ends, the last segment overshooting.
+    memory: i64,
+}
+
+impl Expected {
+    #[inline(always)]
+    fn is(&self, words: &Words) -> bool {
+        words.numbers == self.numbers
+            && words.control & self.mask == self.control
+            && words.len <= self.room
+            && self.memory > 0
+            && words.ts_val.wrapping_sub(self.recent) as i32 >= 0
+    }
+
+    /// Goes on behind a segment.
+    #[inline(always)]
+    fn pass(&mut self, len: u32, truesize: u32) {
+        self.numbers = self.numbers.wrapping_add(u64::from(len) << 32);
+        self.room -= len;
+        self.memory -= i64::from(truesize);
+    }
+
+    const fn seq(&self) -> u32 {
+        (self.numbers >> 32) as u32
+    }
+
+    /// Makes buffers in sequence of frames, for as long as they are what is expected; their number.
+    #[inline(always)]
+    fn cut<const HEADERS: usize, B: PacketBuf>(
+        &mut self,
+        frames: &mut [Option<B>],
+        cb: &SegCb,
+    ) -> usize {
+        let mut expected = *self;
+        let most = frames.len();
+        let mut places = frames.iter_mut();
+        let left = loop {
+            let left = places.len();
+            let Some(Some(frame)) = places.next() else { break left };
+            let Some(words) = Words::read::<HEADERS>(frame.data(), expected.lens) else {
+                break left;
+            };
+            if !expected.is(&words) || frame.merged_from().is_some() {
+                break left;
+            }
+            frame.narrow(HEADERS, words.len as usize);
+            *frame.cb_mut() = SegCb { seq: expected.seq(), ..*cb };
+            expected.pass(words.len, frame.truesize());
+        };
+        *self = expected;
+        most - left
+    }
 }
 
 impl<B: PacketBuf> Tcb<B> {
@@ -61,93 +130,83 @@ impl<B: PacketBuf> Tcb<B> {
         owner: Owner,
         sink: &mut impl Sink<B>,
     ) -> usize {
-        let control = Words::control(HEADERS, Flags::ACK, (self.prediction >> 8) as u16);
-        let mut numbers = u64::from(self.rcv_nxt.raw()) << 32 | u64::from(self.snd_nxt.raw());
-        let mut room = self.window.right_edge().since(self.rcv_nxt);
-        let mut rmem = self.window.rmem;
-
-        // What the ACK policy learns nothing of: full segments once the window is about open, small
-        // ones once two were seen since the last ACK.
-        let full = if self.window.is_about_opened() { u32::from(self.ack.rcv_mss) } else { 0 };
-        let limit = self.window.rcvbuf;
-        // From there on small ones are copied together.
-        let copy_limit = limit.min(limit / COPY_FROM + 1);
-        let full_limit = if full <= COPY_LIMIT as u32 { copy_limit } else { limit };
-        let small_limit = if self.ack.owed.has(Owed::PUSHED_AGAIN) { copy_limit } else { 0 };
-
-        // Only the first can have nothing between itself and the last ACK.
-        let learns = self.rcv_nxt == self.window.wup;
-        let mut recent = self.ts.map_or(0, |ts| ts.recent);
-
-        let mut chain = B::Queue::default();
-        let mut goes_to_sink = self.receive.is_empty();
-        let (mut taken, mut sunk) = (0_usize, 0_usize);
-        let mut last_len = 0;
-        for slot in &mut *frames {
-            let Some(frame) = slot else { break };
-            let Some(words) = Words::read::<HEADERS>(frame.data()) else { break };
-            let Words { len, .. } = words;
-            if words.numbers != numbers || len > room {
-                break;
-            }
-            let limit = if len == full && words.control == control {
-                if frame.merged_from().is_some() {
-                    break;
-                }
-                full_limit
-            } else if len < u32::from(LEAST_MSS) && words.control & !PSH == control {
-                small_limit
-            } else {
-                break;
-            };
-            if rmem >= limit || (words.ts_val.wrapping_sub(recent) as i32) < 0 {
-                break;
-            }
-            let Some(mut buf) = slot.take() else { break };
-            if learns && taken == 0 {
-                recent = words.ts_val;
-            }
-            buf.narrow(HEADERS, len as usize);
-            *buf.cb_mut() = SegCb {
-                seq: (numbers >> 32) as u32,
-                fin: false,
-                rx_time: cx.now,
-                socket: owner.socket,
-                generation: owner.generation,
-            };
-            rmem += buf.truesize();
-            room -= len;
-            numbers = numbers.wrapping_add(u64::from(len) << 32);
-            last_len = len;
-            taken += 1;
-            if goes_to_sink {
-                match sink.push(buf) {
-                    Ok(()) => {
-                        sunk += 1;
-                        continue;
-                    }
-                    Err(refused) => {
-                        goes_to_sink = false;
-                        buf = refused;
-                    }
-                }
-            }
-            chain.push_back(buf);
-        }
-        if taken == 0 {
+        let Some(Some(first)) = frames.first() else { return 0 };
+        let Some(words) = Words::read::<HEADERS>(first.data(), Lens::ANY) else { return 0 };
+        let Some(mut expected) = self.expect::<HEADERS>(words.len) else { return 0 };
+        if !expected.is(&words) || first.merged_from().is_some() {
             return 0;
         }
-        self.rcv_nxt = SeqNum::new((numbers >> 32) as u32);
-        self.snd_wl1 = self.rcv_nxt.minus(last_len);
-        self.window.rmem = rmem;
-        self.ack.on_more_of_the_same(cx.now);
-        if learns && let Some(ts) = &mut self.ts {
-            ts.learn(recent, cx.now);
+        // Only the first can have nothing between itself and the last ACK: its timestamp counts.
+        if self.rcv_nxt == self.window.wup
+            && let Some(ts) = &mut self.ts
+        {
+            expected.recent = words.ts_val;
+            ts.learn(words.ts_val, cx.now);
         }
-        self.receive.append(&mut chain);
-        cx.counters.add(Counter::TCPHPHits, taken as u64);
+        let Owner { socket, generation } = owner;
+        let cb = SegCb { seq: 0, fin: false, rx_time: cx.now, socket, generation };
+        let memory = expected.memory;
+        let taken = expected.cut::<HEADERS, B>(frames, &cb);
+        let taken = &mut frames[..taken];
+        if let Some(Some(last)) = taken.last() {
+            self.snd_wl1 = SeqNum::new(last.cb().seq);
+        }
+        self.rcv_nxt = SeqNum::new(expected.seq());
+        self.window.rmem += (memory - expected.memory) as u32;
+        self.ack.on_more_of_the_same(cx.now);
+
+        let mut sunk = 0;
+        if self.receive.is_empty() && !sink.refuses_all() {
+            sunk = self.sink(taken, sink);
+        }
+        self.receive.push_all(&mut taken[sunk..]);
+        cx.counters.add(Counter::TCPHPHits, taken.len() as u64);
         cx.counters.add(Counter::ToPrequeue, sunk as u64);
-        cx.counters.add(Counter::ToReceiveQueue, (taken - sunk) as u64);
-        taken
+        cx.counters.add(Counter::ToReceiveQueue, (taken.len() - sunk) as u64);
+        taken.len()
+    }
+
+    /// Hands buffers to the sink until it refuses one; how many it took.
+    #[inline(never)]
+    fn sink(&mut self, bufs: &mut [Option<B>], sink: &mut impl Sink<B>) -> usize {
+        for (at, place) in bufs.iter_mut().enumerate() {
+            let Some(buf) = place.take() else { continue };
+            if let Err(refused) = sink.push(buf) {
+                *place = Some(refused);
+                return at;
+            }
+        }
+        bufs.len()
+    }
+
+    /// What segments of about this length have to be to teach the ACK policy nothing: full ones once
+    /// the window is about open, small ones once two were seen since the last ACK.
+    #[inline(always)]
+    fn expect<const HEADERS: usize>(&self, len: u32) -> Option<Expected> {
+        let full = u32::from(self.ack.rcv_mss);
+        let (lens, mask) = if len < u32::from(LEAST_MSS) {
+            if !self.ack.owed.has(Owed::PUSHED_AGAIN) {
+                return None;
+            }
+            (Lens::new(1, u32::from(LEAST_MSS) - 1), !PSH)
+        } else if len == full && self.window.is_about_opened() {
+            (Lens::new(full, full), u32::MAX)
+        } else {
+            return None;
+        };
+        // Small ones are copied together from a certain filling on.
+        let Window { rcvbuf, rmem, .. } = self.window;
+        let copies = len <= COPY_LIMIT as u32;
+        let limit = if copies { rcvbuf.min(rcvbuf / COPY_FROM + 1) } else { rcvbuf };
+        Some(Expected {
+            numbers: u64::from(self.rcv_nxt.raw()) << 32 | u64::from(self.snd_nxt.raw()),
+            control: Words::control(HEADERS, Flags::ACK, (self.prediction >> 8) as u16),
+            mask,
+            lens,
+            // What is in order in ESTABLISHED never passed the edge.
+            room: self.window.right_edge().since(self.rcv_nxt),
+            recent: self.ts.map_or(0, |ts| ts.recent),
+            memory: i64::from(limit) - i64::from(rmem),
+        })
     }
 }
