@@ -162,6 +162,11 @@ unsigned int pqs_free_run(struct rte_mempool *pool, struct rte_mbuf **mbufs, uns
 	return i;
 }
 
+void pqs_put_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned int n)
+{
+	rte_mempool_put_bulk(pool, (void **)mbufs, n);
+}
+
 int pqs_linearize(struct rte_mbuf *m)
 {
 	return rte_pktmbuf_linearize(m);

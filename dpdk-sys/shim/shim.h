@@ -81,6 +81,8 @@ void pqs_free(struct rte_mbuf *m);
  * how many. Unshared, direct, single-segment ones go to the mempool as they are, in bulk; all
  * others take the ordinary way. */
 unsigned int pqs_free_run(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned int n);
+/* Puts mbufs into their pool as they are: unshared, direct, of one segment each. */
+void pqs_put_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned int n);
 /* Moves a chain into its first segment; negative if its tailroom is too small. */
 int pqs_linearize(struct rte_mbuf *m);
 

@@ -391,6 +391,50 @@ pub(super) unsafe fn free(mut mbufs: &mut [*mut sys::rte_mbuf]) {
     );
 }
 
+/// The pool of an mbuf, if the calling thread owns it and [`is_as_put`] holds.
+///
+/// # Safety
+/// The caller owns the mbuf, which is of a pool of ours.
+pub(super) unsafe fn takes_as_is(mbuf: *mut sys::rte_mbuf) -> Option<*mut sys::rte_mempool> {
+    // SAFETY: the mbuf is out, so its core is there.
+    let core = unsafe { &*(*private(mbuf)).core };
+    // Relaxed: only this thread can have written its own token.
+    let owned = core.owner.load(Ordering::Relaxed) == thread_token();
+    // SAFETY: forwarded.
+    (owned && unsafe { is_as_put(mbuf, core.pool) }).then_some(core.pool)
+}
+
+/// Whether it is an mbuf of this pool with one segment and one reference. All in the header's first
+/// line, which a driver has just written.
+///
+/// # Safety
+/// `mbuf` points to an mbuf that the caller owns.
+#[inline(always)]
+pub(super) unsafe fn is_plain(mbuf: *mut sys::rte_mbuf, pool: *mut sys::rte_mempool) -> bool {
+    // Both counts are read at once.
+    const { assert!(sys::PQS_OFF_NB_SEGS == sys::PQS_OFF_REFCNT + 2) };
+    // SAFETY: forwarded.
+    unsafe {
+        mbuf.byte_add(sys::PQS_OFF_POOL as usize).cast::<*mut sys::rte_mempool>().read() == pool
+            && mbuf.byte_add(sys::PQS_OFF_REFCNT as usize).cast::<u32>().read_unaligned()
+                == 0x0001_0001
+    }
+}
+
+/// Whether the mempool takes the mbuf back just as it is: it is one of this pool's, plain, and its
+/// data is in its own room.
+///
+/// # Safety
+/// As of [`is_plain`].
+#[inline(always)]
+pub(super) unsafe fn is_as_put(mbuf: *mut sys::rte_mbuf, pool: *mut sys::rte_mempool) -> bool {
+    // SAFETY: forwarded.
+    let flags = unsafe { mbuf.byte_add(sys::PQS_OFF_OL_FLAGS as usize).cast::<u64>().read() };
+    let elsewhere = sys::RTE_MBUF_F_EXTERNAL | sys::RTE_MBUF_F_INDIRECT;
+    // SAFETY: forwarded.
+    flags & elsewhere == 0 && unsafe { is_plain(mbuf, pool) }
+}
+
 /// The private area of an mbuf.
 ///
 /// # Safety

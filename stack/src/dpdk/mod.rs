@@ -8,6 +8,7 @@
 pub(crate) mod return_stack;
 
 #[cfg(feature = "dpdk")]
+mod bulk;
 mod burst;
 #[cfg(feature = "dpdk")]
 mod clock;

@@ -15,7 +15,7 @@ use dpdk_sys as sys;
 use super::burst::Burst;
 use super::eal::error_text;
 use super::mbuf::{self, Mbuf};
-use super::mempool::Mempool;
+use super::mempool::{Mempool, is_plain};
 
 /// Number of a port.
 ///
@@ -628,21 +628,6 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         LEASED.lock().unwrap_or_else(PoisonError::into_inner)[usize::from(self.0.0)] = false;
-    }
-}
-
-/// Whether an mbuf is of `pool` and of one segment. All in the header's first line, which the driver
-/// has just written.
-///
-/// # Safety
-/// `mbuf` points to an mbuf that the caller owns.
-#[inline(always)]
-unsafe fn is_plain(mbuf: *mut sys::rte_mbuf, pool: *mut sys::rte_mempool) -> bool {
-    // SAFETY: forwarded.
-    unsafe {
-        field::<*mut sys::rte_mempool>(mbuf, sys::PQS_OFF_POOL).read() == pool
-            && field::<u16>(mbuf, sys::PQS_OFF_NB_SEGS).read() == 1
-            && field::<u16>(mbuf, sys::PQS_OFF_REFCNT).read() == 1
     }
 }
 

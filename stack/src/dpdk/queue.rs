@@ -10,6 +10,7 @@ use std::ptr::{self, NonNull};
 
 use dpdk_sys as sys;
 
+use super::bulk;
 use super::mbuf::Mbuf;
 use super::mempool;
 use crate::buf::{self, BufQueue};
@@ -210,18 +211,14 @@ impl BufQueue<Mbuf> for MbufQueue {
 impl Drop for MbufQueue {
     fn drop(&mut self) {
         let mut next = self.head.0;
-        let mut batch = [ptr::null_mut(); FREE_BATCH];
-        while !next.is_null() {
-            let mut n = 0;
-            while let (Some(mbuf), true) = (NonNull::new(next), n < FREE_BATCH) {
-                batch[n] = next;
-                // SAFETY: ours and linked.
-                next = unsafe { link(mbuf).read() };
-                n += 1;
-            }
-            // SAFETY: ours, and past them all.
-            unsafe { mempool::free(&mut batch[..n]) };
-        }
+        let mbufs = std::iter::from_fn(|| {
+            let mbuf = NonNull::new(next)?;
+            // SAFETY: ours and linked.
+            next = unsafe { link(mbuf).read() };
+            Some(mbuf.as_ptr())
+        });
+        // SAFETY: ours, and not looked at again.
+        unsafe { bulk::free_each(mbufs) };
     }
 }
 
@@ -262,9 +259,6 @@ impl<'a> Iterator for Iter<'a> {
         }
     }
 }
-
-/// Mbufs freed with one call: what the mempool's cache takes in a gulp.
-pub(super) const FREE_BATCH: usize = 64;
 
 /// A plain link, null by default.
 #[derive(Clone, Copy)]

@@ -95,6 +95,9 @@ impl<N: Node> ReturnStack<N> {
     }
 
     fn take(&self, order: Ordering) -> Option<NonNull<N>> {
+        // A look first: an empty stack is left alone, and its cache line shared. Relaxed: a push that
+        // is missed now is found at the next look.
+        NonNull::new(self.head.load(Ordering::Relaxed))?;
         NonNull::new(self.head.swap(ptr::null_mut(), order))
     }
 }

@@ -4,13 +4,13 @@
 //! and never waits; the lcore takes once per poll. Neither side touches the mempool here.
 
 use std::mem::ManuallyDrop;
-use std::ptr::{self, NonNull};
+use std::ptr::NonNull;
 
 use dpdk_sys as sys;
 
+use super::bulk;
 use super::mbuf::Mbuf;
-use super::mempool;
-use super::queue::{self, FREE_BATCH, MbufQueue};
+use super::queue::{self, MbufQueue};
 use super::return_stack::{Node, ReturnStack};
 use crate::buf::{PacketBuf, Returns, SegCb};
 
@@ -45,22 +45,18 @@ impl Returns<Mbuf> for MbufReturns {
 
     fn free_all(&self, mut each: impl FnMut(&SegCb, u32)) {
         let mut next = self.0.take_all();
-        let mut batch = [ptr::null_mut(); FREE_BATCH];
-        while next.is_some() {
-            let mut n = 0;
-            while let (Some(mbuf), true) = (next, n < FREE_BATCH) {
-                batch[n] = mbuf.as_ptr();
-                n += 1;
-                // SAFETY: what was taken is ours, and linked; the double is not dropped.
-                let lent = unsafe {
-                    next = NonNull::new(Node::next(mbuf));
-                    ManuallyDrop::new(Mbuf::from_raw(mbuf))
-                };
-                each(lent.cb(), lent.truesize());
-            }
-            // SAFETY: ours, and past them all.
-            unsafe { mempool::free(&mut batch[..n]) };
-        }
+        let mbufs = std::iter::from_fn(|| {
+            let mbuf = next?;
+            // SAFETY: what was taken is ours, and linked; the double is not dropped.
+            let lent = unsafe {
+                next = NonNull::new(Node::next(mbuf));
+                ManuallyDrop::new(Mbuf::from_raw(mbuf))
+            };
+            each(lent.cb(), lent.truesize());
+            Some(mbuf.as_ptr())
+        });
+        // SAFETY: ours, and not looked at again.
+        unsafe { bulk::free_each(mbufs) };
     }
 }
 

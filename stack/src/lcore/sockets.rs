@@ -20,7 +20,7 @@ use super::engine::Tables;
 use super::flow::Target;
 use super::groups::Members;
 use super::shared::Count;
-use super::slab::Key;
+use super::slab::{Key, Slab};
 use super::wheel::Timer;
 use super::work::Work;
 
@@ -141,26 +141,16 @@ impl<B: PacketBuf> Tables<B> {
     /// be uncharged when it is next claimed.
     pub(super) fn free_returned(&mut self) {
         let Self { home, sockets, with_returns, .. } = self;
-        let mut current = Key { index: u32::MAX, generation: 0 };
-        let mut sum = 0;
-        let mut note = |key, truesize: u32| {
-            if let Some(slot) = sockets.get_mut(key) {
-                if slot.wants_memory && slot.returned == 0 {
-                    with_returns.push(key.index);
-                }
-                slot.returned += truesize;
-            }
-        };
+        let mut returned = Returned { owner: Key { index: u32::MAX, generation: 0 }, truesize: 0 };
         home.returns().free_all(|cb, truesize| {
-            let key = Key { index: cb.socket, generation: cb.generation };
-            if key != current {
-                note(current, sum);
-                (current, sum) = (key, 0);
+            let owner = Key { index: cb.socket, generation: cb.generation };
+            if owner != returned.owner {
+                returned.note(sockets, with_returns, owner);
             }
-            sum += truesize;
+            returned.truesize += truesize;
         });
-        if sum > 0 {
-            note(current, sum);
+        if returned.truesize > 0 {
+            returned.note(sockets, with_returns, returned.owner);
         }
     }
 
@@ -250,6 +240,33 @@ impl<B: PacketBuf> Tables<B> {
                 slot.lcore.kill();
             }
             self.let_go(index);
+        }
+    }
+}
+
+/// What came back of one socket's buffers in a row.
+#[derive(Debug)]
+struct Returned {
+    owner: Key,
+    truesize: u32,
+}
+
+impl Returned {
+    /// Notes it with the socket, if it is still there, and begins with the next one.
+    #[cold]
+    #[inline(never)]
+    fn note<B: PacketBuf>(
+        &mut self,
+        sockets: &mut Slab<SocketSlot<B>>,
+        with_returns: &mut Vec<u32>,
+        next: Key,
+    ) {
+        let Self { owner, truesize } = std::mem::replace(self, Self { owner: next, truesize: 0 });
+        if let Some(slot) = sockets.get_mut(owner) {
+            if slot.wants_memory && slot.returned == 0 {
+                with_returns.push(owner.index);
+            }
+            slot.returned += truesize;
         }
     }
 }
