@@ -364,6 +364,21 @@ impl<'a, 'w, B: PacketBuf, T: Transmit> Visit<'a, 'w, B, T> {
                 if taken == run.len() {
                     continue;
                 }
+                let place = &mut run[taken];
+                match tcb.on_frame_above_hole(&mut self.work.cx(), place, owner) {
+                    None => {}
+                    verdict => {
+                        self.work.bump(Counter::InSegs);
+                        members.skip_places(1);
+                        if let Some(verdict) = verdict
+                            && verdict != Verdict::Later
+                            && !self.follow(verdict)
+                        {
+                            return;
+                        }
+                        continue;
+                    }
+                }
             }
             let Some(at) = members.next() else { return };
             if let Some(frame) = burst[at].take()

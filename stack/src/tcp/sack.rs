@@ -33,6 +33,13 @@ impl SackList {
         if range.is_empty() {
             return;
         }
+        // By far the most frequent: the next one behind the only range.
+        if let [only] = &mut self.ranges[..usize::from(self.len)]
+            && only.end == range.start
+        {
+            only.end = range.end;
+            return;
+        }
         let mut grown = range;
         let mut kept = 0;
         for i in 0..self.len() {

@@ -64,8 +64,8 @@ pub(super) struct Load {
 
 impl Load {
     #[inline]
-    pub(super) fn of(seg: &Segment, buf: &impl PacketBuf) -> Self {
-        Self { truesize: buf.truesize(), unit: buf.merged_from().unwrap_or(seg.len) }
+    pub(super) fn of(len: u32, buf: &impl PacketBuf) -> Self {
+        Self { truesize: buf.truesize(), unit: buf.merged_from().unwrap_or(len) }
     }
 }
 
@@ -218,7 +218,7 @@ impl AckState {
         load: Load,
         closing: &Closing,
     ) {
-        self.measure(window, &seg, load);
+        self.measure(window, seg.len, seg.flags, load);
         if self.ato == 0 {
             self.ato = ATO_MIN as u16;
             self.refill_quick(window);
@@ -262,20 +262,20 @@ impl AckState {
     ///
     /// A larger segment is believed at once. A smaller one only if a second of the same size
     /// follows, and if it is no mere end of a write.
-    pub(super) fn measure(&mut self, window: &mut Window, seg: &Segment, load: Load) {
+    pub(super) fn measure(&mut self, window: &mut Window, seg_len: u32, flags: Flags, load: Load) {
         let len = load.unit.min(u32::from(u16::MAX)) as u16;
         let last = std::mem::take(&mut self.last_small);
         if len >= self.rcv_mss {
             if len != self.rcv_mss {
-                window.measure(seg.len, load.truesize);
+                window.measure(seg_len, load.truesize);
                 self.rcv_mss = len.min(self.advmss).max(LEAST_MSS);
             }
-            if seg.flags.has(Flags::PSH) {
+            if flags.has(Flags::PSH) {
                 self.owed = self.owed.with(Owed::PUSHED);
             }
             return;
         }
-        let ends_write = seg.flags.any(Flags::PSH.with(Flags::FIN).with(Flags::URG));
+        let ends_write = flags.any(Flags::PSH.with(Flags::FIN).with(Flags::URG));
         if len >= DEFAULT_MSS || (len >= LEAST_MSS && !ends_write) {
             self.last_small = len;
             if len == last {

@@ -83,7 +83,7 @@ impl<B: PacketBuf> Tcb<B> {
             return;
         }
         cx.counters.bump(Counter::TCPHPHits);
-        let load = Load::of(seg, &buf);
+        let load = Load::of(seg.len, &buf);
         let cb = buf.cb_mut();
         cb.seq = seg.seq;
         cb.fin = false;
@@ -204,7 +204,7 @@ impl<B: PacketBuf> Tcb<B> {
         sink: &mut impl Sink<B>,
     ) -> Verdict {
         self.cut_at_right_edge(cx, &mut buf);
-        let load = Load::of(seg, &buf);
+        let load = Load::of(seg.len, &buf);
         if !buf.is_empty() {
             match self.admit(cx, buf) {
                 Admission::Admitted(admitted) => buf = admitted,
@@ -286,9 +286,20 @@ impl<B: PacketBuf> Tcb<B> {
             cx.counters.bump(Counter::TCPOFODrop);
             return Verdict::Later;
         }
-        let load = Load::of(seg, &buf);
+        self.queue_above_hole(cx, seg.len, seg.flags, buf)
+    }
+
+    /// Queues a segment above a hole, all of which is inside the window.
+    pub(super) fn queue_above_hole(
+        &mut self,
+        cx: &mut Cx<'_>,
+        len: u32,
+        flags: Flags,
+        buf: B,
+    ) -> Verdict {
+        let load = Load::of(len, &buf);
         let truesize = load.truesize;
-        self.ack.measure(&mut self.window, seg, load);
+        self.ack.measure(&mut self.window, len, flags, load);
         let inserted = self.ofo.insert(buf);
         if inserted.outcome == Outcome::Full {
             cx.counters.bump(Counter::TCPOFODrop);
@@ -310,7 +321,7 @@ impl<B: PacketBuf> Tcb<B> {
             self.sack.note(inserted.range);
             // A third range would push out of the option what was not reported yet.
             flushes = self.holds_acks_back() && self.sack.ranges().len() > blocks.max(2);
-            self.ack.grow(cx, &mut self.window, seg.len, truesize);
+            self.ack.grow(cx, &mut self.window, len, truesize);
         }
         if let Some(ack) = earlier {
             self.ack.owe(Owed::NOW);

@@ -13,7 +13,7 @@ use crate::wire::frame::{Lens, Words};
 use super::ack::{LEAST_MSS, Owed};
 use super::input::COPY_FROM;
 use super::window::Window;
-use super::{Sink, Tcb, UNPREDICTABLE};
+use super::{Sink, State, Tcb, UNPREDICTABLE, Verdict};
 
 /// PSH in [`Words::control`].
 const PSH: u32 = Words::control(Words::WITHOUT_OPTIONS, Flags::PSH, 0)
@@ -98,7 +98,7 @@ impl Expected {
 
 impl<B: PacketBuf> Tcb<B> {
     /// Takes frames of this connection from the front of `frames` for as long as each is what
-    /// [`Self::on_segment`] would say [`Verdict::Predicted`](super::Verdict::Predicted) of, and
+    /// [`Self::on_segment`] would say [`Verdict::Predicted`] of, and
     /// teaches the ACK policy nothing. Their places are left empty; returns their number.
     ///
     /// The frames are whole, their checksums right, and they are segments of this connection. What
@@ -177,6 +177,58 @@ impl<B: PacketBuf> Tcb<B> {
             }
         }
         bufs.len()
+    }
+
+    /// Takes a frame of this connection that is data above a hole, and has nothing else to say; what
+    /// [`Self::on_segment`] would have said. `None`, and the frame stays, if it is anything else.
+    ///
+    /// The frame is as those of [`Self::on_frames`].
+    pub fn on_frame_above_hole(
+        &mut self,
+        cx: &mut Cx<'_>,
+        place: &mut Option<B>,
+        owner: Owner,
+    ) -> Option<Verdict> {
+        let verdict = match self.ts {
+            Some(_) => self.above_hole::<{ Words::WITH_TIMESTAMPS }>(cx, place, owner),
+            None => self.above_hole::<{ Words::WITHOUT_OPTIONS }>(cx, place, owner),
+        };
+        self.check();
+        verdict
+    }
+
+    #[inline]
+    fn above_hole<const HEADERS: usize>(
+        &mut self,
+        cx: &mut Cx<'_>,
+        place: &mut Option<B>,
+        owner: Owner,
+    ) -> Option<Verdict> {
+        let words = Words::read::<HEADERS>(place.as_ref()?.data(), Lens::ANY)?;
+        let Words { numbers, control, ts_val, len } = words;
+        let seq = SeqNum::new((numbers >> 32) as u32);
+        // Neither older than the last ACK nor beyond the edge, nothing but ACK and perhaps PSH, the
+        // window and the ACK field as they were: all checks are passed, and nothing is learnt.
+        let is_usual = self.state == State::Established
+            && seq.after(self.rcv_nxt)
+            && seq.plus(len).at_or_before(self.window.right_edge())
+            && control & !PSH == Words::control(HEADERS, Flags::ACK, self.snd_window)
+            && numbers as u32 == self.snd_nxt.raw()
+            && self.snd_una == self.snd_nxt
+            && self.ts.is_none_or(|ts| ts_val.wrapping_sub(ts.recent) as i32 >= 0)
+            && !self.window.is_over();
+        if !is_usual {
+            return None;
+        }
+        let mut buf = place.take()?;
+        buf.narrow(HEADERS, len as usize);
+        let Owner { socket, generation } = owner;
+        *buf.cb_mut() = SegCb { seq: seq.raw(), fin: false, rx_time: cx.now, socket, generation };
+        if seq.after(self.snd_wl1) {
+            self.take_window(seq, self.snd_window);
+        }
+        let flags = if control & PSH == 0 { Flags::ACK } else { Flags::ACK.with(Flags::PSH) };
+        Some(self.queue_above_hole(cx, len, flags, buf))
     }
 
     /// What segments of about this length have to be to teach the ACK policy nothing: full ones once

@@ -168,9 +168,7 @@ impl<B: PacketBuf> Tcb<B> {
             return Ok(());
         }
         if self.updates_window(seg) {
-            self.snd_wl1 = SeqNum::new(seg.seq);
-            self.snd_window = seg.window;
-            self.max_window = self.max_window.max(u32::from(seg.window) << self.snd_shift);
+            self.take_window(SeqNum::new(seg.seq), seg.window);
             self.predict();
         }
         if ack == self.snd_una {
@@ -178,6 +176,13 @@ impl<B: PacketBuf> Tcb<B> {
         }
         self.snd_una = ack;
         self.on_fin_acked(cx)
+    }
+
+    /// Notes the window field of a segment that starts at `seq`.
+    pub(super) fn take_window(&mut self, seq: SeqNum, window: u16) {
+        self.snd_wl1 = seq;
+        self.snd_window = window;
+        self.max_window = self.max_window.max(u32::from(window) << self.snd_shift);
     }
 
     /// RFC 9293 §3.10.7.4, fifth step: an older segment must not undo a newer window.

@@ -251,10 +251,15 @@ impl Conn {
         } else {
             self.tcb.on_segment(cx, &seg, buf, &mut NoSink)
         };
+        self.follow(verdict);
+    }
+
+    /// Sends what a segment demands at once.
+    pub(super) fn follow(&mut self, verdict: Verdict) {
         match verdict {
             Verdict::Predicted | Verdict::Later => {}
             Verdict::Ack => {
-                let ack = self.tcb.ack_now(cx);
+                let ack = self.tcb.ack_now(&mut self.world.cx());
                 self.send(ack);
             }
             Verdict::Send(out) => self.send(out),

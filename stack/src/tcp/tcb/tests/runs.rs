@@ -42,6 +42,8 @@ struct Arrival {
     ts: Option<i32>,
     merged_from: Option<u32>,
     reserved: u8,
+    /// By how many places it is delayed.
+    delay: usize,
 }
 
 fn setup() -> impl Strategy<Value = Setup> {
@@ -66,8 +68,9 @@ fn arrival(len: u32, flags: u8) -> impl Strategy<Value = Arrival> {
     let ts = prop_oneof![1 => Just(None), 60 => (0..2).prop_map(Some), 1 => (-9..9).prop_map(Some)];
     let merged = prop_oneof![60 => Just(None), 1 => (1..1500_u32).prop_map(Some)];
     let reserved = prop_oneof![60 => Just(0_u8), 1 => 0..16_u8];
-    (seq, len, flags, ack, window, ts, merged, reserved).prop_map(
-        |(seq, len, flags, ack, window, ts, merged_from, reserved)| Arrival {
+    let delay = prop_oneof![20 => Just(0_usize), 1 => 1..16_usize];
+    (seq, len, flags, ack, window, ts, merged, reserved, delay).prop_map(
+        |(seq, len, flags, ack, window, ts, merged_from, reserved, delay)| Arrival {
             seq,
             len,
             flags,
@@ -76,6 +79,7 @@ fn arrival(len: u32, flags: u8) -> impl Strategy<Value = Arrival> {
             ts,
             merged_from,
             reserved,
+            delay,
         },
     )
 }
@@ -146,7 +150,11 @@ fn frames(c: &Conn, arrivals: &[Arrival]) -> Vec<HeapBuf> {
             None => buf,
         }
     };
-    arrivals.iter().map(frame).collect()
+    let mut frames: Vec<_> = arrivals.iter().map(frame).enumerate().collect();
+    frames.sort_by_key(|(at, _)| {
+        2 * (at + arrivals[*at].delay) + usize::from(arrivals[*at].delay > 0)
+    });
+    frames.into_iter().map(|(_, frame)| frame).collect()
 }
 
 impl Conn {
@@ -176,10 +184,12 @@ impl Conn {
             assert!(frames[at..at + n].iter().all(Option::is_none));
             taken += n;
             at += n;
-            if let Some(place) = frames.get_mut(at) {
-                self.frame(place.take().expect("not taken"));
-                at += 1;
+            let Some(place) = frames.get_mut(at) else { break };
+            match self.tcb.on_frame_above_hole(&mut self.world.cx(), place, OWNER) {
+                Some(verdict) => self.follow(verdict),
+                None => self.frame(place.take().expect("not taken")),
             }
+            at += 1;
         }
         taken
     }
@@ -233,6 +243,7 @@ fn what_teaches_nothing_is_taken_in_one_run() {
             ts: Some(1),
             merged_from: None,
             reserved: 0,
+            delay: 0,
         };
         let arrivals = vec![arrival; 32];
         let mut taken = 0;
