@@ -12,6 +12,7 @@ mod listener;
 #[cfg(all(test, loom))]
 mod loom;
 mod notice;
+mod options;
 mod owner;
 mod park;
 mod recv;

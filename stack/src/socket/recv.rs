@@ -11,13 +11,13 @@
 //!            └── token ────────┘└──── owner ──────────────────┘
 //! ```
 
-use std::io;
+mod call;
+mod flags;
+
 use std::mem;
-use std::time::Duration;
 
 use crate::buf::{BufQueue, PacketBuf, Returns};
 use crate::tcp::SeqNum;
-use crate::tcp::tcb::ConnError;
 use crate::time::Instant;
 
 use super::conn::Connection;
@@ -25,102 +25,14 @@ use super::owner::{Ref, ThreadClaim};
 use super::park::Status;
 use super::ring::{self, Consumer};
 use super::socket::{Handle, Socket};
-use super::sync::{AtomicU32, AtomicU64, Ordering, mutant};
+use super::sync::mutant;
+
+pub(super) use call::Call;
+pub use flags::{RecvError, RecvFlags};
 
 /// Buffers that a reader gives back at once: one compare-exchange per chain, and at most this many
 /// withheld from the lcore by a reader that is preempted.
 const CHAIN: usize = 32;
-
-/// recv takes no more in one call (Linux: `MAX_RW_COUNT`).
-const MAX_LEN: usize = 0x7fff_f000;
-
-/// What a call asks for besides a buffer: the `MSG_` flags of POSIX and Linux.
-///
-/// ```
-/// use prequeue::buf::HeapBuf;
-/// use prequeue::socket::{RecvFlags, TcpStream};
-///
-/// /// A header of eight bytes if all of it is there, without taking it.
-/// fn header(stream: &TcpStream<HeapBuf>) -> std::io::Result<Option<[u8; 8]>> {
-///     let mut header = [0; 8];
-///     let n = stream.recv(&mut header, RecvFlags::PEEK.with(RecvFlags::DONTWAIT))?;
-///     Ok((n == header.len()).then_some(header))
-/// }
-/// ```
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct RecvFlags(u32);
-
-impl RecvFlags {
-    /// No flag.
-    pub const NONE: Self = Self(0);
-    /// Look without taking.
-    pub const PEEK: Self = Self(1);
-    /// Wait for the whole length; end early on error, end of stream or timeout.
-    pub const WAITALL: Self = Self(1 << 1);
-    /// Do not wait.
-    pub const DONTWAIT: Self = Self(1 << 2);
-    /// Discard instead of copying; the count is of the bytes discarded.
-    pub const TRUNC: Self = Self(1 << 3);
-
-    /// Whether every flag of `other` is set.
-    pub const fn has(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    /// The flags of both.
-    #[must_use]
-    pub const fn with(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-}
-
-/// Why a call failed.
-///
-/// ```
-/// use std::io;
-///
-/// use prequeue::socket::RecvError;
-/// use prequeue::tcp::tcb::ConnError;
-///
-/// let error = io::Error::from(RecvError::Connection(ConnError::Reset));
-/// assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
-/// ```
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum RecvError {
-    /// Nothing there, and the call does not wait, or not any longer (EAGAIN).
-    WouldBlock,
-    /// The connection has ended by an error; told once.
-    Connection(ConnError),
-    /// The calling thread holds a guard on the socket: it would wait for itself (EDEADLK).
-    Deadlock,
-    /// The stack has stopped, or failed while it owned the socket.
-    Dead,
-}
-
-impl From<RecvError> for io::Error {
-    fn from(error: RecvError) -> Self {
-        let (kind, text) = match error {
-            RecvError::WouldBlock => (io::ErrorKind::WouldBlock, "no data within the time allowed"),
-            RecvError::Connection(ConnError::Reset) => {
-                (io::ErrorKind::ConnectionReset, "connection reset by peer")
-            }
-            RecvError::Connection(ConnError::BrokenPipe) => {
-                (io::ErrorKind::BrokenPipe, "connection reset by peer after its end of stream")
-            }
-            RecvError::Connection(ConnError::TimedOut) => {
-                (io::ErrorKind::TimedOut, "the peer does not answer any more")
-            }
-            RecvError::Deadlock => (
-                io::ErrorKind::Deadlock,
-                "this thread holds a guard on the socket: drop it before reading",
-            ),
-            RecvError::Dead => {
-                (io::ErrorKind::ConnectionAborted, "the stack has stopped: the connection is gone")
-            }
-        };
-        Self::new(kind, text)
-    }
-}
 
 /// What a step came to.
 ///
@@ -146,57 +58,6 @@ pub struct Sleep {
     read: SeqNum,
     /// When it gives up; never if `None`.
     pub until: Option<Instant>,
-}
-
-/// A socket's options that calls read: set by any handle at any time.
-#[derive(Debug)]
-pub(super) struct Options {
-    /// SO_RCVTIMEO in nanoseconds; [`FOREVER`] if there is none.
-    timeout: AtomicU64,
-    /// SO_RCVLOWAT in bytes.
-    low_water: AtomicU32,
-    nonblocking: AtomicU32,
-}
-
-const FOREVER: u64 = u64::MAX;
-
-// Options are read at the beginning of a call. Relaxed throughout: nothing else hangs on them.
-impl Options {
-    pub(super) fn set_timeout(&self, timeout: Option<Duration>) {
-        let nanos = timeout.map_or(FOREVER, |t| u64::try_from(t.as_nanos()).unwrap_or(FOREVER));
-        self.timeout.store(nanos, Ordering::Relaxed);
-    }
-
-    pub(super) fn timeout(&self) -> Option<Duration> {
-        let nanos = self.timeout.load(Ordering::Relaxed);
-        (nanos != FOREVER).then(|| Duration::from_nanos(nanos))
-    }
-
-    pub(super) fn set_low_water(&self, bytes: u32) {
-        self.low_water.store(bytes.max(1), Ordering::Relaxed);
-    }
-
-    fn low_water(&self) -> usize {
-        self.low_water.load(Ordering::Relaxed) as usize
-    }
-
-    pub(super) fn set_nonblocking(&self, nonblocking: bool) {
-        self.nonblocking.store(nonblocking.into(), Ordering::Relaxed);
-    }
-
-    fn is_nonblocking(&self) -> bool {
-        self.nonblocking.load(Ordering::Relaxed) != 0
-    }
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            timeout: AtomicU64::new(FOREVER),
-            low_water: AtomicU32::new(1),
-            nonblocking: AtomicU32::new(0),
-        }
-    }
 }
 
 /// What the reader token guards: the consuming end, and everything older than it.
@@ -272,79 +133,6 @@ impl<B: PacketBuf> ReaderSide<B> {
 pub struct Recv<'a, B: PacketBuf, C: Connection<B>> {
     socket: &'a Ref<Socket<B, C>>,
     call: Call<'a>,
-}
-
-/// What a call wants, and how far it is.
-#[derive(Debug)]
-pub(super) struct Call<'a> {
-    dst: &'a mut [u8],
-    flags: RecvFlags,
-    /// Bytes copied, discarded or looked at; and how many are enough, and the most.
-    copied: usize,
-    target: usize,
-    len: usize,
-    deadline: Option<Instant>,
-    /// The call is counted in `installed_for`.
-    installed: bool,
-}
-
-impl<'a> Call<'a> {
-    /// A call that fills `dst` (with TRUNC: counts up to its length), begun at `now`.
-    pub(super) fn new(
-        dst: &'a mut [u8],
-        flags: RecvFlags,
-        options: &Options,
-        now: impl FnOnce() -> Instant,
-    ) -> Self {
-        let len = dst.len().min(MAX_LEN);
-        let enough = if flags.has(RecvFlags::WAITALL) { len } else { options.low_water().min(len) };
-        let deadline = if flags.has(RecvFlags::DONTWAIT) || options.is_nonblocking() {
-            Some(Instant::ZERO)
-        } else {
-            options.timeout().map(|timeout| now() + timeout)
-        };
-        Self { dst, flags, copied: 0, target: enough.max(1), len, deadline, installed: false }
-    }
-
-    fn is_full(&self) -> bool {
-        self.copied == self.len && self.len != 0
-    }
-
-    /// Bytes that the call can still take.
-    fn room(&self) -> usize {
-        self.len - self.copied
-    }
-
-    fn is_peek(&self) -> bool {
-        self.flags.has(RecvFlags::PEEK)
-    }
-
-    /// Takes all of `data` if there is room for it, else nothing; which of the two.
-    #[inline]
-    fn take_whole(&mut self, data: &[u8]) -> bool {
-        let fits = data.len() <= self.room();
-        if fits {
-            self.take(data);
-        }
-        fits
-    }
-
-    /// The end of a call that cannot go on: what it has taken comes before the error, which is the
-    /// next call's.
-    fn break_off(&self, error: RecvError) -> Step {
-        if self.copied > 0 { Step::Done(self.copied) } else { Step::Failed(error) }
-    }
-
-    /// Takes as much of `data` as is wanted; how much that is.
-    #[inline]
-    fn take(&mut self, data: &[u8]) -> usize {
-        let n = data.len().min(self.room());
-        if !self.flags.has(RecvFlags::TRUNC) {
-            self.dst[self.copied..self.copied + n].copy_from_slice(&data[..n]);
-        }
-        self.copied += n;
-        n
-    }
 }
 
 impl<'a, B: PacketBuf, C: Connection<B>> Recv<'a, B, C> {

@@ -17,9 +17,10 @@ use crate::wire::FourTuple;
 use super::conn::Connection;
 use super::home::Home;
 use super::notice::{NotifyAt, Progress};
+use super::options::Options;
 use super::owner::{Last, LcoreClaim, Owned, Parcel, Ref, Released, ThreadClaim};
 use super::park::{Park, Status};
-use super::recv::{Options, ReaderSide};
+use super::recv::ReaderSide;
 use super::ring::Producer;
 use super::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering, OwnLines};
 
