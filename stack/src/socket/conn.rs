@@ -5,7 +5,7 @@
 
 use crate::buf::PacketBuf;
 use crate::tcp::SeqNum;
-use crate::tcp::tcb::{ConnError, State, Tcb};
+use crate::tcp::tcb::{ConnError, State, Tcb, Urgent};
 
 /// Linux's initial send buffer (`tcp_wmem[1]`). Nothing is sent, but the backlog's limit counts it.
 const SNDBUF: u32 = 16_384;
@@ -28,6 +28,15 @@ pub trait Connection<B: PacketBuf>: Send + 'static {
     /// Whether readers had better take what there is: less than a segment's worth of window is
     /// open, or less than an eighth of the buffer is free.
     fn is_pressed(&self) -> bool;
+    /// The urgent mark, if there is one that the reader is not known to have passed. What is at or
+    /// behind it does not go through the ring.
+    fn urgent(&self) -> Option<Urgent> {
+        None
+    }
+    /// Whether our FIN is acknowledged, or never will be.
+    fn is_flushed(&self) -> bool {
+        false
+    }
     /// The progress of the reader at which a window update will be owed.
     fn notify_at(&self) -> Option<SeqNum>;
     /// Bytes of truesize that the backlog may hold, seen from this moment.
@@ -65,6 +74,14 @@ impl<B: PacketBuf> Connection<B> for Tcb<B> {
 
     fn is_pressed(&self) -> bool {
         self.offered_window() <= self.rcv_mss() || self.over_seven_eighths()
+    }
+
+    fn urgent(&self) -> Option<Urgent> {
+        self.urgent()
+    }
+
+    fn is_flushed(&self) -> bool {
+        matches!(self.state(), State::FinWait2 | State::TimeWait | State::Closed)
     }
 
     fn notify_at(&self) -> Option<SeqNum> {

@@ -16,7 +16,7 @@ use crate::wire::{FourTuple, Segment};
 use super::conn::Connection;
 use super::home::Home;
 use super::owner::{LcoreClaim, Ref};
-use super::park::Status;
+use super::park::{Status, UrgentWord};
 use super::socket::{Handle, Inner, Requests, RingSink, Socket, SocketId};
 
 /// The lcore's own reference to a socket.
@@ -265,7 +265,7 @@ enum Wake {
 impl<B: PacketBuf, C: Connection<B>> Inner<B, C> {
     /// Publishes edge, status and mark where they have changed, and fences if any has.
     fn publish(&mut self, socket: &Socket<B, C>) -> News {
-        let Self { tcb, sink: _, edge, status, notify_at, requests_taken: _ } = self;
+        let Self { tcb, sink: _, edge, status, urgent, notify_at, requests_taken: _ } = self;
         let park = socket.park();
         let error = tcb.error();
         let now = Status::QUEUED
@@ -273,12 +273,20 @@ impl<B: PacketBuf, C: Connection<B>> Inner<B, C> {
             .with(Status::EOF.only_if(tcb.eof()))
             .with(Status::ERROR.only_if(error.is_some()))
             .with(Status::CLOSED.only_if(tcb.is_closed()))
-            .with(Status::PRESSED.only_if(tcb.is_pressed()));
+            .with(Status::PRESSED.only_if(tcb.is_pressed()))
+            .with(Status::FLUSHED.only_if(tcb.is_flushed()));
+        let mark = UrgentWord::of(tcb.urgent());
+        let now = now.with(Status::URGENT.only_if(mark.mark().is_some()));
         let advanced = tcb.edge() != *edge;
         let new_status = now != *status;
         let new_mark = tcb.notify_at() != *notify_at;
-        if !(advanced || new_status || new_mark) {
+        let new_urgent = mark != *urgent;
+        if !(advanced || new_status || new_mark || new_urgent) {
             return News::None;
+        }
+        if new_urgent {
+            *urgent = mark;
+            park.publish_urgent(mark);
         }
         // QUEUED before the edge: who sees the edge beyond what the ring holds finds the bit.
         let set = now.without(*status);
@@ -303,7 +311,7 @@ impl<B: PacketBuf, C: Connection<B>> Inner<B, C> {
         }
         park.fence();
         let pressed = now.has(Status::PRESSED) && advanced;
-        let wake = if set.without(Status::QUEUED).any() || pressed {
+        let wake = if set.without(Status::QUEUED).any() || pressed || new_urgent {
             Wake::Everybody
         } else {
             Wake::Satisfied

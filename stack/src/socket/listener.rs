@@ -16,6 +16,7 @@ use crate::tcp::tcb::Tcb;
 use super::accept::AcceptQueue;
 use super::conn::Connection;
 use super::stream::TcpStream;
+use super::sync::Woken;
 use super::wait::{ThreadWaiter, Waiter, wait};
 
 const FOREVER: u64 = u64::MAX;
@@ -59,7 +60,8 @@ impl<B: PacketBuf, C: Connection<B>> TcpListener<B, C> {
     ///
     /// # Errors
     /// `WouldBlock` if there is none and the listener does not wait (or the timeout has passed),
-    /// `ConnectionAborted` if the stack has stopped.
+    /// `Interrupted` if a signal was handled while the thread slept (with a timeout always, else if the
+    /// handler was installed without SA_RESTART), `ConnectionAborted` if the stack has stopped.
     pub fn accept(&self) -> io::Result<(TcpStream<B, C>, SocketAddr)> {
         let waiter = &ThreadWaiter;
         let queue = &*self.queue;
@@ -69,6 +71,7 @@ impl<B: PacketBuf, C: Connection<B>> TcpListener<B, C> {
         };
         let nonblocking = self.nonblocking.load(Ordering::Relaxed);
         let deadline = timeout.map(|timeout| waiter.now() + timeout);
+        let mut woken = Woken::Otherwise;
         loop {
             if let Ok(handle) = queue.take() {
                 let peer = handle.peer_addr().into();
@@ -86,12 +89,15 @@ impl<B: PacketBuf, C: Connection<B>> TcpListener<B, C> {
                     "no connection within the time allowed",
                 ));
             }
+            if woken == Woken::BySignal {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
             let mut announced = false;
             let announce = || {
                 announced = true;
                 queue.announce()
             };
-            wait(waiter, queue.word(), deadline, || queue.has_news(), announce);
+            woken = wait(waiter, queue.word(), deadline, || queue.has_news(), announce);
             if announced {
                 queue.woken();
             }

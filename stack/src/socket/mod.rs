@@ -19,6 +19,7 @@ mod recv;
 mod ring;
 #[expect(clippy::module_inception, reason = "the room is named after its one big thing")]
 mod socket;
+mod sockopt;
 mod stream;
 mod sync;
 #[cfg(all(test, not(loom)))]
@@ -30,6 +31,6 @@ pub use conn::Connection;
 pub use home::Home;
 pub use lcore_ref::{Claim, Deferred, LcoreRef};
 pub use listener::{Incoming, TcpListener};
-pub use recv::{Recv, RecvError, RecvFlags, Sleep, Step};
+pub use recv::{Received, Recv, RecvError, RecvFlags, Sleep, Step};
 pub use socket::{Handle, Requests, RingSink, Socket, SocketGuard, SocketId};
 pub use stream::{Reader, TcpStream};

@@ -15,9 +15,19 @@ pub(super) struct Options {
     /// SO_RCVLOWAT in bytes.
     low_water: AtomicU32,
     nonblocking: AtomicU32,
+    /// SO_OOBINLINE.
+    urgent_inline: AtomicU32,
+    /// SO_PEEK_OFF in bytes; [`OFF`] if peeks start at the first byte. Moved by whoever holds the
+    /// reader token, set by anybody.
+    peek_offset: AtomicU32,
+    /// SO_LINGER in nanoseconds; [`FOREVER`] if closing does not wait.
+    linger: AtomicU64,
 }
 
 const FOREVER: u64 = u64::MAX;
+
+/// No peek offset. None is as large: a receive buffer is smaller.
+const OFF: u32 = u32::MAX;
 
 // Options are read at the beginning of a call. Relaxed throughout: nothing else hangs on them.
 impl Options {
@@ -46,6 +56,51 @@ impl Options {
     pub(super) fn is_nonblocking(&self) -> bool {
         self.nonblocking.load(Ordering::Relaxed) != 0
     }
+
+    pub(super) fn set_urgent_inline(&self, inline: bool) {
+        self.urgent_inline.store(inline.into(), Ordering::Relaxed);
+    }
+
+    pub(super) fn is_urgent_inline(&self) -> bool {
+        self.urgent_inline.load(Ordering::Relaxed) != 0
+    }
+
+    pub(super) fn set_peek_offset(&self, bytes: Option<u32>) {
+        let offset = bytes.map_or(OFF, |bytes| bytes.min(OFF - 1));
+        self.peek_offset.store(offset, Ordering::Relaxed);
+    }
+
+    pub(super) fn peek_offset(&self) -> Option<u32> {
+        let offset = self.peek_offset.load(Ordering::Relaxed);
+        (offset != OFF).then_some(offset)
+    }
+
+    /// `n` bytes were looked at, or read: the next look starts behind the former, and the latter
+    /// bring it nearer. For the holder of the reader token.
+    pub(super) fn move_peek_offset(&self, n: usize, peek: bool) {
+        let n = u32::try_from(n).unwrap_or(OFF);
+        let mut seen = self.peek_offset.load(Ordering::Relaxed);
+        while seen != OFF && n != 0 {
+            let moved =
+                if peek { seen.saturating_add(n).min(OFF - 1) } else { seen.saturating_sub(n) };
+            let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
+            match self.peek_offset.compare_exchange(seen, moved, success, failure) {
+                Ok(_) => return,
+                Err(changed) => seen = changed,
+            }
+        }
+    }
+
+    pub(super) fn set_linger(&self, linger: Option<Duration>) {
+        let nanos = linger
+            .map_or(FOREVER, |t| u64::try_from(t.as_nanos()).unwrap_or(FOREVER).min(FOREVER - 1));
+        self.linger.store(nanos, Ordering::Relaxed);
+    }
+
+    pub(super) fn linger(&self) -> Option<Duration> {
+        let nanos = self.linger.load(Ordering::Relaxed);
+        (nanos != FOREVER).then(|| Duration::from_nanos(nanos))
+    }
 }
 
 impl Default for Options {
@@ -54,6 +109,9 @@ impl Default for Options {
             timeout: AtomicU64::new(FOREVER),
             low_water: AtomicU32::new(1),
             nonblocking: AtomicU32::new(0),
+            urgent_inline: AtomicU32::new(0),
+            peek_offset: AtomicU32::new(OFF),
+            linger: AtomicU64::new(FOREVER),
         }
     }
 }

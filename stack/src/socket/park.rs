@@ -6,6 +6,7 @@
 //! that at least one sees the other. Nothing here touches data.
 
 use crate::tcp::SeqNum;
+use crate::tcp::tcb::Urgent;
 
 use super::sync::{AtomicU32, AtomicU64, FutexWord, Ordering, fence, mutant};
 
@@ -28,6 +29,10 @@ impl Status {
     pub(crate) const DEAD: Self = Self(1 << 5);
     /// Memory or window is short: take what there is, though it be less than wanted.
     pub(crate) const PRESSED: Self = Self(1 << 6);
+    /// An urgent mark is pending, as [`Park::urgent`] has it.
+    pub(crate) const URGENT: Self = Self(1 << 7);
+    /// Our FIN is acknowledged, or the connection is over: closing need not linger.
+    pub(crate) const FLUSHED: Self = Self(1 << 8);
     /// Nothing will arrive that is not in yet.
     const OVER: Self = Self(Self::EOF.0 | Self::ERROR.0 | Self::CLOSED.0 | Self::DEAD.0);
 
@@ -50,6 +55,11 @@ impl Status {
         Self(self.0 & !other.0)
     }
 
+    /// Whether a flag of `other` is set.
+    pub(crate) const fn has_any(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
     pub(crate) const fn any(self) -> bool {
         self.0 != 0
     }
@@ -60,12 +70,55 @@ impl Status {
     }
 }
 
+/// An urgent mark as one number: its sequence number, whether there is one, whether its byte is in.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct UrgentWord(u64);
+
+impl UrgentWord {
+    const PENDING: u64 = 1 << 32;
+    const ARRIVED: u64 = 1 << 33;
+
+    pub(crate) fn of(urgent: Option<Urgent>) -> Self {
+        Self(urgent.map_or(0, |Urgent { mark, arrived, replaced: _ }| {
+            let arrived = if arrived { Self::ARRIVED } else { 0 };
+            u64::from(mark.raw()) | Self::PENDING | arrived
+        }))
+    }
+
+    /// The mark, though a reader may have passed it.
+    pub(crate) fn mark(self) -> Option<SeqNum> {
+        (self.0 & Self::PENDING != 0).then(|| SeqNum::new(self.0 as u32))
+    }
+
+    /// Whether the urgent byte is in.
+    pub(crate) const fn has_arrived(self) -> bool {
+        self.0 & Self::ARRIVED != 0
+    }
+}
+
+/// The mark whose byte was read alone. Written by the holder of the reader token.
+#[derive(Debug, Default)]
+pub(crate) struct UrgentRead(AtomicU64);
+
+// Relaxed: a number that stands for itself.
+impl UrgentRead {
+    pub(crate) fn set(&self, mark: SeqNum) {
+        self.0.store(u64::from(mark.raw()) | UrgentWord::PENDING, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is(&self, mark: SeqNum) -> bool {
+        self.0.load(Ordering::Relaxed) == u64::from(mark.raw()) | UrgentWord::PENDING
+    }
+}
+
 /// What is published, and who sleeps on it.
 #[derive(Debug)]
 pub(crate) struct Park {
     /// First sequence number that is not in yet, FIN not counted.
     edge: AtomicU32,
     status: AtomicU32,
+    /// The urgent mark, which the status tells of.
+    urgent: AtomicU64,
     /// Smallest sequence number that a sleeper wants the edge to reach, or [`NOBODY`].
     wanted: AtomicU64,
     /// Changes at every wake-up; the word that readers sleep on.
@@ -80,6 +133,7 @@ impl Park {
         Self {
             edge: AtomicU32::new(edge.raw()),
             status: AtomicU32::new(0),
+            urgent: AtomicU64::new(0),
             wanted: AtomicU64::new(NOBODY),
             wakes: FutexWord::new(0),
         }
@@ -101,6 +155,18 @@ impl Park {
     pub(crate) fn publish_edge(&self, edge: SeqNum) {
         // Release pairs with the Acquire of `edge`.
         self.edge.store(edge.raw(), Ordering::Release);
+    }
+
+    /// The published urgent mark.
+    pub(crate) fn urgent(&self) -> UrgentWord {
+        // Relaxed: a number that stands for itself. What is at the mark is found under the owner word.
+        UrgentWord(self.urgent.load(Ordering::Relaxed))
+    }
+
+    /// Publishes the urgent mark; [`Self::fence`] must follow. For the owner.
+    pub(crate) fn publish_urgent(&self, urgent: UrgentWord) {
+        // Relaxed: the fence orders it, and the status bit that is set later.
+        self.urgent.store(urgent.0, Ordering::Relaxed);
     }
 
     /// Sets bits of the status; an operation on the whole word, since DEAD and SHUT are set by
@@ -126,9 +192,10 @@ impl Park {
             || status.has(Status::PRESSED) && edge.after(read)
     }
 
-    /// Announces that the caller is about to sleep until the edge reaches `wanted`. Returns what
-    /// to hand to [`Self::word`]'s `wait`, or nothing if there is news already.
-    pub(crate) fn announce(&self, wanted: SeqNum, read: SeqNum) -> Option<u32> {
+    /// Announces that the caller is about to sleep until the edge reaches `wanted`. Returns what to
+    /// hand to [`Self::word`]'s `wait`, unless the look that must follow finds news.
+    #[must_use]
+    pub(crate) fn announce(&self, wanted: SeqNum) -> u32 {
         // Relaxed: read before the announcement, hence before the wake-up that takes it away.
         let seen = self.wakes.value().load(Ordering::Relaxed);
         let mut before = self.wanted.load(Ordering::Relaxed);
@@ -143,11 +210,12 @@ impl Park {
             }
             before = self.wanted.load(Ordering::Relaxed);
         }
-        // Pairs with the fence of `wake`: either it sees the announcement or we see its news.
+        // Pairs with the fence of `wake`: either it sees the announcement or the look that follows
+        // sees its news.
         if !mutant!(ParkWithoutFence) {
             fence(Ordering::SeqCst);
         }
-        (!self.has_news(wanted, read)).then_some(seen)
+        seen
     }
 
     fn exchange_wanted(&self, before: u64, after: u64) -> Result<u64, u64> {

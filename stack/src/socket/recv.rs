@@ -13,8 +13,10 @@
 
 mod call;
 mod flags;
+mod urgent;
 
 use std::mem;
+use std::time::Duration;
 
 use crate::buf::{BufQueue, PacketBuf, Returns};
 use crate::tcp::SeqNum;
@@ -22,13 +24,17 @@ use crate::time::Instant;
 
 use super::conn::Connection;
 use super::owner::{Ref, ThreadClaim};
-use super::park::Status;
+use super::park::{Status, UrgentWord};
 use super::ring::{self, Consumer};
 use super::socket::{Handle, Socket};
 use super::sync::mutant;
 
-pub(super) use call::Call;
-pub use flags::{RecvError, RecvFlags};
+pub(super) use call::{Call, Slices};
+pub use flags::{Received, RecvError, RecvFlags};
+use urgent::Urgency;
+
+/// How long a thread sleeps between looks at a reader token that another one holds for a step.
+const PATIENCE: Duration = Duration::from_micros(50);
 
 /// Buffers that a reader gives back at once: one compare-exchange per chain, and at most this many
 /// withheld from the lcore by a reader that is preempted.
@@ -56,8 +62,19 @@ pub struct Sleep {
     wanted: SeqNum,
     /// What it has read so far.
     read: SeqNum,
+    /// What it knows of urgent data, or that it waits for an exclusive reader to go.
+    seen: Seen,
     /// When it gives up; never if `None`.
     pub until: Option<Instant>,
+}
+
+/// What is no news besides the edge.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Seen {
+    /// The urgent mark is as it was.
+    Urgent(UrgentWord),
+    /// The reader token is an exclusive reader's.
+    ExclusiveReader,
 }
 
 /// What the reader token guards: the consuming end, and everything older than it.
@@ -71,6 +88,7 @@ pub(super) struct ReaderSide<B: PacketBuf> {
     spent: B::Queue,
     /// Calls that keep the ring installed.
     installed_for: u32,
+    urgency: Urgency,
 }
 
 impl<B: PacketBuf> ReaderSide<B> {
@@ -81,6 +99,7 @@ impl<B: PacketBuf> ReaderSide<B> {
             copied_seq,
             spent: B::Queue::default(),
             installed_for: 0,
+            urgency: Urgency::default(),
         }
     }
 
@@ -143,8 +162,21 @@ impl<'a, B: PacketBuf, C: Connection<B>> Recv<'a, B, C> {
         flags: RecvFlags,
         now: impl FnOnce() -> Instant,
     ) -> Self {
-        let socket = &handle.socket;
-        Self { socket, call: Call::new(dst, flags, &socket.options, now) }
+        Self::of(handle, Call::new(dst, flags, &handle.socket.options, now))
+    }
+
+    /// Begins a call that discards up to `len` bytes instead of copying them.
+    pub fn discarding(
+        handle: &'a Handle<B, C>,
+        len: usize,
+        flags: RecvFlags,
+        now: impl FnOnce() -> Instant,
+    ) -> Self {
+        Self::of(handle, Call::discarding(len, flags, &handle.socket.options, now))
+    }
+
+    pub(super) fn of(handle: &'a Handle<B, C>, call: Call<'a>) -> Self {
+        Self { socket: &handle.socket, call }
     }
 
     /// Does what can be done now. After [`Step::Done`] and [`Step::Failed`] the call is over.
@@ -153,7 +185,11 @@ impl<'a, B: PacketBuf, C: Connection<B>> Recv<'a, B, C> {
         if socket.is_guarded_by_this_thread() {
             return Step::Failed(RecvError::Deadlock);
         }
-        let mut side = socket.reader.claim_thread();
+        let claim = match self.call.deadline {
+            None => Some(socket.reader.claim_thread()),
+            Some(_) => socket.claim_reader_unless_exclusive(),
+        };
+        let Some(mut side) = claim else { return socket.wait_for_reader(&self.call, now) };
         let step = socket.step(&mut side, &mut self.call, now);
         if !matches!(step, Step::Sleep(_)) {
             socket.leave(&mut side, &mut self.call);
@@ -161,9 +197,15 @@ impl<'a, B: PacketBuf, C: Connection<B>> Recv<'a, B, C> {
         step
     }
 
+    /// Tells that a signal was handled while the call slept: the next step is the last, and fails
+    /// with [`RecvError::Interrupted`] if there is nothing to return.
+    pub fn interrupt(&mut self) {
+        self.call.interrupt();
+    }
+
     /// Whether a step would find something to do; takes nothing.
     pub fn has_news(&self, sleep: &Sleep) -> bool {
-        self.socket.park().has_news(sleep.wanted, sleep.read)
+        sleep.has_news(self.socket)
     }
 }
 
@@ -179,13 +221,27 @@ impl<B: PacketBuf, C: Connection<B>> Drop for Recv<'_, B, C> {
 impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
     /// One step of a call, with the token held. Leaves the token's state published.
     pub(super) fn step(&self, side: &mut ReaderSide<B>, call: &mut Call<'_>, now: Instant) -> Step {
+        let before = call.copied;
         let step = self.gather(side, call, now);
         self.publish(side);
+        match step {
+            Step::Done(n) if call.is_peek() => self.options.move_peek_offset(n, true),
+            _ if call.is_peek() => {}
+            _ => self.options.move_peek_offset(call.copied - before, false),
+        }
         step
     }
 
     fn gather(&self, side: &mut ReaderSide<B>, call: &mut Call<'_>, now: Instant) -> Step {
+        if call.is_urgent() {
+            return self.recv_urgent(side, call);
+        }
         loop {
+            if side.urgency.is_pending()
+                && let Some(step) = self.mind_mark(side, call)
+            {
+                return step;
+            }
             // The ring first: a reader that keeps up looks at nothing else that is shared.
             self.copy(side, call);
             if call.is_full() {
@@ -203,7 +259,8 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
             if call.is_full() {
                 return Step::Done(call.copied);
             }
-            if status.has(Status::QUEUED) {
+            let marked = status.has(Status::URGENT) && self.park().urgent() != side.urgency.seen();
+            if status.has(Status::QUEUED) || marked {
                 // For exclusive readers; other calls ask at the beginning of each step.
                 if self.is_guarded_by_this_thread() {
                     return call.break_off(RecvError::Deadlock);
@@ -221,6 +278,10 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
             if let Some(step) = self.cannot_wait(call, status, now) {
                 return step;
             }
+            // A look frees nothing: where no more fits, no more will come.
+            if call.is_peek() && call.copied > 0 && status.has(Status::PRESSED) {
+                return Step::Done(call.copied);
+            }
             if side.ring.is_none() && !call.is_peek() {
                 self.install(side);
                 self.count_in(side, call);
@@ -235,22 +296,31 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
 
     /// What the call ends with instead of waiting, in the order of Linux.
     fn cannot_wait(&self, call: &Call<'_>, status: Status, now: Instant) -> Option<Step> {
-        let expired = call.deadline.is_some_and(|deadline| deadline <= now);
+        let expired = call.has_expired(now);
         if call.copied > 0 {
-            return (status.ends_waiting() || expired).then_some(Step::Done(call.copied));
+            let over = status.ends_waiting() || expired || call.interrupted;
+            return over.then_some(Step::Done(call.copied));
         }
         if status.has(Status::EOF) {
             return Some(Step::Done(0));
         }
-        if status.has(Status::ERROR)
-            && let Some(error) = self.take_error()
-        {
-            return Some(Step::Failed(RecvError::Connection(error)));
+        if status.has(Status::ERROR) {
+            // Taken already: the connection is over like one that has ended well.
+            return Some(
+                self.take_error()
+                    .map_or(Step::Done(0), |error| Step::Failed(RecvError::Connection(error))),
+            );
         }
-        if status.ends_waiting() {
+        if status.has(Status::SHUT) {
             return Some(Step::Done(0));
         }
-        expired.then_some(Step::Failed(RecvError::WouldBlock))
+        if status.has(Status::CLOSED) {
+            return Some(Step::Failed(RecvError::NotConnected));
+        }
+        if expired {
+            return Some(Step::Failed(RecvError::WouldBlock));
+        }
+        call.interrupted.then_some(Step::Failed(RecvError::Interrupted))
     }
 
     /// Copies from the taken list, then from the ring, until there is nothing or no room.
@@ -258,11 +328,14 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
         if call.is_peek() {
             side.empty_ring();
             call.copied = 0;
+            let mut skip = call.skip as usize;
             for buf in side.taken.iter() {
                 if call.is_full() {
                     break;
                 }
-                call.take(buf.data());
+                let data = buf.data();
+                call.take(data.get(skip..).unwrap_or_default());
+                skip = skip.saturating_sub(data.len());
             }
             return;
         }
@@ -333,6 +406,19 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
             "the ring holds data older than the receive queue"
         );
         side.taken.append(&mut owner.take_receive_queue());
+        side.urgency.learn(owner.tcb.urgent(), side.copied_seq);
+    }
+
+    /// Takes the ring and the receive queue behind what was taken before, and looks at the mark.
+    fn take_everything(&self, side: &mut ReaderSide<B>) -> Result<(), RecvError> {
+        if self.is_guarded_by_this_thread() {
+            return Err(RecvError::Deadlock);
+        }
+        let mut owner = self.own();
+        side.empty_ring();
+        side.taken.append(&mut owner.take_receive_queue());
+        side.urgency.learn(owner.tcb.urgent(), side.copied_seq);
+        Ok(())
     }
 
     /// Makes the ring; what has come to the receive queue in the meantime is taken with it.
@@ -340,6 +426,7 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
         let (producer, consumer) = ring::new();
         let mut owner = self.own();
         side.taken.append(&mut owner.take_receive_queue());
+        side.urgency.learn(owner.tcb.urgent(), side.copied_seq);
         owner.sink.0 = Some(producer);
         side.ring = Some(consumer);
     }
@@ -383,14 +470,60 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
 
     /// What the call waits for now.
     fn sleep(&self, side: &ReaderSide<B>, call: &Call<'_>) -> Sleep {
+        // Before a mark the call ends, however much it wants.
+        let target = if call.most < call.len { call.target.min(call.most) } else { call.target };
         // A peek counts from where it began, everything else from what it has consumed.
         let (missing, read) = if call.is_peek() {
-            (call.target, side.copied_seq.plus(call.copied as u32))
+            let start = side.copied_seq.plus(call.skip);
+            (target + call.skip as usize, start.plus(call.copied as u32))
         } else {
-            (call.target - call.copied, side.copied_seq)
+            let to_skip = usize::from(side.urgency.is_at(side.copied_seq));
+            (target - call.copied + to_skip, side.copied_seq)
         };
-        // Sequence numbers compare within 2^31, which MAX_LEN respects.
-        Sleep { wanted: side.copied_seq.plus(missing as u32), read, until: call.deadline }
+        // Sequence numbers compare within 2^31, which a call's length respects.
+        let wanted = side.copied_seq.plus(missing.min(i32::MAX as usize) as u32);
+        let seen = Seen::Urgent(side.urgency.seen());
+        Sleep { wanted, read, seen, until: call.deadline }
+    }
+
+    /// The reader token, or nothing while an exclusive reader has it. Others hold it for a step, for
+    /// which this waits as one waits for a lock.
+    fn claim_reader_unless_exclusive(&self) -> Option<ThreadClaim<'_, ReaderSide<B>>> {
+        let mut turn = 0_u32;
+        loop {
+            if let Some(side) = self.reader.try_claim_thread() {
+                return Some(side);
+            }
+            if self.is_exclusive() {
+                return None;
+            }
+            // The holder may be a thread that waits for this CPU, in which case yielding to it may not
+            // be enough.
+            match turn {
+                0..64 => std::hint::spin_loop(),
+                64..128 => std::thread::yield_now(),
+                _ => std::thread::sleep(PATIENCE),
+            }
+            turn = turn.saturating_add(1);
+        }
+    }
+
+    /// What becomes of a call that finds an exclusive reader.
+    #[cold]
+    fn wait_for_reader(&self, call: &Call<'_>, now: Instant) -> Step {
+        if self.park().status().has(Status::DEAD) {
+            return Step::Failed(RecvError::Dead);
+        }
+        if call.has_expired(now) {
+            return call.break_off(RecvError::WouldBlock);
+        }
+        if call.interrupted {
+            return call.break_off(RecvError::Interrupted);
+        }
+        // Nothing that arrives concerns it; who looks for nothing is in nobody's way at the far end.
+        let read = self.progress.copied_seq();
+        let wanted = read.plus(i32::MAX as u32);
+        Step::Sleep(Sleep { wanted, read, seen: Seen::ExclusiveReader, until: call.deadline })
     }
 }
 
@@ -418,6 +551,7 @@ impl<'a, B: PacketBuf, C: Connection<B>> Exclusive<'a, B, C> {
             socket.install(&mut side);
         }
         side.installed_for += 1;
+        socket.set_exclusive(true);
         Ok(Self { socket, side })
     }
 
@@ -432,8 +566,7 @@ impl<'a, B: PacketBuf, C: Connection<B>> Exclusive<'a, B, C> {
     /// Whether a step would find something, and where a busy reader looks: at the ring, and at
     /// the status if that is empty.
     pub(super) fn has_news(&self, sleep: &Sleep) -> bool {
-        self.side.ring.as_ref().is_some_and(|ring| !ring.is_empty())
-            || self.socket.park().has_news(sleep.wanted, sleep.read)
+        self.side.ring.as_ref().is_some_and(|ring| !ring.is_empty()) || sleep.has_news(self.socket)
     }
 
     pub(super) fn socket(&self) -> &'a Ref<Socket<B, C>> {
@@ -443,6 +576,7 @@ impl<'a, B: PacketBuf, C: Connection<B>> Exclusive<'a, B, C> {
 
 impl<B: PacketBuf, C: Connection<B>> Drop for Exclusive<'_, B, C> {
     fn drop(&mut self) {
+        self.socket.set_exclusive(false);
         self.side.installed_for -= 1;
         if self.side.installed_for == 0 {
             self.socket.uninstall(&mut self.side);
@@ -457,6 +591,20 @@ impl Sleep {
         &self,
         socket: &Socket<B, C>,
     ) -> Option<u32> {
-        socket.park().announce(self.wanted, self.read)
+        // All that is news is published before the same fences.
+        let seen = socket.park().announce(self.wanted);
+        (!self.has_news(socket)).then_some(seen)
+    }
+
+    /// Whether a step would find something to do.
+    fn has_news<B: PacketBuf, C: Connection<B>>(&self, socket: &Socket<B, C>) -> bool {
+        let park = socket.park();
+        match self.seen {
+            Seen::Urgent(seen) => {
+                park.has_news(self.wanted, self.read)
+                    || park.status().has(Status::URGENT) && park.urgent() != seen
+            }
+            Seen::ExclusiveReader => !socket.is_exclusive() || park.status().has(Status::DEAD),
+        }
     }
 }

@@ -8,6 +8,7 @@ use std::marker::PhantomData;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::buf::{BufQueue, PacketBuf, Returns};
 use crate::tcp::SeqNum;
@@ -19,10 +20,11 @@ use super::home::Home;
 use super::notice::{NotifyAt, Progress};
 use super::options::Options;
 use super::owner::{Last, LcoreClaim, Owned, Parcel, Ref, Released, ThreadClaim};
-use super::park::{Park, Status};
+use super::park::{Park, Status, UrgentRead, UrgentWord};
 use super::recv::ReaderSide;
 use super::ring::Producer;
 use super::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering, OwnLines};
+use super::wait::{ThreadWaiter, Waiter, wait};
 
 /// Which socket: its place in its lcore's table, and how often the place was used before.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -64,6 +66,9 @@ pub(super) struct Shared {
     requests: AtomicU32,
     /// The error that the next call returns, as [`encode`] has it; 0 for none.
     error: AtomicU32,
+    pub(super) urgent_read: UrgentRead,
+    /// An exclusive reader has the token.
+    exclusive: AtomicBool,
 }
 
 /// What the owner word guards.
@@ -74,6 +79,7 @@ pub(super) struct Inner<B: PacketBuf, C> {
     /// The edge, status and mark as published: only owners publish them.
     pub(super) edge: SeqNum,
     pub(super) status: Status,
+    pub(super) urgent: UrgentWord,
     pub(super) notify_at: Option<SeqNum>,
     /// Requests that the lcore has taken.
     pub(super) requests_taken: u32,
@@ -106,6 +112,8 @@ impl<B: PacketBuf, C: Connection<B>> Socket<B, C> {
                 notify_at: NotifyAt::new(),
                 requests: AtomicU32::new(0),
                 error: AtomicU32::new(0),
+                urgent_read: UrgentRead::default(),
+                exclusive: AtomicBool::new(false),
             }),
             progress: OwnLines(Progress::new(edge)),
             reader: Owned::new(ReaderSide::new(edge)),
@@ -114,6 +122,7 @@ impl<B: PacketBuf, C: Connection<B>> Socket<B, C> {
                 sink: RingSink(None),
                 edge,
                 status: Status::default(),
+                urgent: UrgentWord::default(),
                 notify_at: None,
                 requests_taken: 0,
             })),
@@ -139,6 +148,22 @@ impl<B: PacketBuf, C: Connection<B>> Socket<B, C> {
     pub(super) fn kill(&self) {
         self.park().set(Status::DEAD);
         self.park().wake_all();
+    }
+
+    /// Whether an exclusive reader has the token, for calls that will not wait for it for ever.
+    pub(super) fn is_exclusive(&self) -> bool {
+        // Relaxed: who sleeps because of it has fenced in `Park::announce`.
+        self.shared.exclusive.load(Ordering::Relaxed)
+    }
+
+    /// An exclusive reader has taken the token, or is about to give it up.
+    pub(super) fn set_exclusive(&self, exclusive: bool) {
+        self.shared.exclusive.store(exclusive, Ordering::Relaxed);
+        if !exclusive {
+            // Calls with a time limit sleep where they would sleep for data. Its fence pairs with the
+            // one of `Park::announce`.
+            self.park().wake_all();
+        }
     }
 
     /// The lcore gives up its reference: see [`Home::take_bells`].
@@ -209,6 +234,26 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
         // before the lcore's next look, whether the socket was on the list already or not.
         self.shared.requests.fetch_or(bits, Ordering::Release);
         self.home.ring(self);
+    }
+}
+
+impl<B: PacketBuf, C: Connection<B>> Socket<B, C> {
+    /// Waits until the peer has acknowledged our FIN, at most for `span`.
+    fn linger(&self, span: Duration) {
+        let waiter = &ThreadWaiter;
+        let park = self.park();
+        let until = waiter.now() + span;
+        let end = Status::FLUSHED.with(Status::CLOSED).with(Status::DEAD);
+        // No sequence number is wanted: FLUSHED wakes whatever is.
+        let far = park.edge().plus(i32::MAX as u32);
+        while !park.status().has_any(end) && waiter.now() < until {
+            let has_news = || park.status().has_any(end);
+            let announce = || {
+                let seen = park.announce(far);
+                (!has_news()).then_some(seen)
+            };
+            wait(waiter, park.word(), Some(until), has_news, announce);
+        }
     }
 }
 
@@ -429,12 +474,50 @@ impl<B: PacketBuf, C: Connection<B>> Handle<B, C> {
         addr(self.socket.tuple.remote_addr, self.socket.tuple.remote_port)
     }
 
-    /// Bytes that can be read without waiting: takes neither word.
+    /// Bytes that can be read without waiting (FIONREAD), before the urgent byte if there is one: takes
+    /// neither word.
     pub fn readable(&self) -> u32 {
+        let unread = self.unread();
+        let read = self.socket.progress.copied_seq();
+        match self.socket.park().urgent().mark() {
+            Some(mark) if !self.socket.options.is_urgent_inline() && mark.at_or_after(read) => {
+                unread.min(mark.since(read))
+            }
+            _ => unread,
+        }
+    }
+
+    /// Bytes that are not read, urgent or not.
+    fn unread(&self) -> u32 {
         let read = self.socket.progress.copied_seq();
         let edge = self.socket.park().edge();
         // Through the ring data can be read before the edge is published.
         if edge.after(read) { edge.since(read) } else { 0 }
+    }
+
+    /// What is left to be learnt by reading (TCP_INQ): bytes, and the end of the stream as one more.
+    pub fn left(&self) -> u32 {
+        self.unread() + u32::from(self.socket.park().status().has(Status::EOF))
+    }
+
+    /// Whether the next byte to be read is the urgent one, or will be (SIOCATMARK).
+    pub fn is_at_mark(&self) -> bool {
+        self.socket.park().urgent().mark() == Some(self.socket.progress.copied_seq())
+    }
+
+    /// Whether there is an urgent byte that was neither read nor passed (EPOLLPRI).
+    pub fn has_urgent_byte(&self) -> bool {
+        let urgent = self.socket.park().urgent();
+        let read = self.socket.progress.copied_seq();
+        urgent.has_arrived()
+            && urgent.mark().is_some_and(|mark| {
+                mark.at_or_after(read) && !self.socket.shared.urgent_read.is(mark)
+            })
+    }
+
+    /// Whether the connection is over: no data can arrive any more, and shutting it is pointless.
+    pub fn is_closed(&self) -> bool {
+        self.socket.park().status().has(Status::CLOSED)
     }
 
     /// Reads that find nothing return 0 from now on, and so do those that wait.
@@ -451,8 +534,18 @@ impl<B: PacketBuf, C: Connection<B>> Handle<B, C> {
 
     /// Has the connection reset when the last handle is dropped (SO_LINGER with time zero).
     pub fn set_linger_zero(&self) {
-        // Relaxed: seen with CLOSE, which a later operation on the same word sets.
-        self.socket.shared.requests.fetch_or(Requests::LINGER_ZERO, Ordering::Relaxed);
+        self.set_linger(Some(Duration::ZERO));
+    }
+
+    /// What happens when the last handle is dropped (SO_LINGER): the drop waits this long for the peer
+    /// to acknowledge the end of the stream; zero has the connection reset; `None` does not wait.
+    pub fn set_linger(&self, linger: Option<Duration>) {
+        self.socket.options.set_linger(linger);
+    }
+
+    /// What was set by [`Self::set_linger`].
+    pub fn linger(&self) -> Option<Duration> {
+        self.socket.options.linger()
     }
 
     /// Resets the connection.
@@ -486,7 +579,16 @@ impl<B: PacketBuf, C: Connection<B>> Drop for Handle<B, C> {
             if !chain.is_empty() {
                 self.socket.home.returns().give(chain);
             }
-            self.socket.request(Requests::CLOSE);
+            match self.socket.options.linger() {
+                None => self.socket.request(Requests::CLOSE),
+                Some(Duration::ZERO) => {
+                    self.socket.request(Requests::CLOSE | Requests::LINGER_ZERO);
+                }
+                Some(span) => {
+                    self.socket.request(Requests::CLOSE);
+                    self.socket.linger(span);
+                }
+            }
         }
     }
 }

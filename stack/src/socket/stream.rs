@@ -3,16 +3,17 @@
 //! Used by application threads, several at once if they like. It reads; sending data is not part
 //! of this library yet.
 
-use std::io::{self, Read};
+use std::io::{self, IoSliceMut, Read};
 use std::net::{Shutdown, SocketAddr};
-use std::time::Duration;
 
 use crate::buf::PacketBuf;
 use crate::tcp::tcb::{ConnError, Tcb};
 
 use super::conn::Connection;
-use super::recv::{Call, Exclusive, Recv, RecvError, RecvFlags, Step};
+use super::options::Options;
+use super::recv::{Call, Exclusive, Received, Recv, RecvError, RecvFlags, Slices, Step};
 use super::socket::{Handle, SocketGuard};
+use super::sync::Woken;
 use super::wait::{ThreadWaiter, Waiter, wait};
 
 /// A TCP connection. Dropping it closes the connection: with FIN, or with RST if data is unread.
@@ -25,7 +26,7 @@ use super::wait::{ThreadWaiter, Waiter, wait};
 /// ```
 /// use prequeue::buf::HeapBuf;
 /// use prequeue::socket::TcpStream;
-/// use std::io::{self, Read};
+/// use std::io::{self, IoSliceMut, Read};
 ///
 /// fn count(mut stream: TcpStream<HeapBuf>) -> io::Result<u64> {
 ///     let mut buf = vec![0; 64 * 1024];
@@ -52,31 +53,70 @@ impl<B: PacketBuf, C: Connection<B>> From<Handle<B, C>> for TcpStream<B, C> {
 impl<B: PacketBuf, C: Connection<B>> TcpStream<B, C> {
     /// Reads into `buf` as `flags` say; the number of bytes, 0 at the end of the stream.
     ///
-    /// Several threads may read at once: each byte goes to one of them.
+    /// Several threads may read at once: each byte goes to one of them. At most 2 GiB less a page are
+    /// read at once. With no room in `buf` it waits for data too, and takes none.
+    ///
+    /// A read that takes ordinary data ends before an urgent byte; the next one passes over it, unless
+    /// [`set_out_of_band_inline`](Self::set_out_of_band_inline) is on.
     ///
     /// # Errors
     /// `WouldBlock` if there is nothing and the call does not wait (or the read timeout has
     /// passed), `ConnectionReset`, `BrokenPipe` or `TimedOut` once if the connection has ended so,
-    /// `Deadlock` if the calling thread holds a guard, `ConnectionAborted` if the stack has stopped.
+    /// `Interrupted` if a signal was handled while the thread slept: as with sockets of the kernel, with
+    /// a read timeout always, else if the handler was installed without SA_RESTART; a thread that still
+    /// spins does not notice. `Deadlock` if the calling thread holds a guard, `ConnectionAborted` if the
+    /// stack has stopped, `NotConnected` if this side has reset the connection, `InvalidInput` with
+    /// [`RecvFlags::OOB`] if there is no urgent byte.
+    ///
+    /// While another thread has a [`Reader`], calls without a time limit wait until it has gone; with
+    /// one they fail with `WouldBlock` when it has passed, those that do not wait at once.
     pub fn recv(&self, buf: &mut [u8], flags: RecvFlags) -> io::Result<usize> {
-        let waiter = &ThreadWaiter;
-        let mut recv = Recv::new(&self.handle, buf, flags, || waiter.now());
-        let mut now = crate::time::Instant::ZERO;
-        loop {
-            match recv.step(now) {
-                Step::Done(n) => return Ok(n),
-                Step::Failed(error) => return Err(error.into()),
-                Step::Sleep(sleep) => {
-                    let socket = &self.handle.socket;
-                    let word = socket.park().word();
-                    let announce = || sleep.announce(socket);
-                    wait(waiter, word, sleep.until, || recv.has_news(&sleep), announce);
-                    if sleep.until.is_some() {
-                        now = waiter.now();
-                    }
-                }
-            }
-        }
+        self.run(Recv::new(&self.handle, buf, flags, || ThreadWaiter.now()))
+    }
+
+    /// As [`Self::recv`]; tells the peer's address as well, which Linux leaves out for TCP.
+    ///
+    /// # Errors
+    /// As [`Self::recv`].
+    pub fn recv_from(&self, buf: &mut [u8], flags: RecvFlags) -> io::Result<(usize, SocketAddr)> {
+        Ok((self.recv(buf, flags)?, self.handle.peer_addr().into()))
+    }
+
+    /// As [`Self::recv`], into several buffers, of which each is filled before the next.
+    ///
+    /// # Errors
+    /// As [`Self::recv`].
+    pub fn recv_vectored(
+        &self,
+        bufs: &mut [IoSliceMut<'_>],
+        flags: RecvFlags,
+    ) -> io::Result<usize> {
+        let mut slices = Slices::new(bufs);
+        let len = slices.len();
+        let now = || ThreadWaiter.now();
+        let call = Call::scattered(&mut slices, len, flags, &self.handle.socket.options, now);
+        self.run(Recv::of(&self.handle, call))
+    }
+
+    /// As [`Self::recv_vectored`]; tells what recvmsg does besides: how much is left, and what is
+    /// urgent.
+    ///
+    /// # Errors
+    /// As [`Self::recv`].
+    pub fn recv_message(
+        &self,
+        bufs: &mut [IoSliceMut<'_>],
+        flags: RecvFlags,
+    ) -> io::Result<Received> {
+        let has_room = bufs.iter().any(|buf| !buf.is_empty());
+        let len = self.recv_vectored(bufs, flags)?;
+        let is_urgent = flags.has(RecvFlags::OOB);
+        Ok(Received {
+            len,
+            left: self.handle.left(),
+            urgent: is_urgent && (len != 0 || !has_room),
+            truncated: is_urgent && !has_room,
+        })
     }
 
     /// Reads without taking: the next read finds the same bytes.
@@ -87,9 +127,43 @@ impl<B: PacketBuf, C: Connection<B>> TcpStream<B, C> {
         self.recv(buf, RecvFlags::PEEK)
     }
 
+    /// Throws up to `len` bytes away; how many. As [`Self::recv`] with [`RecvFlags::TRUNC`] and no
+    /// buffer.
+    ///
+    /// # Errors
+    /// As [`Self::recv`].
+    pub fn discard(&self, len: usize, flags: RecvFlags) -> io::Result<usize> {
+        self.run(Recv::discarding(&self.handle, len, flags, || ThreadWaiter.now()))
+    }
+
+    /// Takes the steps of a call, and waits between them.
+    fn run(&self, mut recv: Recv<'_, B, C>) -> io::Result<usize> {
+        let waiter = &ThreadWaiter;
+        let mut now = crate::time::Instant::ZERO;
+        loop {
+            match recv.step(now) {
+                Step::Done(n) => return Ok(n),
+                Step::Failed(error) => return Err(error.into()),
+                Step::Sleep(sleep) => {
+                    let socket = &self.handle.socket;
+                    let word = socket.park().word();
+                    let announce = || sleep.announce(socket);
+                    let woken = wait(waiter, word, sleep.until, || recv.has_news(&sleep), announce);
+                    if woken == Woken::BySignal {
+                        recv.interrupt();
+                    }
+                    if sleep.until.is_some() {
+                        now = waiter.now();
+                    }
+                }
+            }
+        }
+    }
+
     /// A reader that has the stream to itself and keeps its ring installed: no locking per read.
     ///
-    /// Reads through other handles wait until it is dropped, whatever their time limit.
+    /// Reads through other handles wait until it is dropped, those with a time limit as long as that
+    /// lasts; those that do not wait fail with `WouldBlock`.
     ///
     /// # Errors
     /// `Deadlock` if the calling thread holds a guard.
@@ -101,38 +175,19 @@ impl<B: PacketBuf, C: Connection<B>> TcpStream<B, C> {
     /// is there, and what may still come, is read. The writing side sends FIN.
     ///
     /// # Errors
-    /// None at present.
+    /// `NotConnected` if the connection is over; readers are woken all the same.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        let was_closed = self.handle.is_closed();
         if matches!(how, Shutdown::Read | Shutdown::Both) {
             self.handle.shutdown_read();
         }
         if matches!(how, Shutdown::Write | Shutdown::Both) {
             self.handle.shutdown_write();
         }
-        Ok(())
-    }
-
-    /// How long a read may wait (SO_RCVTIMEO); for ever if `None`.
-    ///
-    /// # Errors
-    /// `InvalidInput` for a duration of zero, as in std.
-    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        if timeout == Some(Duration::ZERO) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "a read timeout of zero: use set_nonblocking, or None to wait for ever",
-            ));
+        if was_closed {
+            return Err(RecvError::NotConnected.into());
         }
-        self.handle.socket.options.set_timeout(timeout);
         Ok(())
-    }
-
-    /// How long a read may wait.
-    ///
-    /// # Errors
-    /// None at present.
-    pub fn read_timeout(&self) -> io::Result<Option<Duration>> {
-        Ok(self.handle.socket.options.timeout())
     }
 
     /// How many bytes a read waits for (SO_RCVLOWAT), unless it asks for fewer; at least 1.
@@ -140,16 +195,7 @@ impl<B: PacketBuf, C: Connection<B>> TcpStream<B, C> {
         self.handle.socket.options.set_low_water(bytes);
     }
 
-    /// Whether reads return `WouldBlock` instead of waiting.
-    ///
-    /// # Errors
-    /// None at present.
-    pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
-        self.handle.socket.options.set_nonblocking(nonblocking);
-        Ok(())
-    }
-
-    /// Bytes that can be read without waiting (FIONREAD).
+    /// Bytes that can be read without waiting, up to the urgent byte if there is one (FIONREAD).
     pub fn readable(&self) -> u32 {
         self.handle.readable()
     }
@@ -197,6 +243,10 @@ impl<B: PacketBuf, C: Connection<B>> TcpStream<B, C> {
         self.handle.lock()
     }
 
+    pub(super) fn options(&self) -> &Options {
+        &self.handle.socket.options
+    }
+
     /// The socket behind it.
     pub fn handle(&self) -> &Handle<B, C> {
         &self.handle
@@ -207,12 +257,23 @@ impl<B: PacketBuf, C: Connection<B>> Read for TcpStream<B, C> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         Read::read(&mut &*self, buf)
     }
+
+    fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        Read::read_vectored(&mut &*self, bufs)
+    }
 }
 
 impl<B: PacketBuf, C: Connection<B>> Read for &TcpStream<B, C> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         // Unlike recv, read of nothing returns at once.
         if buf.is_empty() { Ok(0) } else { self.recv(buf, RecvFlags::NONE) }
+    }
+
+    fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        if bufs.iter().all(|buf| buf.is_empty()) {
+            return Ok(0);
+        }
+        self.recv_vectored(bufs, RecvFlags::NONE)
     }
 }
 
@@ -222,7 +283,7 @@ impl<B: PacketBuf, C: Connection<B>> Read for &TcpStream<B, C> {
 /// waits until the reader is gone. Data that it has not read is there for whoever reads next.
 ///
 /// ```
-/// use std::io::{self, Read};
+/// use std::io::{self, IoSliceMut, Read};
 ///
 /// use prequeue::buf::HeapBuf;
 /// use prequeue::socket::TcpStream;
@@ -259,7 +320,11 @@ impl<B: PacketBuf, C: Connection<B>> Reader<'_, B, C> {
                 Step::Sleep(sleep) => {
                     let word = socket.park().word();
                     let announce = || sleep.announce(socket);
-                    wait(waiter, word, sleep.until, || self.0.has_news(&sleep), announce);
+                    let woken =
+                        wait(waiter, word, sleep.until, || self.0.has_news(&sleep), announce);
+                    if woken == Woken::BySignal {
+                        call.interrupt();
+                    }
                     if sleep.until.is_some() {
                         now = waiter.now();
                     }

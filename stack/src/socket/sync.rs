@@ -31,6 +31,16 @@ pub(crate) struct FutexWord {
     sleepers: loom::sync::Condvar,
 }
 
+/// Why a sleep has ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Woken {
+    /// A signal was handled by this thread.
+    #[cfg_attr(loom, expect(dead_code, reason = "loom has no signals"))]
+    BySignal,
+    /// Somebody has woken the thread, or the word had changed, or the time is over.
+    Otherwise,
+}
+
 impl FutexWord {
     pub(crate) fn new(value: u32) -> Self {
         Self {
@@ -47,25 +57,31 @@ impl FutexWord {
         &self.value
     }
 
-    /// Sleeps as long as the word is `seen`, at most for `span`; may return early.
+    /// Sleeps as long as the word is `seen`, at most for `span`; may return early, and tells whether
+    /// that is because of a signal.
     #[cfg(not(loom))]
-    pub(crate) fn wait(&self, seen: u32, span: Option<Duration>) {
+    pub(crate) fn wait(&self, seen: u32, span: Option<Duration>) -> Woken {
         use rustix::thread::futex;
         let span = span.map(|d| futex::Timespec {
             tv_sec: i64::try_from(d.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: d.subsec_nanos().into(),
         });
-        // A changed word, a signal and the end of the span all mean the same: look again.
-        let _ = futex::wait(&self.value, futex::Flags::PRIVATE, seen, span.as_ref());
+        // A changed word and the end of the span mean the same: look again. Without a span the kernel
+        // goes on waiting after handlers that were installed with SA_RESTART.
+        match futex::wait(&self.value, futex::Flags::PRIVATE, seen, span.as_ref()) {
+            Err(rustix::io::Errno::INTR) => Woken::BySignal,
+            _ => Woken::Otherwise,
+        }
     }
 
     #[cfg(loom)]
-    pub(crate) fn wait(&self, seen: u32, span: Option<Duration>) {
+    pub(crate) fn wait(&self, seen: u32, span: Option<Duration>) -> Woken {
         assert!(span.is_none(), "loom has no time");
         let bucket = self.bucket.lock().unwrap();
         if self.value.fetch_add(0, Ordering::AcqRel) == seen {
             drop(self.sleepers.wait(bucket).unwrap());
         }
+        Woken::Otherwise
     }
 
     /// Wakes at most `n` sleepers.

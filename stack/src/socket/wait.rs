@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use crate::time::Instant;
 
-use super::sync::FutexWord;
+use super::sync::{FutexWord, Woken};
 
 /// Looks at the published words before a thread sleeps: some ten microseconds, twice the time that
 /// waking a sleeping thread takes.
@@ -19,7 +19,7 @@ pub(crate) trait Waiter {
     /// How often to look before sleeping.
     fn spins(&self) -> u32;
     /// Sleeps while the word is `seen`, until the deadline at most.
-    fn sleep(&self, word: &FutexWord, seen: u32, until: Option<Instant>);
+    fn sleep(&self, word: &FutexWord, seen: u32, until: Option<Instant>) -> Woken;
 }
 
 /// Real threads in real time.
@@ -38,27 +38,25 @@ impl Waiter for ThreadWaiter {
         SPINS
     }
 
-    fn sleep(&self, word: &FutexWord, seen: u32, until: Option<Instant>) {
-        word.wait(seen, until.map(|until| until.since(self.now())));
+    fn sleep(&self, word: &FutexWord, seen: u32, until: Option<Instant>) -> Woken {
+        word.wait(seen, until.map(|until| until.since(self.now())))
     }
 }
 
 /// Spins and sleeps until there is news or the deadline has passed, or a bit less: the caller looks
-/// again in any case.
+/// again in any case. Signals are noticed by a thread that sleeps, not by one that spins.
 pub(crate) fn wait(
     waiter: &impl Waiter,
     word: &FutexWord,
     until: Option<Instant>,
     has_news: impl Fn() -> bool,
     announce: impl FnOnce() -> Option<u32>,
-) {
+) -> Woken {
     for _ in 0..waiter.spins() {
         if has_news() {
-            return;
+            return Woken::Otherwise;
         }
         std::hint::spin_loop();
     }
-    if let Some(seen) = announce() {
-        waiter.sleep(word, seen, until);
-    }
+    announce().map_or(Woken::Otherwise, |seen| waiter.sleep(word, seen, until))
 }

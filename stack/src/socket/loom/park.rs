@@ -16,8 +16,9 @@ fn seq(n: u32) -> SeqNum {
 /// Sleeps until the edge has reached `wanted` or the waiting is over.
 fn read(park: &Park, wanted: SeqNum) {
     while !park.has_news(wanted, seq(0)) {
-        if let Some(seen) = park.announce(wanted, seq(0)) {
-            park.word().wait(seen, None);
+        let seen = park.announce(wanted);
+        if !park.has_news(wanted, seq(0)) {
+            let _ = park.word().wait(seen, None);
         }
     }
 }

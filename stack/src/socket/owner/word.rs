@@ -122,7 +122,8 @@ impl OwnerWord {
                             .compare_exchange(seen, waiting, Ordering::Relaxed, Ordering::Relaxed)
                             .is_ok()
                     {
-                        self.0.wait(waiting, None);
+                        // Whatever has woken it: the owner will not wait for signals either.
+                        let _ = self.0.wait(waiting, None);
                     }
                 }
             }

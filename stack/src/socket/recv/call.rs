@@ -3,6 +3,9 @@
 //! Made by a thread that reads, used by it alone, under the reader token while it copies. It knows
 //! nothing of sockets but their options.
 
+use std::fmt::Debug;
+use std::io::IoSliceMut;
+
 use crate::time::Instant;
 
 use super::super::options::Options;
@@ -15,15 +18,80 @@ const MAX_LEN: usize = 0x7fff_f000;
 /// What a call wants, and how far it is.
 #[derive(Debug)]
 pub(in crate::socket) struct Call<'a> {
-    pub(super) dst: &'a mut [u8],
-    pub(super) flags: RecvFlags,
+    dst: Dst<'a>,
+    flags: RecvFlags,
     /// Bytes copied, discarded or looked at; and how many are enough, and the most.
     pub(super) copied: usize,
     pub(super) target: usize,
     pub(super) len: usize,
+    /// Where the call ends for now: [`Self::len`], or before the urgent byte.
+    pub(super) most: usize,
+    /// Bytes behind copied_seq at which a look starts (SO_PEEK_OFF), and those that it passes over:
+    /// the same and the urgent byte.
+    pub(super) offset: u32,
+    pub(super) skip: u32,
     pub(super) deadline: Option<Instant>,
     /// The call is counted in `installed_for`.
     pub(super) installed: bool,
+    /// A signal has come: the call does not wait any more.
+    pub(super) interrupted: bool,
+}
+
+/// Where bytes go.
+#[derive(Debug)]
+enum Dst<'a> {
+    Flat(&'a mut [u8]),
+    Scattered(&'a mut dyn Scatter),
+    /// They are only counted.
+    Nowhere,
+}
+
+/// Memory in several pieces.
+pub(in crate::socket) trait Scatter: Debug + Send {
+    /// Copies to the place that is `at` bytes from the beginning of the first piece.
+    fn put(&mut self, at: usize, data: &[u8]);
+}
+
+/// Slices, in order.
+#[derive(Debug)]
+pub(in crate::socket) struct Slices<'a, 'b> {
+    slices: &'a mut [IoSliceMut<'b>],
+    /// A slice, and the place at which it begins: where the last bytes were put.
+    slice: usize,
+    begin: usize,
+}
+
+impl<'a, 'b> Slices<'a, 'b> {
+    pub(in crate::socket) fn new(slices: &'a mut [IoSliceMut<'b>]) -> Self {
+        Self { slices, slice: 0, begin: 0 }
+    }
+
+    /// Bytes that they hold together.
+    pub(in crate::socket) fn len(&self) -> usize {
+        self.slices.iter().fold(0, |sum, slice| sum.saturating_add(slice.len()))
+    }
+}
+
+impl Scatter for Slices<'_, '_> {
+    fn put(&mut self, mut at: usize, mut data: &[u8]) {
+        if at < self.begin {
+            // A look that begins again.
+            (self.slice, self.begin) = (0, 0);
+        }
+        while !data.is_empty() {
+            let slice = &mut self.slices[self.slice];
+            let within = at - self.begin;
+            if within >= slice.len() {
+                self.begin += slice.len();
+                self.slice += 1;
+                continue;
+            }
+            let n = data.len().min(slice.len() - within);
+            slice[within..within + n].copy_from_slice(&data[..n]);
+            at += n;
+            data = &data[n..];
+        }
+    }
 }
 
 impl<'a> Call<'a> {
@@ -34,27 +102,87 @@ impl<'a> Call<'a> {
         options: &Options,
         now: impl FnOnce() -> Instant,
     ) -> Self {
-        let len = dst.len().min(MAX_LEN);
+        let len = dst.len();
+        Self::begin(Dst::Flat(dst), len, flags, options, now)
+    }
+
+    /// A call that fills memory in pieces, `len` bytes together.
+    pub(in crate::socket) fn scattered(
+        dst: &'a mut dyn Scatter,
+        len: usize,
+        flags: RecvFlags,
+        options: &Options,
+        now: impl FnOnce() -> Instant,
+    ) -> Self {
+        Self::begin(Dst::Scattered(dst), len, flags, options, now)
+    }
+
+    /// A call that discards up to `len` bytes.
+    pub(in crate::socket) fn discarding(
+        len: usize,
+        flags: RecvFlags,
+        options: &Options,
+        now: impl FnOnce() -> Instant,
+    ) -> Self {
+        Self::begin(Dst::Nowhere, len, flags.with(RecvFlags::TRUNC), options, now)
+    }
+
+    fn begin(
+        dst: Dst<'a>,
+        len: usize,
+        flags: RecvFlags,
+        options: &Options,
+        now: impl FnOnce() -> Instant,
+    ) -> Self {
+        let len = len.min(MAX_LEN);
         let enough = if flags.has(RecvFlags::WAITALL) { len } else { options.low_water().min(len) };
         let deadline = if flags.has(RecvFlags::DONTWAIT) || options.is_nonblocking() {
             Some(Instant::ZERO)
         } else {
             options.timeout().map(|timeout| now() + timeout)
         };
-        Self { dst, flags, copied: 0, target: enough.max(1), len, deadline, installed: false }
+        let offset = flags.has(RecvFlags::PEEK).then(|| options.peek_offset()).flatten();
+        let offset = offset.unwrap_or(0);
+        Self {
+            dst: if flags.has(RecvFlags::TRUNC) { Dst::Nowhere } else { dst },
+            flags,
+            copied: 0,
+            target: enough.max(1),
+            len,
+            most: len,
+            offset,
+            skip: offset,
+            deadline,
+            installed: false,
+            interrupted: false,
+        }
+    }
+
+    /// A signal has come while the call slept: the next step is its last.
+    pub(in crate::socket) fn interrupt(&mut self) {
+        self.interrupted = true;
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.copied == self.len && self.len != 0
+        self.copied == self.most && self.len != 0
     }
 
     /// Bytes that the call can still take.
     pub(super) fn room(&self) -> usize {
-        self.len - self.copied
+        self.most - self.copied
     }
 
     pub(super) fn is_peek(&self) -> bool {
         self.flags.has(RecvFlags::PEEK)
+    }
+
+    pub(super) fn is_urgent(&self) -> bool {
+        self.flags.has(RecvFlags::OOB)
+    }
+
+    /// Whether the time allowed has passed.
+    pub(super) fn has_expired(&self, now: Instant) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= now)
     }
 
     /// Takes all of `data` if there is room for it, else nothing; which of the two.
@@ -77,10 +205,40 @@ impl<'a> Call<'a> {
     #[inline]
     pub(super) fn take(&mut self, data: &[u8]) -> usize {
         let n = data.len().min(self.room());
-        if !self.flags.has(RecvFlags::TRUNC) {
-            self.dst[self.copied..self.copied + n].copy_from_slice(&data[..n]);
+        match &mut self.dst {
+            Dst::Flat(dst) => dst[self.copied..self.copied + n].copy_from_slice(&data[..n]),
+            Dst::Scattered(dst) => dst.put(self.copied, &data[..n]),
+            Dst::Nowhere => {}
         }
         self.copied += n;
         n
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_fill_slices_in_order_and_anew_when_looked_at_again() {
+        let (mut a, mut b, mut c) = ([0; 3], [0; 0], [0; 4]);
+        let mut slices = [&mut a[..], &mut b[..], &mut c[..]].map(IoSliceMut::new);
+        let mut slices = Slices::new(&mut slices);
+        assert_eq!(slices.len(), 7);
+        slices.put(0, b"12");
+        slices.put(2, b"345");
+        slices.put(5, b"67");
+        slices.put(0, b"a");
+        slices.put(1, b"bcd");
+        assert_eq!((&a, &c), (b"abc", b"d567"));
+    }
+
+    #[test]
+    fn no_call_takes_more_than_two_gibibytes() {
+        for len in [MAX_LEN + 1, isize::MAX as usize, usize::MAX] {
+            let flags = RecvFlags::WAITALL;
+            let call = Call::discarding(len, flags, &Options::default(), || Instant::ZERO);
+            assert_eq!((call.len, call.target), (MAX_LEN, MAX_LEN));
+        }
     }
 }

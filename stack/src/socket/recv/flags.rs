@@ -1,12 +1,16 @@
-//! What a call asks for besides a buffer, and why it fails: the flags and errors of recv(2).
+//! What a call asks for besides a buffer, why it fails, and what it tells besides a length.
 //!
-//! Plain values, used by whoever reads, on any thread. Nothing here touches a socket.
+//! Plain values in the terms of recv(2), used by whoever reads, on any thread. Nothing here touches
+//! a socket.
 
 use std::io;
 
 use crate::tcp::tcb::ConnError;
 
 /// What a call asks for besides a buffer: the `MSG_` flags of POSIX and Linux.
+///
+/// All of them go together. [`OOB`](Self::OOB) never waits, and of the others only
+/// [`PEEK`](Self::PEEK) and [`TRUNC`](Self::TRUNC) mean anything to it.
 ///
 /// ```
 /// use prequeue::buf::HeapBuf;
@@ -25,14 +29,19 @@ pub struct RecvFlags(u32);
 impl RecvFlags {
     /// No flag.
     pub const NONE: Self = Self(0);
-    /// Look without taking.
+    /// Look without taking. Together with [`Self::WAITALL`] the call ends with what there is once
+    /// the receive buffer takes no more: looking frees nothing.
     pub const PEEK: Self = Self(1);
-    /// Wait for the whole length; end early on error, end of stream or timeout.
+    /// Wait for the whole length; end early on error, end of stream, timeout, signal, or before
+    /// urgent data.
     pub const WAITALL: Self = Self(1 << 1);
     /// Do not wait.
     pub const DONTWAIT: Self = Self(1 << 2);
-    /// Discard instead of copying; the count is of the bytes discarded.
+    /// Discard instead of copying; the count is of the bytes discarded. With [`Self::PEEK`] it is of
+    /// those that could be read.
     pub const TRUNC: Self = Self(1 << 3);
+    /// The urgent byte alone, if it is not to be read with the others.
+    pub const OOB: Self = Self(1 << 4);
 
     /// Whether every flag of `other` is set.
     pub const fn has(self, other: Self) -> bool {
@@ -61,6 +70,12 @@ impl RecvFlags {
 pub enum RecvError {
     /// Nothing there, and the call does not wait, or not any longer (EAGAIN).
     WouldBlock,
+    /// A signal was handled while the thread slept, and nothing was there (EINTR).
+    Interrupted,
+    /// There is no urgent byte, or it was read already, or it is read with the others (EINVAL).
+    NoUrgentByte,
+    /// The connection is over: this side has reset it, or there is nothing left to shut (ENOTCONN).
+    NotConnected,
     /// The connection has ended by an error; told once.
     Connection(ConnError),
     /// The calling thread holds a guard on the socket: it would wait for itself (EDEADLK).
@@ -71,25 +86,66 @@ pub enum RecvError {
 
 impl From<RecvError> for io::Error {
     fn from(error: RecvError) -> Self {
+        use io::ErrorKind;
+
         let (kind, text) = match error {
-            RecvError::WouldBlock => (io::ErrorKind::WouldBlock, "no data within the time allowed"),
+            RecvError::WouldBlock => (ErrorKind::WouldBlock, "no data within the time allowed"),
+            RecvError::Interrupted => (ErrorKind::Interrupted, "interrupted by a signal"),
+            RecvError::NoUrgentByte => (
+                ErrorKind::InvalidInput,
+                "no urgent byte: none came, it was read, or it is read with the others",
+            ),
+            RecvError::NotConnected => (ErrorKind::NotConnected, "the connection is over"),
             RecvError::Connection(ConnError::Reset) => {
-                (io::ErrorKind::ConnectionReset, "connection reset by peer")
+                (ErrorKind::ConnectionReset, "connection reset by peer")
             }
             RecvError::Connection(ConnError::BrokenPipe) => {
-                (io::ErrorKind::BrokenPipe, "connection reset by peer after its end of stream")
+                (ErrorKind::BrokenPipe, "connection reset by peer after its end of stream")
             }
             RecvError::Connection(ConnError::TimedOut) => {
-                (io::ErrorKind::TimedOut, "the peer does not answer any more")
+                (ErrorKind::TimedOut, "the peer does not answer any more")
             }
             RecvError::Deadlock => (
-                io::ErrorKind::Deadlock,
+                ErrorKind::Deadlock,
                 "this thread holds a guard on the socket: drop it before reading",
             ),
             RecvError::Dead => {
-                (io::ErrorKind::ConnectionAborted, "the stack has stopped: the connection is gone")
+                (ErrorKind::ConnectionAborted, "the stack has stopped: the connection is gone")
             }
         };
         Self::new(kind, text)
     }
+}
+
+/// What a message-like read tells: see [`TcpStream::recv_message`](super::super::TcpStream::recv_message).
+///
+/// ```
+/// use std::io::{self, IoSliceMut};
+///
+/// use prequeue::buf::HeapBuf;
+/// use prequeue::socket::{RecvFlags, TcpStream};
+///
+/// /// Reads until nothing is left for the moment, without a call that finds nothing.
+/// fn drain(stream: &TcpStream<HeapBuf>, sink: &mut Vec<u8>) -> io::Result<()> {
+///     let mut buf = [0; 4096];
+///     loop {
+///         let received = stream.recv_message(&mut [IoSliceMut::new(&mut buf)], RecvFlags::NONE)?;
+///         sink.extend_from_slice(&buf[..received.len]);
+///         if received.left == 0 || received.len == 0 {
+///             return Ok(());
+///         }
+///     }
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Received {
+    /// Bytes read, looked at or discarded; 0 at the end of the stream.
+    pub len: usize,
+    /// Bytes left to be read (TCP_INQ). The end of the stream counts as one: there is something to be
+    /// learnt by another read.
+    pub left: u32,
+    /// The byte is urgent (MSG_OOB in msg_flags).
+    pub urgent: bool,
+    /// There was no room for the urgent byte (MSG_TRUNC in msg_flags).
+    pub truncated: bool,
 }

@@ -1,5 +1,7 @@
 //! Real threads over real connections, with a fake lcore.
 
 mod ending;
+mod hand;
 mod lcore;
 mod reading;
+mod table;

@@ -9,6 +9,7 @@ use crate::tcp::{Counter, Cx, SeqNum, SeqRange};
 use crate::wire::{Flags, Segment};
 
 use super::ack::Load;
+use super::urgent::Gate;
 use super::{Owed, Sink, State, Tcb, Verdict};
 
 /// The prediction for a peer whose last window field was `window`: that window, and ACK alone.
@@ -119,7 +120,8 @@ impl<B: PacketBuf> Tcb<B> {
         let cb = buf.cb_mut();
         cb.seq = seg.seq;
         cb.fin = fin;
-        self.on_text(cx, seg, buf, sink)
+        let mut gate = Gate { is_open: !self.urgent.is_pending(), sink };
+        self.on_text(cx, seg, buf, &mut gate)
     }
 
     /// Payload or FIN in a state in which not all of it is welcome.

@@ -1,13 +1,14 @@
 //! The urgent pointer: where the mark is, and whether its byte has come.
 //!
 //! Fed by segments with URG before their payload is looked at. The byte stays in the stream; what
-//! a reader does at the mark is the reader's business.
+//! a reader does at the mark is the reader's business. While a mark is pending nothing goes into the
+//! sink: whoever then takes the receive queue can ask for the mark before it reads what is behind it.
 
 use crate::buf::PacketBuf;
 use crate::tcp::{Cx, SeqNum};
 use crate::wire::{Flags, Segment};
 
-use super::Tcb;
+use super::{Sink, Tcb, UNPREDICTABLE};
 
 /// An urgent mark that the reader has not passed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -16,36 +17,65 @@ pub struct Urgent {
     pub mark: SeqNum,
     /// Whether that byte is in sequence.
     pub arrived: bool,
+    /// A mark that this one has taken the place of, before the reader was known to have passed it.
+    pub replaced: Option<SeqNum>,
 }
 
 /// The mark that the reader has not passed, if any.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct UrgentState(Option<SeqNum>);
+pub(super) struct UrgentState {
+    mark: Option<SeqNum>,
+    /// The first mark whose place it has taken.
+    replaced: Option<SeqNum>,
+}
 
 impl UrgentState {
     pub(super) const fn is_pending(&self) -> bool {
-        self.0.is_some()
+        self.mark.is_some()
     }
 
     pub(super) const fn mark(&self) -> Option<SeqNum> {
-        self.0
+        self.mark
+    }
+
+    /// Puts the mark further, the reader having come to `copied_seq` as far as is known.
+    fn announce(&mut self, mark: SeqNum, copied_seq: SeqNum) {
+        self.replaced = self.replaced.or(self.mark).filter(|old| old.at_or_after(copied_seq));
+        self.mark = Some(mark);
     }
 
     /// The reader has come to `copied_seq`; tells whether that ended the urgency.
     pub(super) fn pass(&mut self, copied_seq: SeqNum) -> bool {
-        let passed = self.0.is_some_and(|mark| copied_seq.after(mark));
+        let passed = self.mark.is_some_and(|mark| copied_seq.after(mark));
         if passed {
-            self.0 = None;
+            *self = Self::default();
         }
         passed
+    }
+}
+
+/// A sink that is closed while urgent data is pending.
+#[derive(Debug)]
+pub(super) struct Gate<'a, S> {
+    pub(super) sink: &'a mut S,
+    pub(super) is_open: bool,
+}
+
+impl<B, S: Sink<B>> Sink<B> for Gate<'_, S> {
+    fn push(&mut self, buf: B) -> Result<(), B> {
+        if self.is_open { self.sink.push(buf) } else { Err(buf) }
     }
 }
 
 impl<B: PacketBuf> Tcb<B> {
     /// The urgent mark, until [`Self::reader_progress`] has told that it was passed.
     pub fn urgent(&self) -> Option<Urgent> {
-        let mark = self.urgent.0?;
-        Some(Urgent { mark, arrived: self.edge().after(mark) })
+        // In the line that every visit has at hand: header prediction is off while a mark is pending.
+        if self.prediction != UNPREDICTABLE {
+            return None;
+        }
+        let UrgentState { mark, replaced } = self.urgent;
+        mark.map(|mark| Urgent { mark, arrived: self.edge().after(mark), replaced })
     }
 
     /// Takes notice of an urgent pointer (RFC 9293 §3.8.5), also at window zero (MUST-66).
@@ -58,10 +88,9 @@ impl<B: PacketBuf> Tcb<B> {
         }
         let back = u32::from(!cx.settings.tcp_stdurg && seg.urgent != 0);
         let mark = SeqNum::new(seg.seq).plus(u32::from(seg.urgent)).minus(back);
-        let old =
-            mark.before(self.rcv_nxt) || self.urgent.0.is_some_and(|pending| !mark.after(pending));
+        let old = mark.before(self.rcv_nxt) || self.urgent.mark.is_some_and(|at| !mark.after(at));
         if !old {
-            self.urgent.0 = Some(mark);
+            self.urgent.announce(mark, self.copied_seen);
             self.predict();
         }
     }
