@@ -11,6 +11,7 @@ use crate::tcp::tcb::Tcb;
 
 use super::conn::Connection;
 use super::owner::{List, Parcel, Parcels, Ref};
+use super::ring::Spares;
 use super::socket::{Socket, SocketId};
 use super::sync::{AtomicBool, Ordering, fence, mutant};
 
@@ -22,6 +23,8 @@ pub struct Home<B: PacketBuf, C: Connection<B> = Tcb<B>> {
     bells: List<Socket<B, C>, BELL>,
     reap: Parcels<Socket<B, C>>,
     returns: B::Returns,
+    /// Rings for reads that wait.
+    pub(super) rings: Spares<B>,
     closed: AtomicBool,
     wake: Option<Box<dyn Fn() + Send + Sync>>,
 }
@@ -39,6 +42,7 @@ impl<B: PacketBuf, C: Connection<B>> Home<B, C> {
             bells: List::default(),
             reap: Parcels::default(),
             returns: B::Returns::default(),
+            rings: Spares::default(),
             closed: AtomicBool::new(false),
             wake,
         }

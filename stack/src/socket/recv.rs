@@ -25,7 +25,7 @@ use crate::time::Instant;
 use super::conn::Connection;
 use super::owner::{Ref, ThreadClaim};
 use super::park::{Status, UrgentWord};
-use super::ring::{self, Consumer};
+use super::ring::Consumer;
 use super::socket::{Handle, Socket};
 use super::sync::mutant;
 
@@ -421,9 +421,9 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
         Ok(())
     }
 
-    /// Makes the ring; what has come to the receive queue in the meantime is taken with it.
+    /// Installs a ring; what has come to the receive queue in the meantime is taken with it.
     fn install(&self, side: &mut ReaderSide<B>) {
-        let (producer, consumer) = ring::new();
+        let (producer, consumer) = self.home.rings.take();
         let mut owner = self.own();
         side.taken.append(&mut owner.take_receive_queue());
         side.urgency.learn(owner.tcb.urgent(), side.copied_seq);
@@ -454,9 +454,9 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
             return;
         }
         let mut owner = self.own();
-        owner.sink.0 = None;
+        let producer = owner.sink.0.take();
         side.empty_ring();
-        side.ring = None;
+        let consumer = side.ring.take();
         let older = mem::take(&mut side.taken);
         if mutant!(PutBackBehind) {
             let mut queue = owner.take_receive_queue();
@@ -465,6 +465,10 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
             owner.put_back(queue);
         } else {
             owner.put_back(older);
+        }
+        drop(owner);
+        if let (Some(producer), Some(consumer)) = (producer, consumer) {
+            self.home.rings.give(producer, consumer);
         }
     }
 

@@ -5,6 +5,8 @@
 //! place. It never waits, and a full ring refuses instead of losing.
 #![allow(unsafe_code)]
 
+use std::sync::Mutex;
+
 use crate::buf::PacketBuf;
 use crate::tcp::SeqNum;
 
@@ -45,6 +47,49 @@ pub(crate) struct Consumer<B>(imp::Consumer<Element<B>>);
 pub(crate) fn new<B>() -> (Producer<B>, Consumer<B>) {
     let (producer, consumer) = imp::new(CAPACITY);
     (Producer(producer), Consumer(consumer))
+}
+
+/// Empty rings that nobody uses, both ends of each: a read that has to wait finds one here instead of
+/// allocating it. A few per lcore, for as many are installed at the same time at most by threads that
+/// come and go.
+#[derive(Debug)]
+pub(crate) struct Spares<B>([Place<B>; SPARES]);
+
+/// Where a ring can be left. It is only ever tried, so that nobody waits.
+type Place<B> = Mutex<Option<(Producer<B>, Consumer<B>)>>;
+
+/// Of 4 KiB each. None in models: what they would show is a mutex.
+const SPARES: usize = if cfg!(loom) { 0 } else { 16 };
+
+impl<B> Default for Spares<B> {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Mutex::new(None)))
+    }
+}
+
+impl<B> Spares<B> {
+    /// A ring that was left, or a new one.
+    pub(crate) fn take(&self) -> (Producer<B>, Consumer<B>) {
+        let spare = self.0.iter().find_map(|place| place.try_lock().ok()?.take());
+        spare.unwrap_or_else(new)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn count(&self) -> usize {
+        self.0.iter().filter(|place| place.lock().is_ok_and(|ring| ring.is_some())).count()
+    }
+
+    /// Leaves a ring, which must be empty, to the next that needs one.
+    pub(crate) fn give(&self, producer: Producer<B>, consumer: Consumer<B>) {
+        debug_assert!(consumer.is_empty(), "a ring with data was given up");
+        let free = |place: &&Place<B>| place.try_lock().is_ok_and(|ring| ring.is_none());
+        if let Some(place) = self.0.iter().find(free)
+            && let Ok(mut place) = place.try_lock()
+        {
+            // Somebody may have been faster: one ring more is freed then.
+            *place = Some((producer, consumer));
+        }
+    }
 }
 
 impl<B: PacketBuf> Producer<B> {
@@ -150,5 +195,30 @@ mod twin {
 
     pub(super) fn is_empty<T>(ring: &Consumer<T>) -> bool {
         ring.0.head.load(Ordering::Relaxed) == ring.0.tail.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::buf::HeapBuf;
+
+    #[test]
+    fn rings_are_used_again_up_to_a_number() {
+        let spares = Spares::<HeapBuf>::default();
+        let rings: Vec<_> = (0..2 * SPARES).map(|_| spares.take()).collect();
+        for (producer, consumer) in rings {
+            spares.give(producer, consumer);
+        }
+        assert_eq!(spares.count(), SPARES);
+        let (mut producer, mut consumer) = spares.take();
+        assert_eq!(spares.count(), SPARES - 1);
+        // A used ring is as good as a new one.
+        for _ in 0..3 * CAPACITY {
+            producer.push(HeapBuf::new(b"x")).unwrap();
+            assert_eq!(consumer.pop().unwrap().buf.data(), b"x");
+        }
+        spares.give(producer, consumer);
+        assert_eq!(spares.count(), SPARES);
     }
 }

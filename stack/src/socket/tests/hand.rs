@@ -136,6 +136,11 @@ impl Hand {
         self.lcore.as_ref()?.claim()?.tcb().next_deadline()
     }
 
+    /// Rings that were made and are not installed.
+    pub(super) fn spare_rings(&self) -> usize {
+        self.home.rings.count()
+    }
+
     /// What was sent since the last time.
     pub(super) fn take_sent(&mut self) -> Vec<Outgoing> {
         std::mem::take(&mut self.sent)

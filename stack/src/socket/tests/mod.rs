@@ -1,6 +1,7 @@
 //! Real threads over real connections, with a fake lcore.
 
 mod ending;
+mod flags;
 mod hand;
 mod lcore;
 mod reading;
