@@ -487,6 +487,7 @@ impl<'a, 'w, B: PacketBuf, T: Transmit> Visit<'a, 'w, B, T> {
         let requests = self.claim.take_requests();
         let copied_seq = self.claim.copied_seq();
         let tcb = self.claim.tcb();
+        tcb.on_options(&self.work.cx());
         if requests.shut_read() {
             tcb.shutdown_read();
         }

@@ -39,6 +39,10 @@ pub trait Connection<B: PacketBuf>: Send + 'static {
     }
     /// The progress of the reader at which a window update will be owed.
     fn notify_at(&self) -> Option<SeqNum>;
+    /// Makes room for so many unread bytes, as far as it may; how many a reader can wait for.
+    fn make_room(&mut self, low_water: u32) -> u32 {
+        low_water
+    }
     /// Bytes of truesize that the backlog may hold, seen from this moment.
     fn backlog_room(&self) -> u32;
     /// Takes the whole receive queue; its buffers stay charged.
@@ -86,6 +90,10 @@ impl<B: PacketBuf> Connection<B> for Tcb<B> {
 
     fn notify_at(&self) -> Option<SeqNum> {
         self.notify_at()
+    }
+
+    fn make_room(&mut self, low_water: u32) -> u32 {
+        self.make_room(low_water)
     }
 
     fn backlog_room(&self) -> u32 {

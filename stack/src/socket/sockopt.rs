@@ -8,8 +8,10 @@ use std::io;
 use std::time::Duration;
 
 use crate::buf::PacketBuf;
+use crate::tcp::tcb::{KeepAlive, Linger2};
 
 use super::conn::Connection;
+use super::recv::RecvError;
 use super::stream::TcpStream;
 
 impl<B: PacketBuf, C: Connection<B>> TcpStream<B, C> {
@@ -20,8 +22,7 @@ impl<B: PacketBuf, C: Connection<B>> TcpStream<B, C> {
     /// `InvalidInput` for a duration of zero, as in std.
     pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         if timeout == Some(Duration::ZERO) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
+            return Err(invalid(
                 "a read timeout of zero: use set_nonblocking, or None to wait for ever",
             ));
         }
@@ -51,7 +52,20 @@ impl<B: PacketBuf, C: Connection<B>> TcpStream<B, C> {
         self.options().is_nonblocking()
     }
 
-    /// How many bytes a read waits for, unless it asks for fewer (SO_RCVLOWAT).
+    /// How many bytes a read waits for, unless it asks for fewer (SO_RCVLOWAT); at least 1. As in Linux
+    /// the receive buffer grows to hold them, up to half of what the setting `tcp_rmem` allows at most;
+    /// one that was set by [`set_receive_buffer`](TcpStream::set_receive_buffer) stays, and half of it
+    /// is the most. A read that has taken some of them already waits for the rest alone.
+    ///
+    /// # Errors
+    /// `Deadlock` if the calling thread holds a guard.
+    pub fn set_receive_low_water(&self, bytes: u32) -> io::Result<()> {
+        let granted = self.change(|tcb| tcb.make_room(bytes.max(1)))?;
+        self.options().set_low_water(granted);
+        Ok(())
+    }
+
+    /// How many bytes a read waits for, unless it asks for fewer.
     pub fn receive_low_water(&self) -> u32 {
         self.options().low_water() as u32
     }
@@ -103,4 +117,140 @@ impl<B: PacketBuf, C: Connection<B>> TcpStream<B, C> {
     pub fn is_at_mark(&self) -> bool {
         self.handle().is_at_mark()
     }
+
+    /// Changes what the connection has been asked for, and has the lcore act on it.
+    fn change<R>(&self, what: impl FnOnce(&mut C) -> R) -> io::Result<R> {
+        let result = self.look(what)?;
+        let socket = &self.handle().socket;
+        socket.home.ring(socket);
+        Ok(result)
+    }
+
+    fn look<R>(&self, what: impl FnOnce(&mut C) -> R) -> io::Result<R> {
+        let socket = &self.handle().socket;
+        if socket.is_guarded_by_this_thread() {
+            return Err(RecvError::Deadlock.into());
+        }
+        Ok(what(&mut socket.own().tcb))
+    }
+}
+
+/// Options of the connection. Each waits while another thread holds a guard.
+impl<B: PacketBuf> TcpStream<B> {
+    /// How much memory unread data may take (SO_RCVBUF). As in Linux twice as many bytes are granted as
+    /// are asked for, because memory is counted with what surrounds the payload; at most twice the
+    /// setting `rmem_max`, at least 2304. How far the window can open was settled by the handshake: see
+    /// the setting `tcp_rmem` for buffers that are large from the beginning.
+    ///
+    /// # Errors
+    /// `Deadlock` if the calling thread holds a guard.
+    pub fn set_receive_buffer(&self, bytes: u32) -> io::Result<()> {
+        self.change(|tcb| tcb.set_rcvbuf(bytes))
+    }
+
+    /// How much memory unread data may take, in bytes: the doubled number.
+    ///
+    /// # Errors
+    /// `Deadlock` if the calling thread holds a guard.
+    pub fn receive_buffer(&self) -> io::Result<u32> {
+        self.look(|tcb| tcb.rcvbuf())
+    }
+
+    /// Bytes that the window is never larger than (TCP_WINDOW_CLAMP); at least 1152. What was offered
+    /// stays offered.
+    ///
+    /// # Errors
+    /// `InvalidInput` for 0, `Deadlock` if the calling thread holds a guard.
+    pub fn set_window_clamp(&self, bytes: u32) -> io::Result<()> {
+        if bytes == 0 {
+            return Err(invalid("a window that never opens: clamp it to 1152 bytes at least"));
+        }
+        self.change(|tcb| tcb.set_window_clamp(bytes))
+    }
+
+    /// Bytes that the window is never larger than.
+    ///
+    /// # Errors
+    /// `Deadlock` if the calling thread holds a guard.
+    pub fn window_clamp(&self) -> io::Result<u32> {
+        self.look(|tcb| tcb.window_clamp())
+    }
+
+    /// Has what comes acknowledged at once, or leaves ACKs to their delay (TCP_QUICKACK). Not for good:
+    /// as in Linux it lasts until what comes, or is read, suggests otherwise.
+    ///
+    /// # Errors
+    /// `Deadlock` if the calling thread holds a guard, which can do the same.
+    pub fn set_quickack(&self, quickack: bool) -> io::Result<()> {
+        self.change(|tcb| tcb.set_quick_ack(quickack))
+    }
+
+    /// Whether ACKs are sent at once at present.
+    ///
+    /// # Errors
+    /// `Deadlock` if the calling thread holds a guard.
+    pub fn quickack(&self) -> io::Result<bool> {
+        self.look(|tcb| tcb.is_quick_ack())
+    }
+
+    /// Has a silent peer be probed (SO_KEEPALIVE, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT), or not, as
+    /// at the beginning. One that does not answer ends the connection: reads fail with `TimedOut`.
+    ///
+    /// # Errors
+    /// `InvalidInput` for times outside of 1 to 32767 seconds or probes outside of 1 to 127, `Deadlock`
+    /// if the calling thread holds a guard.
+    pub fn set_keepalive(&self, keepalive: Option<KeepAlive>) -> io::Result<()> {
+        if keepalive.is_some_and(|keepalive| !keepalive.is_valid()) {
+            return Err(invalid("keepalive takes 1 to 32767 seconds and 1 to 127 probes"));
+        }
+        self.change(|tcb| tcb.set_keepalive(keepalive))
+    }
+
+    /// How a silent peer is probed.
+    ///
+    /// # Errors
+    /// `Deadlock` if the calling thread holds a guard.
+    pub fn keepalive(&self) -> io::Result<Option<KeepAlive>> {
+        self.look(|tcb| tcb.keepalive())
+    }
+
+    /// How long our end of stream, or a keepalive probe, may stay without an answer before the
+    /// connection is given up (TCP_USER_TIMEOUT); in whole milliseconds. With `None`, as at the
+    /// beginning, it is given up after a number of repetitions.
+    ///
+    /// # Errors
+    /// `Deadlock` if the calling thread holds a guard.
+    pub fn set_user_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        let timeout = timeout.filter(|timeout| !timeout.is_zero());
+        self.change(|tcb| tcb.set_user_timeout(timeout))
+    }
+
+    /// How long the peer may leave us without an answer.
+    ///
+    /// # Errors
+    /// `Deadlock` if the calling thread holds a guard.
+    pub fn user_timeout(&self) -> io::Result<Option<Duration>> {
+        self.look(|tcb| tcb.user_timeout())
+    }
+
+    /// How long the connection waits for the peer's end of stream once the last handle was dropped
+    /// (TCP_LINGER2).
+    ///
+    /// # Errors
+    /// `Deadlock` if the calling thread holds a guard.
+    pub fn set_linger2(&self, linger2: Linger2) -> io::Result<()> {
+        self.change(|tcb| tcb.set_linger2(linger2))
+    }
+
+    /// How long the connection waits for the peer's end of stream.
+    ///
+    /// # Errors
+    /// `Deadlock` if the calling thread holds a guard.
+    pub fn linger2(&self) -> io::Result<Linger2> {
+        self.look(|tcb| tcb.linger2())
+    }
+}
+
+fn invalid(text: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, text)
 }

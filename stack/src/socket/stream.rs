@@ -190,11 +190,6 @@ impl<B: PacketBuf, C: Connection<B>> TcpStream<B, C> {
         Ok(())
     }
 
-    /// How many bytes a read waits for (SO_RCVLOWAT), unless it asks for fewer; at least 1.
-    pub fn set_receive_low_water(&self, bytes: u32) {
-        self.handle.socket.options.set_low_water(bytes);
-    }
-
     /// Bytes that can be read without waiting, up to the urgent byte if there is one (FIONREAD).
     pub fn readable(&self) -> u32 {
         self.handle.readable()

@@ -50,6 +50,7 @@ counters! {
     TCPReqQFullDrop = "SYNs dropped because the SYN queue was full",
     TCPTimeouts = "retransmission timers that expired",
     TCPLossProbes = "FINs sent again before their timeout, as tail loss probes",
+    TCPKeepAlive = "probes sent to peers that were silent",
     TCPSynRetrans = "SYN-ACKs sent again",
     TCPHPHits = "data segments taken by header prediction",
     TCPHPAcks = "pure ACKs taken by header prediction",

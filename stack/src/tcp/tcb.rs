@@ -9,6 +9,8 @@ mod close;
 mod info;
 mod input;
 mod run;
+mod keepalive;
+mod options;
 mod urgent;
 mod validate;
 mod window;
@@ -28,6 +30,9 @@ use ack::{AckState, Owed};
 use close::Closing;
 pub use info::Info;
 pub use run::Owner;
+pub use keepalive::KeepAlive;
+pub use options::Linger2;
+use options::{Asked, Limits};
 pub use urgent::Urgent;
 use window::Window;
 
@@ -172,6 +177,9 @@ pub struct Tcb<B: PacketBuf> {
     copied_seen: SeqNum,
     closing: Closing,
     error: Option<ConnError>,
+    limits: Limits,
+    /// What the application has asked for, if it ever has.
+    asked: Option<Box<Asked>>,
 }
 
 /// What the application has said about its ends, and what the peer's FIN said about ours.
@@ -219,6 +227,8 @@ impl<B: PacketBuf> Tcb<B> {
             copied_seen: rcv_nxt,
             closing: Closing::new(opened.synack_rtt),
             error: None,
+            limits: Limits::new(cx.settings),
+            asked: None,
         };
         tcb.predict();
         tcb

@@ -105,10 +105,9 @@ impl From<RecvError> for io::Error {
             RecvError::Connection(ConnError::TimedOut) => {
                 (ErrorKind::TimedOut, "the peer does not answer any more")
             }
-            RecvError::Deadlock => (
-                ErrorKind::Deadlock,
-                "this thread holds a guard on the socket: drop it before reading",
-            ),
+            RecvError::Deadlock => {
+                (ErrorKind::Deadlock, "this thread holds a guard on the socket: drop it first")
+            }
             RecvError::Dead => {
                 (ErrorKind::ConnectionAborted, "the stack has stopped: the connection is gone")
             }

@@ -85,7 +85,7 @@ fn a_read_timeout_is_a_limit_on_the_whole_call() {
 fn low_water_is_waited_for_unless_less_is_asked() {
     let (_lcore, stream) = start(silent(10));
     stream.set_read_timeout(Some(Duration::from_millis(30))).unwrap();
-    stream.set_receive_low_water(50);
+    stream.set_receive_low_water(50).unwrap();
     while stream.readable() < 10 {
         thread::yield_now();
     }

@@ -154,7 +154,7 @@ fn the_peek_offset_moves_on_with_looks_and_back_with_reads() {
 #[test]
 fn a_reader_that_has_a_part_is_woken_at_the_target_not_at_low_water_again() {
     let (mut hand, stream) = open();
-    stream.set_receive_low_water(250);
+    stream.set_receive_low_water(250).unwrap();
     hand.data(&[1; 100]);
     let mut buf = [0; 1000];
     let mut call = Recv::new(stream.handle(), &mut buf, NONE, || hand.now);

@@ -9,7 +9,8 @@ use crate::socket::{
 };
 use crate::tcp::negotiate::Scale;
 use crate::tcp::request::Opened;
-use crate::tcp::tcb::{Tcb, Verdict};
+use crate::tcp::tcb::{State, Tcb, Verdict};
+use crate::tcp::time_wait::Phase;
 use crate::tcp::{Counters, Cx, SeqNum, Settings};
 use crate::time::Instant;
 use crate::wire::{Flags, FourTuple, Outgoing, Segment};
@@ -33,7 +34,7 @@ pub(super) struct Hand {
     pub(super) sent: Vec<Outgoing>,
     pub(super) counters: Counters,
     home: Arc<Home<HeapBuf>>,
-    lcore: Option<LcoreRef<HeapBuf>>,
+    lcore: LcoreRef<HeapBuf>,
     settings: Settings,
     /// The peer's next number, and what it acknowledges.
     pub(super) seq: u32,
@@ -69,7 +70,6 @@ pub(super) fn open_with(settings: Settings) -> (Hand, TcpStream<HeapBuf>) {
     };
     let (lcore, handle) = LcoreRef::new(tcb, &home, ID, tuple);
     let (seq, ack) = (IRS.wrapping_add(1), ISS + 1);
-    let lcore = Some(lcore);
     (Hand { now, sent: vec![], counters, home, lcore, settings, seq, ack }, handle.into())
 }
 
@@ -133,7 +133,23 @@ impl Hand {
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.lcore.as_ref()?.claim()?.tcb().next_deadline()
+        self.claim().tcb().next_deadline()
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.claim().tcb().state()
+    }
+
+    /// How long the record that would take the connection's place now would wait for a FIN.
+    pub(super) fn last_life(&self) -> Option<Duration> {
+        match self.claim().tcb().time_wait(&self.settings)?.phase {
+            Phase::FinWait2(life) => Some(life),
+            Phase::TimeWait => None,
+        }
+    }
+
+    fn claim(&self) -> Claim<'_, HeapBuf> {
+        self.lcore.claim().expect("nobody owns the socket")
     }
 
     /// Rings that were made and are not installed.
@@ -150,7 +166,7 @@ impl Hand {
         self.home.take_bells().for_each(drop);
         let mut returned = 0;
         self.home.returns().free_all(|_, truesize| returned += truesize);
-        let Some(lcore) = &self.lcore else { return };
+        let lcore = &self.lcore;
         let mut cx = Cx { now: self.now, settings: &self.settings, counters: &mut self.counters };
         let claim = lcore.claim().or_else(|| {
             let (segment, buf) = arrived.clone()?;
@@ -170,6 +186,7 @@ impl Hand {
         let requests = claim.take_requests();
         let sent = &mut self.sent;
         let tcb = claim.tcb();
+        tcb.on_options(&cx);
         if requests.shut_read() {
             tcb.shutdown_read();
         }

@@ -4,5 +4,6 @@ mod ending;
 mod flags;
 mod hand;
 mod lcore;
+mod options;
 mod reading;
 mod table;

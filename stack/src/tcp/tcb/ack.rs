@@ -148,6 +148,11 @@ impl AckState {
         }
     }
 
+    /// When data last came.
+    pub(super) const fn last_data(&self) -> Instant {
+        self.last_data
+    }
+
     /// Notes that an ACK is owed, and why.
     pub(super) fn owe(&mut self, what: Owed) {
         self.owed = self.owed.with(what).with(Owed::ACK).with(Owed::UNDECIDED);

@@ -9,11 +9,11 @@ use std::time::Duration;
 use crate::buf::{BufQueue, PacketBuf};
 use crate::tcp::sack::SackList;
 use crate::tcp::time_wait::{Ending, Phase, TIME_WAIT};
-use crate::tcp::{Counter, Cx, SeqNum};
+use crate::tcp::{Counter, Cx, SeqNum, reset};
 use crate::time::Instant;
-use crate::wire::{Flags, Outgoing};
+use crate::wire::{Flags, Outgoing, Segment};
 
-use super::{ConnError, NEVER, Owed, State, Tcb, UNPREDICTABLE, Verdict};
+use super::{ConnError, Linger2, NEVER, Owed, State, Tcb, UNPREDICTABLE, Verdict};
 
 /// Retransmission timeout before a round trip was measured (RFC 6298 §2.1).
 const RTO_INITIAL: u32 = 1000;
@@ -31,7 +31,8 @@ const ORPHAN_RETRIES: u8 = 8;
 /// What closing needs to remember: the timers of our FIN and of FIN-WAIT-2.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Closing {
-    /// Retransmission of the FIN, or the end of a long FIN-WAIT-2.
+    /// Retransmission of the FIN, or the end of a long FIN-WAIT-2; while no FIN of ours is under way,
+    /// the next look at whether the peer is alive.
     pub(super) deadline: Instant,
     /// When our FIN was first sent.
     fin_sent: Instant,
@@ -97,8 +98,12 @@ impl Closing {
         (self.srtt_us != 0).then_some(self.srtt_us / 1000)
     }
 
-    fn arm(&mut self, now: Instant) {
-        self.deadline = now + Duration::from_millis(u64::from(self.rto));
+    /// Arms for the next retransmission, `patience` being how long the FIN may be without an answer.
+    fn arm(&mut self, now: Instant, patience: Option<Duration>) {
+        let rto = now + Duration::from_millis(u64::from(self.rto));
+        let end = patience.map_or(NEVER, |patience| self.fin_sent + patience);
+        // Past its end it is given up with the next expiry.
+        self.deadline = rto.min(end.max(now));
     }
 
     /// Arms for a tail loss probe (RFC 8985 §7.2): two round trips, and what the peer may delay the
@@ -145,7 +150,7 @@ impl<B: PacketBuf> Tcb<B> {
         if self.sack_ok {
             self.closing.arm_probe(cx.now);
         } else {
-            self.closing.arm(cx.now);
+            self.closing.arm(cx.now, self.user_timeout());
         }
         Some(self.outgoing_fin(cx))
     }
@@ -180,6 +185,10 @@ impl<B: PacketBuf> Tcb<B> {
             return self.abort(cx);
         }
         if self.state == State::FinWait2 {
+            if self.linger2() == Linger2::Reset {
+                cx.counters.bump(Counter::TCPAbortOnLinger);
+                return self.abort(cx);
+            }
             self.wait_as_orphan(cx);
         }
         self.shutdown_write(cx)
@@ -247,20 +256,25 @@ impl<B: PacketBuf> Tcb<B> {
 
     fn on_close_deadline(&mut self, cx: &mut Cx<'_>) -> Option<Outgoing> {
         self.closing.deadline = NEVER;
-        if !matches!(self.state, State::FinWait1 | State::Closing | State::LastAck) {
+        match self.state {
+            State::FinWait1 | State::Closing | State::LastAck => {}
             // The long part of an orphan's FIN-WAIT-2 is over: a record takes the rest.
-            return None;
+            State::FinWait2 if self.wants.orphan => return None,
+            State::Established | State::CloseWait | State::FinWait2 => {
+                return self.on_keepalive_deadline(cx);
+            }
+            State::TimeWait | State::Closed => return None,
         }
         self.closing.repeated = true;
         if std::mem::take(&mut self.closing.probes) {
             // RFC 8985 §7.3: the probe is the last segment sent, and the timeout starts anew.
             cx.counters.bump(Counter::TCPLossProbes);
             cx.counters.bump(Counter::RetransSegs);
-            self.closing.arm(cx.now);
+            self.closing.arm(cx.now, self.user_timeout());
             return Some(self.outgoing_fin(cx));
         }
         cx.counters.bump(Counter::TCPTimeouts);
-        if self.closing.retries >= self.most_retries(cx) {
+        if self.is_given_up(cx) {
             cx.counters.bump(Counter::TCPAbortOnTimeout);
             let rst = self.outgoing_rst(cx);
             self.die(cx, Some(ConnError::TimedOut));
@@ -268,8 +282,19 @@ impl<B: PacketBuf> Tcb<B> {
         }
         cx.counters.bump(Counter::RetransSegs);
         self.closing.back_off();
-        self.closing.arm(cx.now);
+        self.closing.arm(cx.now, self.user_timeout());
         Some(self.outgoing_fin(cx))
+    }
+
+    /// Whether our FIN has been repeated often enough, or for long enough if the application has said
+    /// how long that is.
+    fn is_given_up(&self, cx: &Cx<'_>) -> bool {
+        match self.user_timeout() {
+            Some(patience) => {
+                self.closing.retries > 0 && cx.now >= self.closing.fin_sent + patience
+            }
+            None => self.closing.retries >= self.most_retries(cx),
+        }
     }
 
     fn most_retries(&self, cx: &Cx<'_>) -> u8 {
@@ -316,7 +341,7 @@ impl<B: PacketBuf> Tcb<B> {
     }
 
     /// The ACK field covers our FIN.
-    pub(super) fn on_fin_acked(&mut self, cx: &mut Cx<'_>) -> Result<(), Verdict> {
+    pub(super) fn on_fin_acked(&mut self, cx: &mut Cx<'_>, seg: &Segment) -> Result<(), Verdict> {
         if !self.closing.repeated {
             self.closing.sample(cx.now.since(self.closing.fin_sent));
         }
@@ -324,7 +349,13 @@ impl<B: PacketBuf> Tcb<B> {
         match self.state {
             State::FinWait1 => {
                 self.state = State::FinWait2;
-                if self.wants.orphan {
+                if !self.wants.orphan {
+                    self.arm_keepalive(cx);
+                } else if self.linger2() == Linger2::Reset {
+                    cx.counters.bump(Counter::TCPAbortOnData);
+                    self.die(cx, None);
+                    return Err(reset::reply(seg).map_or(Verdict::Later, Verdict::Send));
+                } else {
                     self.wait_as_orphan(cx);
                 }
                 Ok(())
@@ -348,15 +379,18 @@ impl<B: PacketBuf> Tcb<B> {
     /// Starts the part of an orphan's FIN-WAIT-2 that is longer than a record may last.
     fn wait_as_orphan(&mut self, cx: &Cx<'_>) {
         let life = self.orphan_life(cx.settings);
-        if life > TIME_WAIT {
-            self.closing.deadline = cx.now + (life - TIME_WAIT);
-        }
+        self.closing.deadline = if life > TIME_WAIT { cx.now + (life - TIME_WAIT) } else { NEVER };
     }
 
-    /// How long an orphan waits for the peer's FIN: tcp_fin_timeout, but 3.5 timeouts at least.
+    /// How long an orphan waits for the peer's FIN: what the application has asked for, else
+    /// tcp_fin_timeout, but 3.5 timeouts at least.
     fn orphan_life(&self, settings: &crate::tcp::Settings) -> Duration {
         let rto = Duration::from_millis(u64::from(self.closing.rto));
-        settings.tcp_fin_timeout.max(rto * 7 / 2)
+        let asked = match self.linger2() {
+            Linger2::For(span) => span,
+            Linger2::Setting | Linger2::Reset => settings.tcp_fin_timeout,
+        };
+        asked.max(rto * 7 / 2)
     }
 
     /// The connection is over. Queued data stays readable, unless nobody is left to read it.
@@ -392,7 +426,7 @@ impl<B: PacketBuf> Tcb<B> {
     }
 
     /// `<SEQ=SND.NXT><ACK=RCV.NXT><CTL=RST,ACK>`, with the options that any ACK would carry.
-    fn outgoing_rst(&mut self, cx: &Cx<'_>) -> Outgoing {
+    pub(super) fn outgoing_rst(&mut self, cx: &Cx<'_>) -> Outgoing {
         Outgoing {
             seq: self.snd_nxt.raw(),
             ack: self.rcv_nxt.raw(),

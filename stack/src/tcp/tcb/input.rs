@@ -81,6 +81,7 @@ impl<B: PacketBuf> Tcb<B> {
         self.snd_wl1 = self.rcv_nxt;
         if seg.len == 0 {
             cx.counters.bump(Counter::TCPHPAcks);
+            self.heard_ack(cx.now);
             return;
         }
         cx.counters.bump(Counter::TCPHPHits);

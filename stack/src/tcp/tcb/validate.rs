@@ -167,6 +167,7 @@ impl<B: PacketBuf> Tcb<B> {
         if ack.before(self.snd_una) {
             return Ok(());
         }
+        self.heard_ack(cx.now);
         if self.updates_window(seg) {
             self.take_window(SeqNum::new(seg.seq), seg.window);
             self.predict();
@@ -175,7 +176,7 @@ impl<B: PacketBuf> Tcb<B> {
             return Ok(());
         }
         self.snd_una = ack;
-        self.on_fin_acked(cx)
+        self.on_fin_acked(cx, seg)
     }
 
     /// Notes the window field of a segment that starts at `seq`.

@@ -48,6 +48,8 @@ pub(super) struct Window {
     shift: u8,
     /// Memory came back since the reader's progress was last looked at.
     freed: bool,
+    /// `clamp` is the application's.
+    is_clamped: bool,
 }
 
 /// The window that free memory allows, before what was promised is honoured.
@@ -78,6 +80,7 @@ impl Window {
             ratio: INITIAL_RATIO,
             shift,
             freed: false,
+            is_clamped: false,
         };
         window.clamp = window.payload_of(window.rcvbuf).min(MAX_FIELD << window.shift);
         window.reserve(opened.advmss.into());
@@ -153,10 +156,31 @@ impl Window {
     /// Measures how much of a buffer a full segment of this connection fills.
     pub(super) fn measure(&mut self, len: u32, truesize: u32) {
         let ratio = (len.min(MAX_FIELD) << 8) / truesize.max(1);
-        let before = self.clamp;
         self.ratio = ratio.clamp(1, 255) as u8;
         // What the header cannot say is left out when it is written.
-        self.clamp = self.payload_of(self.rcvbuf);
+        let most = self.payload_of(self.rcvbuf);
+        self.set_clamp(if self.is_clamped { self.clamp.min(most) } else { most });
+    }
+
+    /// The application limits the memory, in bytes of truesize.
+    pub(super) fn resize(&mut self, rcvbuf: u32) {
+        self.rcvbuf = rcvbuf.min(RCVBUF_MAX);
+        let most = self.payload_of(self.rcvbuf);
+        self.set_clamp(if self.is_clamped { self.clamp.min(most) } else { most });
+        // There may be room now that the peer does not know of.
+        self.freed = true;
+    }
+
+    /// The application limits the window, in bytes.
+    pub(super) fn clamp_to(&mut self, bytes: u32) {
+        self.is_clamped = true;
+        self.set_clamp(bytes);
+        self.freed = true;
+    }
+
+    fn set_clamp(&mut self, clamp: u32) {
+        let before = self.clamp;
+        self.clamp = clamp;
         // A smaller clamp bounds the limit; a larger one lets it be what was advertised already.
         self.ssthresh = if self.clamp < before {
             self.ssthresh.min(self.clamp)
