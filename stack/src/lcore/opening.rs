@@ -102,6 +102,13 @@ impl<B: PacketBuf> Tables<B> {
         }
         let mut verdict = slot.request.on_segment(&mut work.cx(), &tcp.segment);
         if let RequestVerdict::Complete(opened) = &verdict {
+            let queues = slot.listening.queues();
+            if queues.defer_accept != 0
+                && slot.request.waits_for_data(&mut work.cx(), &tcp.segment, &queues)
+            {
+                work.bump(Counter::InSegs);
+                return;
+            }
             if !self.sockets.is_full()
                 && let Some(room) = slot.listening.queue.reserve()
             {

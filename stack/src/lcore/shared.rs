@@ -54,6 +54,7 @@ impl<B: PacketBuf> Listening<B> {
             young: self.requests.young.load(Ordering::Relaxed),
             accept_queue: self.queue.len(),
             backlog: self.options.backlog,
+            defer_accept: self.queue.defer_accept(),
         }
     }
 

@@ -27,6 +27,8 @@ pub struct AcceptQueue<B: PacketBuf, C: Connection<B> = Tcb<B>> {
     ready: Owned<VecDeque<Handle<B, C>>>,
     /// Connections that may wait: backlog + 1.
     capacity: u32,
+    /// Retransmissions for which handshakes without data are not completed.
+    defer_accept: AtomicU32,
 }
 
 #[derive(Debug)]
@@ -68,7 +70,20 @@ impl<B: PacketBuf, C: Connection<B>> AcceptQueue<B, C> {
             }),
             ready: Owned::new(VecDeque::new()),
             capacity: backlog.saturating_add(1),
+            defer_accept: AtomicU32::new(0),
         })
+    }
+
+    /// Has connections wait for their first data before they are made, for so many retransmissions of
+    /// the SYN-ACK (TCP_DEFER_ACCEPT).
+    pub fn set_defer_accept(&self, retransmissions: u8) {
+        // Relaxed here and below: a number that stands for itself.
+        self.defer_accept.store(retransmissions.into(), Ordering::Relaxed);
+    }
+
+    /// What [`Self::set_defer_accept`] has set.
+    pub fn defer_accept(&self) -> u8 {
+        self.defer_accept.load(Ordering::Relaxed) as u8
     }
 
     /// Connections that wait to be accepted.

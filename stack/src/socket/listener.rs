@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::buf::PacketBuf;
+use crate::tcp::listen;
 use crate::tcp::tcb::Tcb;
 
 use super::accept::AcceptQueue;
@@ -122,6 +123,19 @@ impl<B: PacketBuf, C: Connection<B>> TcpListener<B, C> {
     pub fn set_accept_timeout(&self, timeout: Option<Duration>) {
         let nanos = timeout.map_or(FOREVER, |t| u64::try_from(t.as_nanos()).unwrap_or(FOREVER));
         self.timeout.store(nanos, Ordering::Relaxed);
+    }
+
+    /// Has connections come to [`accept`](Self::accept) only once their first data has
+    /// (TCP_DEFER_ACCEPT); those that stay silent come after about this time. As in Linux it is counted
+    /// in retransmissions of the SYN-ACK: 1, 3, 7, 15 seconds and so on. Zero, as at the beginning,
+    /// waits for nothing.
+    pub fn set_deferaccept(&self, wait: Duration) {
+        self.queue.set_defer_accept(listen::defer_accept(wait));
+    }
+
+    /// How long a connection is waited for to send data, in the steps of [`Self::set_deferaccept`].
+    pub fn deferaccept(&self) -> Duration {
+        listen::deferred(self.queue.defer_accept())
     }
 
     /// The address and port that it listens on.

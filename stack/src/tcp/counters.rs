@@ -44,6 +44,7 @@ counters! {
     PassiveOpens = "connections created by a listener",
     AttemptFails = "openings that failed",
     EstabResets = "established connections that were reset",
+    TCPDeferAcceptDrop = "bare ACKs that completed a handshake, passed over until data comes",
     ListenOverflows = "openings that met a full accept queue",
     ListenDrops = "openings dropped for any reason",
     EmbryonicRsts = "requests removed by RST, by a bad SYN or by tcp_abort_on_overflow",

@@ -3,8 +3,11 @@
 //! Asked by the lcore for segments that match a listener and neither a connection nor a request.
 //! It owns no queue: lengths come in as [`QueueState`], and the caller keeps the queues.
 
+use std::time::Duration;
+
 use crate::wire::{Flags, Outgoing, Segment};
 
+use super::request::{INITIAL_TIMEOUT, MOST_TIMEOUT};
 use super::{Counter, Cx, Settings, reset};
 
 /// What to do with a segment that reached a listener.
@@ -49,6 +52,8 @@ pub struct QueueState {
     pub accept_queue: u32,
     /// The listener's backlog, from [`backlog`].
     pub backlog: u32,
+    /// Retransmissions for which a bare final ACK is passed over, from [`defer_accept`]; 0 for none.
+    pub defer_accept: u8,
 }
 
 impl QueueState {
@@ -87,6 +92,23 @@ impl QueueState {
 /// A negative number asks for the most there is, as in POSIX listen() on Linux.
 pub fn backlog(settings: &Settings, asked: i32) -> u32 {
     (asked as u32).min(settings.somaxconn)
+}
+
+/// TCP_DEFER_ACCEPT as the kernel counts it: the retransmissions of a SYN-ACK that take this long.
+pub fn defer_accept(wait: Duration) -> u8 {
+    if wait.is_zero() {
+        return 0;
+    }
+    let covers = |retransmissions: &u8| wait <= deferred(*retransmissions);
+    (1..u8::MAX).find(covers).unwrap_or(u8::MAX)
+}
+
+/// The time that this many retransmissions of a SYN-ACK take.
+pub fn deferred(retransmissions: u8) -> Duration {
+    let timeouts = std::iter::successors(Some(INITIAL_TIMEOUT), |timeout| {
+        Some((*timeout * 2).min(MOST_TIMEOUT))
+    });
+    timeouts.take(retransmissions.into()).sum()
 }
 
 /// Where a SYN came from.
@@ -133,6 +155,18 @@ mod tests {
     use super::super::testing::World;
     use super::*;
 
+    #[test]
+    fn deferring_is_counted_in_retransmissions() {
+        let seconds = Duration::from_secs;
+        for (wait, retransmissions, granted) in
+            [(0, 0, 0), (1, 1, 1), (2, 2, 3), (3, 2, 3), (4, 3, 7), (100, 7, 127), (128, 8, 247)]
+        {
+            assert_eq!(defer_accept(seconds(wait)), retransmissions, "{wait} s");
+            assert_eq!(deferred(retransmissions), seconds(granted), "{wait} s");
+        }
+        assert_eq!(defer_accept(Duration::MAX), 255);
+    }
+
     fn seg(flags: Flags) -> Segment {
         Segment { seq: 100, ack: 77, len: 0, window: 1000, urgent: 0, flags, ecn: 0, ts: None }
     }
@@ -175,7 +209,8 @@ mod tests {
         }
     }
 
-    const ROOM: QueueState = QueueState { syn_queue: 0, young: 0, accept_queue: 0, backlog: 4 };
+    const ROOM: QueueState =
+        QueueState { syn_queue: 0, young: 0, accept_queue: 0, backlog: 4, defer_accept: 0 };
 
     fn decide(world: &mut World, origin: SynOrigin, queue: QueueState) -> SynVerdict {
         on_syn(&mut world.cx(), origin, &queue)
@@ -226,7 +261,7 @@ mod tests {
     fn retries_shrink_when_old_requests_fill_half_of_the_backlog() {
         let settings = Settings::default();
         let retries = |syn_queue, young, backlog| {
-            QueueState { syn_queue, young, accept_queue: 0, backlog }.synack_retries(&settings)
+            QueueState { syn_queue, young, backlog, ..ROOM }.synack_retries(&settings)
         };
         assert_eq!(retries(50, 0, 100), 5, "not more than half");
         assert_eq!(retries(4, 0, 0), 5, "a backlog counts as at least 8");
@@ -241,7 +276,7 @@ mod tests {
     #[test]
     fn few_configured_retries_are_kept_under_pressure() {
         let settings = Settings { tcp_synack_retries: 1, ..Settings::default() };
-        let queue = QueueState { syn_queue: 60, young: 0, accept_queue: 0, backlog: 100 };
+        let queue = QueueState { syn_queue: 60, backlog: 100, ..ROOM };
         assert_eq!(queue.synack_retries(&settings), 1);
     }
 }

@@ -17,10 +17,10 @@ use super::timestamps::{TsState, ts_val};
 use super::{Counter, Cx, SeqNum, reset};
 
 /// First retransmission timeout of the SYN-ACK (RFC 6298 §2, rule 2.1).
-const INITIAL_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const INITIAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Retransmission timeouts double up to this (Linux's TCP_RTO_MAX).
-const MOST_TIMEOUT: Duration = Duration::from_secs(120);
+pub(super) const MOST_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Everything that an established connection starts from.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -98,7 +98,7 @@ struct RequestTs {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Acked {
     No,
-    /// A good ACK met a full accept queue: every further one tries again.
+    /// A good ACK met a full accept queue, or brought no data: every further one tries again.
     Yes,
 }
 
@@ -282,16 +282,36 @@ impl Request {
         RequestVerdict::Ignore
     }
 
+    /// `seg` completed the handshake; whether the connection is to wait for data (TCP_DEFER_ACCEPT), which
+    /// a bare ACK does not bring. The client's kernel holds it to be open and sends them some time.
+    pub fn waits_for_data(&mut self, cx: &mut Cx<'_>, seg: &Segment, queue: &QueueState) -> bool {
+        let waits = self.expiries < queue.defer_accept && seg.end_seq() == self.rcv_nxt().raw();
+        if waits {
+            cx.counters.bump(Counter::TCPDeferAcceptDrop);
+            self.acked = Acked::Yes;
+        }
+        waits
+    }
+
     /// Time has passed. `queue` decides how patient the listener can be.
     pub fn on_timer(&mut self, cx: &mut Cx<'_>, queue: &QueueState) -> RequestTimer {
         if cx.now < self.deadline {
             return RequestTimer::Wait;
         }
         cx.counters.bump(Counter::TCPTimeouts);
-        if self.expiries >= queue.synack_retries(cx.settings) {
+        let defer = queue.defer_accept;
+        let waits_for_data = defer != 0 && self.is_acked();
+        let is_kept = waits_for_data && self.expiries < defer;
+        if self.expiries >= queue.synack_retries(cx.settings) && !is_kept {
             return RequestTimer::Expired;
         }
-        self.expiries += 1;
+        self.expiries = self.expiries.saturating_add(1);
+        if waits_for_data && self.expiries < defer {
+            // Nothing is lost that would have to be sent again. Towards the end the client is asked
+            // for an ACK that completes the handshake with or without data.
+            self.deadline = cx.now + self.timeout();
+            return RequestTimer::Wait;
+        }
         RequestTimer::Retransmit(self.retransmission(cx))
     }
 

@@ -396,6 +396,7 @@ impl CoreHost {
             young: requests().filter(|request| request.is_young()).count() as u32,
             accept_queue: listener.map_or(0, |listener| listener.accept_queue.len() as u32),
             backlog: listener.map_or(0, |listener| listener.backlog),
+            defer_accept: 0,
         }
     }
 

@@ -182,3 +182,32 @@ fn a_port_is_listened_on_once() {
     first.close();
     assert!(world.listeners.listen(PORT, 1).is_some());
 }
+
+#[test]
+fn a_connection_may_wait_for_its_first_data_to_be_accepted() {
+    let mut world = World::new(Settings::default());
+    let listener = listening(&mut world, 5);
+    listener.set_deferaccept(Duration::from_secs(3));
+    assert_eq!(listener.deferaccept(), Duration::from_secs(3));
+    let mut peer = Peer::new(40_000);
+    world.receive([peer.syn()]);
+    peer.take(&world.expect_segment());
+    world.receive([peer.ack()]);
+    world.expect_nothing();
+    assert_eq!(world.count(Counter::TCPDeferAcceptDrop), 1);
+    assert!(accept(&listener).is_none(), "it has brought nothing");
+    world.receive([peer.data(b"hello")]);
+    world.expect_segment().is(ACK, peer.ack, peer.seq);
+    let stream = accept(&listener).expect("it has now");
+    assert_eq!(read(&stream, 9).unwrap(), b"hello");
+
+    // One that stays silent is asked for another ACK at the end of the time, and accepted.
+    let mut peer = Peer::new(40_001);
+    world.receive([peer.syn()]);
+    peer.take(&world.expect_segment());
+    world.receive([peer.ack()]);
+    let (ms, segment) = world.wait_for_segment();
+    assert_eq!((ms, segment.segment.flags), (3000, SYN.with(ACK)));
+    world.receive([peer.ack()]);
+    assert!(accept(&listener).is_some(), "it has waited long enough");
+}

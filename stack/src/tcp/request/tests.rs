@@ -92,7 +92,8 @@ impl Peer {
 
     fn timer(&mut self, ms: u64) -> RequestTimer {
         self.world.at_ms(ms);
-        let queue = QueueState { syn_queue: 1, young: 1, accept_queue: 0, backlog: 128 };
+        let queue =
+            QueueState { syn_queue: 1, young: 1, accept_queue: 0, backlog: 128, defer_accept: 0 };
         self.request.on_timer(&mut self.world.cx(), &queue)
     }
 }
@@ -450,7 +451,8 @@ fn the_timeout_stops_doubling_at_120_s() {
 #[test]
 fn pressure_ends_an_old_request_sooner() {
     let mut peer = Peer::new(STARTS[1]);
-    let crowded = QueueState { syn_queue: 100, young: 10, accept_queue: 0, backlog: 128 };
+    let crowded =
+        QueueState { syn_queue: 100, young: 10, accept_queue: 0, backlog: 128, defer_accept: 0 };
     for (seconds, expires) in [(1, false), (3, false), (7, true)] {
         peer.world.at_ms(seconds * 1000);
         let timer = peer.request.on_timer(&mut peer.world.cx(), &crowded);
