@@ -11,7 +11,7 @@ use std::time::Duration;
 use libc::{SHUT_RD, SHUT_RDWR, SHUT_WR, pollfd};
 use prequeue::lcore::ListenOptions;
 use prequeue::socket::{Recv, RecvError, RecvFlags, Step, TcpStream};
-use prequeue::tcp::tcb::{ConnError, Tcb};
+use prequeue::tcp::tcb::ConnError;
 use prequeue::time::Instant;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -150,21 +150,12 @@ impl Adapter {
         if flags & libc::MSG_ERRQUEUE != 0 {
             return Err(Errno::AGAIN);
         }
-        if flags & libc::MSG_OOB != 0 {
-            let len = recv_urgent(&mut turn, fd, buf, flags)?;
-            return Ok(Received { len, inq: None });
-        }
-        let room = before_mark(&mut turn, fd, buf.len(), flags)?;
-        let len = recv_plain(&mut turn, fd, &mut buf[..room], recv_flags(flags))?;
+        let len = recv_plain(&mut turn, fd, buf, recv_flags(flags))?;
         turn.settle();
         let socket = turn.socket(fd)?;
-        let inq = socket.options.inq;
-        let connected = socket.connected()?;
-        let left = || match connected.stream.readable() {
-            0 => connected.look(Tcb::eof).into(),
-            left => left,
-        };
-        Ok(Received { len, inq: inq.then(left) })
+        let inq = socket.options.inq && flags & libc::MSG_OOB == 0;
+        let handle = socket.connected()?.handle();
+        Ok(Received { len, inq: inq.then(|| handle.left()) })
     }
 
     /// write(2), send(2) and their like: connections only receive.
@@ -196,7 +187,7 @@ impl Adapter {
         match &socket.role {
             Role::Fresh { .. } => Ok(0),
             Role::Listener(_) => Err(Errno::INVAL),
-            Role::Connected(connected) => Ok(connected.inq(&socket.options)),
+            Role::Connected(connected) => Ok(connected.stream.readable()),
         }
     }
 
@@ -501,58 +492,13 @@ fn recv_plain(
     }
     Err(match error {
         RecvError::WouldBlock => Errno::AGAIN,
+        RecvError::Interrupted => Errno::INTR,
+        RecvError::NoUrgentByte => Errno::INVAL,
+        RecvError::NotConnected => Errno::NOTCONN,
         RecvError::Connection(error) => conn_errno(error),
         RecvError::Deadlock => Errno::DEADLK,
         RecvError::Dead => Errno::CONNABORTED,
     })
-}
-
-/// How many of `len` bytes may be read before the urgent mark. At the mark the urgent byte is
-/// skipped, unless it is to be read with the others.
-fn before_mark(
-    turn: &mut Turn<'_, World>,
-    fd: RawFd,
-    len: usize,
-    flags: i32,
-) -> Result<usize, Errno> {
-    let socket = turn.socket(fd)?;
-    let inline = socket.options.urgent_inline;
-    let Some((before, urgent)) = socket.connected()?.urgent() else { return Ok(len) };
-    if before != 0 {
-        return Ok(len.min(before as usize));
-    }
-    if !inline && urgent.arrived && flags & libc::MSG_PEEK == 0 {
-        recv_plain(turn, fd, &mut [0], RecvFlags::TRUNC.with(RecvFlags::DONTWAIT))?;
-    }
-    Ok(len)
-}
-
-/// recv with MSG_OOB.
-fn recv_urgent(
-    turn: &mut Turn<'_, World>,
-    fd: RawFd,
-    buf: &mut [u8],
-    flags: i32,
-) -> Result<usize, Errno> {
-    let socket = turn.socket(fd)?;
-    let inline = socket.options.urgent_inline;
-    let connected = socket.connected()?;
-    let (before, urgent) = connected.urgent().filter(|_| !inline).ok_or(Errno::INVAL)?;
-    if connected.urgent_taken == Some(urgent.mark) {
-        return Err(Errno::INVAL);
-    }
-    if !urgent.arrived {
-        return if connected.look(Tcb::eof) { Ok(0) } else { Err(Errno::AGAIN) };
-    }
-    if flags & libc::MSG_PEEK == 0 {
-        connected.urgent_taken = Some(urgent.mark);
-    }
-    let Some(byte) = buf.first_mut() else { return Ok(0) };
-    let mut bytes = vec![0; before as usize + 1];
-    let peek = RecvFlags::PEEK.with(RecvFlags::DONTWAIT);
-    recv_plain(turn, fd, &mut bytes, peek)?;
-    *byte = bytes[before as usize];
-    Ok(1)
 }
 
 fn recv_flags(flags: i32) -> RecvFlags {
@@ -561,6 +507,7 @@ fn recv_flags(flags: i32) -> RecvFlags {
         (libc::MSG_WAITALL, RecvFlags::WAITALL),
         (libc::MSG_DONTWAIT, RecvFlags::DONTWAIT),
         (libc::MSG_TRUNC, RecvFlags::TRUNC),
+        (libc::MSG_OOB, RecvFlags::OOB),
     ]
     .into_iter()
     .filter(|(bit, _)| flags & bit != 0)

@@ -8,7 +8,7 @@ use std::net::SocketAddrV4;
 use prequeue::buf::HeapBuf;
 use prequeue::socket::{Handle, TcpListener, TcpStream};
 use prequeue::tcp::SeqNum;
-use prequeue::tcp::tcb::{ConnError, State, Tcb, Urgent};
+use prequeue::tcp::tcb::{ConnError, State, Tcb};
 use rustix::io::Errno;
 
 use crate::options::{Options, Timeout};
@@ -72,8 +72,6 @@ pub struct Connected {
     pub write_shut: bool,
     /// The error was told already.
     pub error_told: bool,
-    /// The urgent byte that recv with MSG_OOB has taken.
-    pub urgent_taken: Option<SeqNum>,
 }
 
 impl Socket {
@@ -122,7 +120,9 @@ impl Socket {
         // Neither fails: there is no duration of zero here.
         let _ = stream.set_read_timeout(wait);
         let _ = stream.set_nonblocking(nonblocking);
-        stream.set_receive_low_water(self.options.low_water);
+        stream.set_out_of_band_inline(self.options.urgent_inline);
+        // Nor does this: nobody holds a guard.
+        let _ = stream.set_receive_low_water(self.options.low_water);
     }
 
     /// What it can be asked for without waiting.
@@ -146,7 +146,7 @@ impl Socket {
 impl Connected {
     /// A connection just accepted.
     pub fn new(stream: TcpStream<HeapBuf>) -> Self {
-        Self { stream, read_shut: false, write_shut: false, error_told: false, urgent_taken: None }
+        Self { stream, read_shut: false, write_shut: false, error_told: false }
     }
 
     /// The library's handle.
@@ -178,37 +178,16 @@ impl Connected {
         if self.error_told { None } else { self.look(Tcb::error) }
     }
 
-    /// Bytes before the urgent one, and whether that has arrived, if it was not passed.
-    pub fn urgent(&self) -> Option<(u32, Urgent)> {
-        self.look(|tcb| {
-            let urgent = tcb.urgent()?;
-            let copied = tcb.edge().minus(self.stream.readable());
-            urgent.mark.at_or_after(copied).then(|| (urgent.mark.since(copied), urgent))
-        })
-    }
-
-    /// Bytes that FIONREAD tells of: up to the urgent one, if that is not read with the others.
-    pub fn inq(&self, options: &Options) -> u32 {
-        let readable = self.stream.readable();
-        match self.urgent() {
-            Some((before, urgent)) if urgent.arrived && !options.urgent_inline && before != 0 => {
-                readable.min(before)
-            }
-            _ => readable,
-        }
-    }
-
     fn readiness(&self, options: &Options) -> Readiness {
-        let urgent = self.urgent();
-        let at_mark = urgent.is_some_and(|(before, urgent)| before == 0 && urgent.arrived);
-        let target = options.low_water + u32::from(at_mark && !options.urgent_inline);
-        let readable = self.stream.readable();
+        let urgent = self.handle().has_urgent_byte();
+        let passes_over = urgent && self.stream.is_at_mark() && !options.urgent_inline;
+        let target = options.low_water + u32::from(passes_over);
+        let readable = self.handle().unread();
         let (eof, state, pressed, edge) = self.look(|tcb| {
             let pressed = tcb.over_seven_eighths() || tcb.offered_window() <= tcb.rcv_mss();
             (tcb.eof(), tcb.state(), pressed, tcb.edge())
         });
         let closed = matches!(state, State::Closed | State::TimeWait);
-        let unread = urgent.filter(|(_, urgent)| Some(urgent.mark) != self.urgent_taken);
         Readiness {
             data: readable >= target || (readable != 0 && pressed),
             connection: false,
@@ -216,7 +195,7 @@ impl Connected {
             write_shut: self.write_shut || closed,
             closed,
             error: self.pending_error().is_some(),
-            urgent: unread.is_some_and(|(_, urgent)| urgent.arrived),
+            urgent,
             listens: false,
             news: edge,
         }

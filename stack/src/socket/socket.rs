@@ -487,8 +487,8 @@ impl<B: PacketBuf, C: Connection<B>> Handle<B, C> {
         }
     }
 
-    /// Bytes that are not read, urgent or not.
-    fn unread(&self) -> u32 {
+    /// Bytes that are in sequence and not read, urgent or not: what readiness goes by.
+    pub fn unread(&self) -> u32 {
         let read = self.socket.progress.copied_seq();
         let edge = self.socket.park().edge();
         // Through the ring data can be read before the edge is published.
