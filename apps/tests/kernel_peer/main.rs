@@ -4,6 +4,7 @@
 //! Needs root, /dev/net/tun and iproute2; as another user each test says that it is passed over.
 
 mod bytes;
+mod flags;
 mod harness;
 mod lab;
 
@@ -213,6 +214,11 @@ fn heavy_reordering_does_not_show_in_the_stream() {
         one_stream(&stack, 128 * MIB);
         assert_ne!(stack.counters().value(Counter::TCPOFOQueue), 0);
     });
+}
+
+#[test]
+fn every_flag_and_option_of_reading() {
+    scenario("every_flag_and_option_of_reading", LIMIT, flags::every_flag);
 }
 
 /// One client sends `len` bytes; all must arrive, in order, and nothing after them.

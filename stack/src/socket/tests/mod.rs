@@ -6,4 +6,5 @@ mod hand;
 mod lcore;
 mod options;
 mod reading;
+mod signals;
 mod table;
