@@ -266,7 +266,7 @@ impl<B: PacketBuf> Tables<B> {
         self.free_returned();
         // Frames of one connection that follow each other are found with one look-up.
         let mut runs = SmallVec::<[Run; BURST]>::new();
-        let mut last = Ends::default();
+        let mut last = None;
         let us = Station::new(work.base.interface.mac);
         for (at, slot) in burst.iter_mut().enumerate() {
             let Some(frame) = slot else { continue };
@@ -280,9 +280,8 @@ impl<B: PacketBuf> Tables<B> {
                     }
                 },
             };
-            // The first one differs from nothing, whatever its ends are.
-            if ends != last || runs.is_empty() {
-                last = ends;
+            if last != Some(ends) {
+                last = Some(ends);
                 let tuple = ends.tuple();
                 runs.push(Run { tuple, hash: self.flows.hash(&tuple), start: at });
             }

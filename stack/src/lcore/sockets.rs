@@ -365,7 +365,7 @@ impl<'a, 'w, B: PacketBuf, T: Transmit> Visit<'a, 'w, B, T> {
                     continue;
                 }
                 let place = &mut run[taken];
-                match tcb.on_frame_above_hole(&mut self.work.cx(), place, owner) {
+                match tcb.on_frame_at_hole(&mut self.work.cx(), place, owner, sink) {
                     None => {}
                     verdict => {
                         self.work.bump(Counter::InSegs);

@@ -11,7 +11,7 @@ use crate::tcp::negotiate::TIMESTAMPS_ROOM;
 use crate::tcp::request::Opened;
 use crate::tcp::{Counter, Cx, SeqNum};
 use crate::time::Instant;
-use crate::wire::{Flags, Outgoing, SackBlocks, Segment};
+use crate::wire::{Flags, Outgoing, SackBlocks};
 
 use super::close::Closing;
 use super::window::Window;
@@ -54,18 +54,22 @@ const COMPRESSED_MAX: u8 = 44;
 /// Longest time that a duplicate ACK is held back.
 const COMPRESSION_MAX: Duration = Duration::from_millis(1);
 
-/// What a buffer with payload teaches besides its header.
+/// What a segment with payload teaches.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Load {
     pub(super) truesize: u32,
-    /// Payload of a segment as it was sent: all of the buffer, unless the device has merged some.
-    pub(super) unit: u32,
+    /// Payload.
+    len: u32,
+    /// Payload of a segment as it was sent: all of it, unless the device has merged some.
+    unit: u32,
+    flags: Flags,
 }
 
 impl Load {
     #[inline]
-    pub(super) fn of(len: u32, buf: &impl PacketBuf) -> Self {
-        Self { truesize: buf.truesize(), unit: buf.merged_from().unwrap_or(len) }
+    pub(super) fn of(len: u32, flags: Flags, buf: &impl PacketBuf) -> Self {
+        let unit = buf.merged_from().unwrap_or(len);
+        Self { truesize: buf.truesize(), len, unit, flags }
     }
 }
 
@@ -179,24 +183,23 @@ impl AckState {
         &mut self,
         cx: &Cx<'_>,
         window: &mut Window,
-        seg: &Segment,
         load: Load,
         closing: &Closing,
     ) {
         self.owed = self.owed.with(Owed::ACK.with(Owed::UNDECIDED));
         // Segments of one size that follow each other quickly teach nothing new: full ones once the
         // window is about open, small ones once two were seen since the last ACK.
-        let teaches_nothing = if seg.len < u32::from(LEAST_MSS) {
+        let teaches_nothing = if load.len < u32::from(LEAST_MSS) {
             self.owed.has(Owed::PUSHED_AGAIN)
         } else {
             load.unit == u32::from(self.rcv_mss)
-                && !seg.flags.has(Flags::PSH)
+                && !load.flags.has(Flags::PSH)
                 && window.is_about_opened()
         };
         if teaches_nothing && self.follows_quickly(cx.now) {
             self.last_small = 0;
         } else {
-            self.learn(cx, window, *seg, load, closing);
+            self.learn(cx, window, load, closing);
         }
         self.last_data = cx.now;
     }
@@ -215,28 +218,22 @@ impl AckState {
     }
 
     #[inline(never)]
-    fn learn(
-        &mut self,
-        cx: &Cx<'_>,
-        window: &mut Window,
-        seg: Segment,
-        load: Load,
-        closing: &Closing,
-    ) {
-        self.measure(window, seg.len, seg.flags, load);
+    fn learn(&mut self, cx: &Cx<'_>, window: &mut Window, load: Load, closing: &Closing) {
+        self.measure(window, load);
         if self.ato == 0 {
             self.ato = ATO_MIN as u16;
             self.refill_quick(window);
         } else {
             self.adapt(cx, window, closing.rto_ms());
         }
-        if seg.len >= 128 {
-            self.grow(cx, window, seg.len, load.truesize);
+        if load.len >= 128 {
+            self.grow(cx, window, load);
         }
     }
 
     /// Opens the window's limit for a well-filled segment.
-    pub(super) fn grow(&mut self, cx: &Cx<'_>, window: &mut Window, len: u32, truesize: u32) {
+    pub(super) fn grow(&mut self, cx: &Cx<'_>, window: &mut Window, load: Load) {
+        let Load { len, truesize, .. } = load;
         let (advmss, rcv_mss) = (u32::from(self.advmss), u32::from(self.rcv_mss));
         if window.grow(cx.settings, len, truesize, advmss, rcv_mss) {
             self.quick |= 1;
@@ -267,12 +264,13 @@ impl AckState {
     ///
     /// A larger segment is believed at once. A smaller one only if a second of the same size
     /// follows, and if it is no mere end of a write.
-    pub(super) fn measure(&mut self, window: &mut Window, seg_len: u32, flags: Flags, load: Load) {
+    pub(super) fn measure(&mut self, window: &mut Window, load: Load) {
+        let flags = load.flags;
         let len = load.unit.min(u32::from(u16::MAX)) as u16;
         let last = std::mem::take(&mut self.last_small);
         if len >= self.rcv_mss {
             if len != self.rcv_mss {
-                window.measure(seg_len, load.truesize);
+                window.measure(load.len, load.truesize);
                 self.rcv_mss = len.min(self.advmss).max(LEAST_MSS);
             }
             if flags.has(Flags::PSH) {

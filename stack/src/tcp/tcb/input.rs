@@ -85,13 +85,13 @@ impl<B: PacketBuf> Tcb<B> {
             return;
         }
         cx.counters.bump(Counter::TCPHPHits);
-        let load = Load::of(seg.len, &buf);
+        let load = Load::of(seg.len, seg.flags, &buf);
         let cb = buf.cb_mut();
         cb.seq = seg.seq;
         cb.fin = false;
         self.enqueue(cx, buf, sink);
         self.rcv_nxt = self.rcv_nxt.plus(seg.len);
-        self.ack.on_data(cx, &mut self.window, seg, load, &self.closing);
+        self.ack.on_data(cx, &mut self.window, load, &self.closing);
     }
 
     #[cold]
@@ -165,7 +165,7 @@ impl<B: PacketBuf> Tcb<B> {
                 self.ack.enter_quick(&self.window);
                 return Verdict::Later;
             }
-            return self.on_text_in_order(cx, seg, buf, sink);
+            return self.on_text_in_order(cx, seg.len, seg.flags, buf, sink);
         }
         if end.at_or_before(self.rcv_nxt) {
             return self.on_duplicate(cx, SeqRange::new(seq, end));
@@ -187,7 +187,7 @@ impl<B: PacketBuf> Tcb<B> {
             let old = self.rcv_nxt.since(seq) as usize;
             buf.trim_front(old.min(buf.len()));
             buf.cb_mut().seq = self.rcv_nxt.raw();
-            self.on_text_in_order(cx, seg, buf, sink)
+            self.on_text_in_order(cx, seg.len, seg.flags, buf, sink)
         };
         match earlier {
             Some(ack) => {
@@ -199,20 +199,21 @@ impl<B: PacketBuf> Tcb<B> {
     }
 
     /// Case 1: the buffer starts at rcv_nxt.
-    fn on_text_in_order(
+    pub(super) fn on_text_in_order(
         &mut self,
         cx: &mut Cx<'_>,
-        seg: &Segment,
+        len: u32,
+        flags: Flags,
         mut buf: B,
         sink: &mut impl Sink<B>,
     ) -> Verdict {
         self.cut_at_right_edge(cx, &mut buf);
-        let load = Load::of(seg.len, &buf);
+        let load = Load::of(len, flags, &buf);
         if !buf.is_empty() {
             match self.admit(cx, buf) {
                 Admission::Admitted(admitted) => buf = admitted,
                 Admission::Copied { len, fin } => {
-                    return self.advanced(cx, seg, len, fin, load, sink);
+                    return self.advanced(cx, len, fin, load, sink);
                 }
                 Admission::Refused => return Verdict::Later,
             }
@@ -221,14 +222,13 @@ impl<B: PacketBuf> Tcb<B> {
         if len > 0 {
             self.enqueue(cx, buf, sink);
         }
-        self.advanced(cx, seg, len, fin, load, sink)
+        self.advanced(cx, len, fin, load, sink)
     }
 
     /// `len` bytes, and perhaps the FIN, have been taken at rcv_nxt.
     fn advanced(
         &mut self,
         cx: &mut Cx<'_>,
-        seg: &Segment,
         len: u32,
         fin: bool,
         load: Load,
@@ -236,7 +236,7 @@ impl<B: PacketBuf> Tcb<B> {
     ) -> Verdict {
         self.rcv_nxt = self.rcv_nxt.plus(len);
         if len > 0 {
-            self.ack.on_data(cx, &mut self.window, seg, load, &self.closing);
+            self.ack.on_data(cx, &mut self.window, load, &self.closing);
         }
         if fin {
             self.on_fin();
@@ -300,9 +300,9 @@ impl<B: PacketBuf> Tcb<B> {
         flags: Flags,
         buf: B,
     ) -> Verdict {
-        let load = Load::of(len, &buf);
+        let load = Load::of(len, flags, &buf);
         let truesize = load.truesize;
-        self.ack.measure(&mut self.window, len, flags, load);
+        self.ack.measure(&mut self.window, load);
         let inserted = self.ofo.insert(buf);
         if inserted.outcome == Outcome::Full {
             cx.counters.bump(Counter::TCPOFODrop);
@@ -324,7 +324,7 @@ impl<B: PacketBuf> Tcb<B> {
             self.sack.note(inserted.range);
             // A third range would push out of the option what was not reported yet.
             flushes = self.holds_acks_back() && self.sack.ranges().len() > blocks.max(2);
-            self.ack.grow(cx, &mut self.window, len, truesize);
+            self.ack.grow(cx, &mut self.window, load);
         }
         if let Some(ack) = earlier {
             self.ack.owe(Owed::NOW);

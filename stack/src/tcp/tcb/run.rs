@@ -7,10 +7,11 @@
 use crate::buf::{BufQueue, PacketBuf, SegCb};
 use crate::tcp::ofo::COPY_LIMIT;
 use crate::tcp::{Counter, Cx, SeqNum};
+use crate::time::Instant;
 use crate::wire::Flags;
 use crate::wire::frame::{Lens, Words};
 
-use super::ack::{LEAST_MSS, Owed};
+use super::ack::{LEAST_MSS, Load, Owed};
 use super::input::COPY_FROM;
 use super::window::Window;
 use super::{Sink, State, Tcb, UNPREDICTABLE, Verdict};
@@ -96,10 +97,22 @@ impl Expected {
     }
 }
 
+/// What a run came to.
+struct Run {
+    /// Frames taken.
+    len: usize,
+    /// It ended behind one that taught something, whatever follows.
+    is_cut_short: bool,
+}
+
+impl Run {
+    const NONE: Self = Self { len: 0, is_cut_short: false };
+}
+
 impl<B: PacketBuf> Tcb<B> {
     /// Takes frames of this connection from the front of `frames` for as long as each is what
-    /// [`Self::on_segment`] would say [`Verdict::Predicted`] of, and
-    /// teaches the ACK policy nothing. Their places are left empty; returns their number.
+    /// [`Self::on_segment`] would say [`Verdict::Predicted`] of and has a payload. Their places are
+    /// left empty; returns their number.
     ///
     /// The frames are whole, their checksums right, and they are segments of this connection. What
     /// `on_segment` does for each of them has been done; the one behind them, if there is one, is to
@@ -112,15 +125,22 @@ impl<B: PacketBuf> Tcb<B> {
         owner: Owner,
         sink: &mut impl Sink<B>,
     ) -> usize {
-        if self.prediction == UNPREDICTABLE || !self.ack.follows_quickly(cx.now) {
+        if self.prediction == UNPREDICTABLE {
             return 0;
         }
-        let taken = match self.ts {
-            Some(_) => self.run::<{ Words::WITH_TIMESTAMPS }>(cx, frames, owner, sink),
-            None => self.run::<{ Words::WITHOUT_OPTIONS }>(cx, frames, owner, sink),
-        };
-        self.check();
-        taken
+        let mut taken = 0;
+        loop {
+            let rest = &mut frames[taken..];
+            let run = match self.ts {
+                Some(_) => self.run::<{ Words::WITH_TIMESTAMPS }>(cx, rest, owner, sink),
+                None => self.run::<{ Words::WITHOUT_OPTIONS }>(cx, rest, owner, sink),
+            };
+            self.check();
+            taken += run.len;
+            if !run.is_cut_short {
+                return taken;
+            }
+        }
     }
 
     fn run<const HEADERS: usize>(
@@ -129,13 +149,21 @@ impl<B: PacketBuf> Tcb<B> {
         frames: &mut [Option<B>],
         owner: Owner,
         sink: &mut impl Sink<B>,
-    ) -> usize {
-        let Some(Some(first)) = frames.first() else { return 0 };
-        let Some(words) = Words::read::<HEADERS>(first.data(), Lens::ANY) else { return 0 };
-        let Some(mut expected) = self.expect::<HEADERS>(words.len) else { return 0 };
-        if !expected.is(&words) || first.merged_from().is_some() {
-            return 0;
+    ) -> Run {
+        let Some(Some(first)) = frames.first() else { return Run::NONE };
+        let Some(words) = Words::read::<HEADERS>(first.data(), Lens::ANY) else {
+            return Run::NONE;
+        };
+        let mut expected = self.expect::<HEADERS>(words.len);
+        // What teaches something is taken alone.
+        let teaches = !self.teaches_nothing(cx.now, &words);
+        if teaches {
+            expected.mask = !PSH;
         }
+        if !expected.is(&words) || first.merged_from().is_some() {
+            return Run::NONE;
+        }
+        let most = if teaches { 1 } else { frames.len() };
         // Only the first can have nothing between itself and the last ACK: its timestamp counts.
         if self.rcv_nxt == self.window.wup
             && let Some(ts) = &mut self.ts
@@ -146,14 +174,19 @@ impl<B: PacketBuf> Tcb<B> {
         let Owner { socket, generation } = owner;
         let cb = SegCb { seq: 0, fin: false, rx_time: cx.now, socket, generation };
         let memory = expected.memory;
-        let taken = expected.cut::<HEADERS, B>(frames, &cb);
+        let taken = expected.cut::<HEADERS, B>(&mut frames[..most], &cb);
         let taken = &mut frames[..taken];
         if let Some(Some(last)) = taken.last() {
             self.snd_wl1 = SeqNum::new(last.cb().seq);
         }
         self.rcv_nxt = SeqNum::new(expected.seq());
         self.window.rmem += (memory - expected.memory) as u32;
-        self.ack.on_more_of_the_same(cx.now);
+        if !teaches {
+            self.ack.on_more_of_the_same(cx.now);
+        } else if let [Some(only)] = taken {
+            let load = Load::of(words.len, flags_of(words.control), only);
+            self.ack.on_data(cx, &mut self.window, load, &self.closing);
+        }
 
         let mut sunk = 0;
         if self.receive.is_empty() && !sink.refuses_all() {
@@ -163,7 +196,7 @@ impl<B: PacketBuf> Tcb<B> {
         cx.counters.add(Counter::TCPHPHits, taken.len() as u64);
         cx.counters.add(Counter::ToPrequeue, sunk as u64);
         cx.counters.add(Counter::ToReceiveQueue, (taken.len() - sunk) as u64);
-        taken.len()
+        Run { len: taken.len(), is_cut_short: teaches }
     }
 
     /// Hands buffers to the sink until it refuses one; how many it took.
@@ -179,30 +212,33 @@ impl<B: PacketBuf> Tcb<B> {
         bufs.len()
     }
 
-    /// Takes a frame of this connection that is data above a hole, and has nothing else to say; what
-    /// [`Self::on_segment`] would have said. `None`, and the frame stays, if it is anything else.
+    /// Takes a frame of this connection that is data above a hole or begins to fill one, and has
+    /// nothing else to say; what [`Self::on_segment`] would have said. `None`, and the frame stays,
+    /// if it is anything else.
     ///
     /// The frame is as those of [`Self::on_frames`].
-    pub fn on_frame_above_hole(
+    pub fn on_frame_at_hole(
         &mut self,
         cx: &mut Cx<'_>,
         place: &mut Option<B>,
         owner: Owner,
+        sink: &mut impl Sink<B>,
     ) -> Option<Verdict> {
         let verdict = match self.ts {
-            Some(_) => self.above_hole::<{ Words::WITH_TIMESTAMPS }>(cx, place, owner),
-            None => self.above_hole::<{ Words::WITHOUT_OPTIONS }>(cx, place, owner),
+            Some(_) => self.at_hole::<{ Words::WITH_TIMESTAMPS }>(cx, place, owner, sink),
+            None => self.at_hole::<{ Words::WITHOUT_OPTIONS }>(cx, place, owner, sink),
         };
         self.check();
         verdict
     }
 
     #[inline]
-    fn above_hole<const HEADERS: usize>(
+    fn at_hole<const HEADERS: usize>(
         &mut self,
         cx: &mut Cx<'_>,
         place: &mut Option<B>,
         owner: Owner,
+        sink: &mut impl Sink<B>,
     ) -> Option<Verdict> {
         let words = Words::read::<HEADERS>(place.as_ref()?.data(), Lens::ANY)?;
         let Words { numbers, control, ts_val, len } = words;
@@ -210,7 +246,7 @@ impl<B: PacketBuf> Tcb<B> {
         // Neither older than the last ACK nor beyond the edge, nothing but ACK and perhaps PSH, the
         // window and the ACK field as they were: all checks are passed, and nothing is learnt.
         let is_usual = self.state == State::Established
-            && seq.after(self.rcv_nxt)
+            && (seq.after(self.rcv_nxt) || seq == self.rcv_nxt && !self.ofo.is_empty())
             && seq.plus(len).at_or_before(self.window.right_edge())
             && control & !PSH == Words::control(HEADERS, Flags::ACK, self.snd_window)
             && numbers as u32 == self.snd_nxt.raw()
@@ -227,30 +263,46 @@ impl<B: PacketBuf> Tcb<B> {
         if seq.after(self.snd_wl1) {
             self.take_window(seq, self.snd_window);
         }
-        let flags = if control & PSH == 0 { Flags::ACK } else { Flags::ACK.with(Flags::PSH) };
+        let flags = flags_of(control);
+        if seq == self.rcv_nxt {
+            if seq == self.window.wup
+                && let Some(ts) = &mut self.ts
+            {
+                ts.learn(ts_val, cx.now);
+            }
+            return Some(self.on_text_in_order(cx, len, flags, buf, sink));
+        }
         Some(self.queue_above_hole(cx, len, flags, buf))
     }
 
-    /// What segments of about this length have to be to teach the ACK policy nothing: full ones once
-    /// the window is about open, small ones once two were seen since the last ACK.
+    /// Whether the ACK policy learns nothing from a segment: full ones teach nothing once the window
+    /// is about open, small ones once two were seen since the last ACK.
     #[inline(always)]
-    fn expect<const HEADERS: usize>(&self, len: u32) -> Option<Expected> {
-        let full = u32::from(self.ack.rcv_mss);
-        let (lens, mask) = if len < u32::from(LEAST_MSS) {
-            if !self.ack.owed.has(Owed::PUSHED_AGAIN) {
-                return None;
-            }
-            (Lens::new(1, u32::from(LEAST_MSS) - 1), !PSH)
-        } else if len == full && self.window.is_about_opened() {
-            (Lens::new(full, full), u32::MAX)
+    fn teaches_nothing(&self, now: Instant, words: &Words) -> bool {
+        let nothing_new = if words.len < u32::from(LEAST_MSS) {
+            self.ack.owed.has(Owed::PUSHED_AGAIN)
         } else {
-            return None;
+            words.len == u32::from(self.ack.rcv_mss)
+                && words.control & PSH == 0
+                && self.window.is_about_opened()
+        };
+        nothing_new && self.ack.follows_quickly(now)
+    }
+
+    /// What segments of about this length have to be.
+    #[inline(always)]
+    fn expect<const HEADERS: usize>(&self, len: u32) -> Expected {
+        let small = len < u32::from(LEAST_MSS);
+        let (lens, mask) = if small {
+            (Lens::new(1, u32::from(LEAST_MSS) - 1), !PSH)
+        } else {
+            (Lens::new(len, len), u32::MAX)
         };
         // Small ones are copied together from a certain filling on.
         let Window { rcvbuf, rmem, .. } = self.window;
         let copies = len <= COPY_LIMIT as u32;
         let limit = if copies { rcvbuf.min(rcvbuf / COPY_FROM + 1) } else { rcvbuf };
-        Some(Expected {
+        Expected {
             numbers: u64::from(self.rcv_nxt.raw()) << 32 | u64::from(self.snd_nxt.raw()),
             control: Words::control(HEADERS, Flags::ACK, (self.prediction >> 8) as u16),
             mask,
@@ -259,6 +311,11 @@ impl<B: PacketBuf> Tcb<B> {
             room: self.window.right_edge().since(self.rcv_nxt),
             recent: self.ts.map_or(0, |ts| ts.recent),
             memory: i64::from(limit) - i64::from(rmem),
-        })
+        }
     }
+}
+
+/// The control bits of a segment with ACK and perhaps PSH.
+const fn flags_of(control: u32) -> Flags {
+    if control & PSH == 0 { Flags::ACK } else { Flags::ACK.with(Flags::PSH) }
 }
