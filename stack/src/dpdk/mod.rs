@@ -9,6 +9,7 @@ pub(crate) mod return_stack;
 
 #[cfg(feature = "dpdk")]
 mod bulk;
+#[cfg(feature = "dpdk")]
 mod burst;
 #[cfg(feature = "dpdk")]
 mod clock;
