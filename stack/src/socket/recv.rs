@@ -99,7 +99,7 @@ impl<B: PacketBuf> ReaderSide<B> {
             copied_seq,
             spent: B::Queue::default(),
             installed_for: 0,
-            urgency: Urgency::default(),
+            urgency: Urgency::new(copied_seq),
         }
     }
 
@@ -222,6 +222,7 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
     /// One step of a call, with the token held. Leaves the token's state published.
     pub(super) fn step(&self, side: &mut ReaderSide<B>, call: &mut Call<'_>, now: Instant) -> Step {
         let before = call.copied;
+        side.urgency.begin(side.copied_seq);
         let step = self.gather(side, call, now);
         self.publish(side);
         match step {
@@ -362,6 +363,7 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
     /// Copies whole buffers from the taken list as long as they fit, then part of one that does not.
     fn copy_taken(&self, side: &mut ReaderSide<B>, call: &mut Call<'_>) {
         let before = call.copied;
+        side.urgency.begin(side.copied_seq);
         let most = CHAIN.saturating_sub(side.spent.len());
         let mut spent = side.taken.split_front(most, |buf| call.take_whole(buf.data()));
         side.copied_seq = side.copied_seq.plus((call.copied - before) as u32);

@@ -35,7 +35,6 @@ pub(crate) struct FutexWord {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Woken {
     /// A signal was handled by this thread.
-    #[cfg_attr(loom, expect(dead_code, reason = "loom has no signals"))]
     BySignal,
     /// Somebody has woken the thread, or the word had changed, or the time is over.
     Otherwise,

@@ -329,3 +329,39 @@ fn loom_mutant_reap_without_second_look() {
         "loom_the_last_one_out_leaves_nothing_behind",
     );
 }
+
+/// A call with a time limit, which does not wait for the token of an exclusive reader as such, sleeps
+/// where it would sleep for data; the reader goes.
+fn exclusive_reader_goes() {
+    explore(|| {
+        let (lcore, handle) = open();
+        handle.socket.set_exclusive(true);
+        let waiting = {
+            let handle = handle.another();
+            thread::spawn(move || {
+                let socket = &handle.socket;
+                while socket.is_exclusive() {
+                    let park = socket.park();
+                    let seen = park.announce(park.edge().plus(1));
+                    if socket.is_exclusive() {
+                        let _ = park.word().wait(seen, None);
+                    }
+                }
+            })
+        };
+        handle.socket.set_exclusive(false);
+        waiting.join().unwrap();
+        drop(handle);
+        lcore.finish();
+    });
+}
+
+#[test]
+fn loom_a_call_that_waits_for_a_reader_is_woken() {
+    exclusive_reader_goes();
+}
+
+#[test]
+fn loom_mutant_exclusive_wake_without_fence() {
+    mutants::must_fail(Mutant::WakeWithoutFence, "loom_a_call_that_waits_for_a_reader_is_woken");
+}

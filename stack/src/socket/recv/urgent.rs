@@ -6,8 +6,8 @@
 //! itself is only looked at, under the owner word.
 
 use crate::buf::{BufQueue, PacketBuf};
-use crate::tcp::SeqNum;
 use crate::tcp::tcb::Urgent;
+use crate::tcp::{SeqNum, SeqRange};
 
 use super::super::conn::Connection;
 use super::super::owner::Ref;
@@ -17,16 +17,22 @@ use super::call::Call;
 use super::{ReaderSide, RecvError, Step};
 
 /// The urgent mark as the holder of the reader token knows it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Urgency {
     pending: Option<Urgent>,
     /// What was published when the connection was last looked at: anything else is news.
     seen: UrgentWord,
-    /// The byte at copied_seq was urgent until another took its place.
-    stands_at_old: bool,
+    /// copied_seq at the beginning of the step: where the reader stood while it did nothing.
+    stood: SeqNum,
+    /// So many bytes at copied_seq were urgent until others took their place.
+    skip_old: u32,
 }
 
 impl Urgency {
+    pub(super) fn new(copied_seq: SeqNum) -> Self {
+        Self { pending: None, seen: UrgentWord::default(), stood: copied_seq, skip_old: 0 }
+    }
+
     /// Learns where the mark is: `urgent` as the connection has it.
     ///
     /// Who stands exactly at a mark when the next one is announced does not find the old byte in the
@@ -37,9 +43,24 @@ impl Urgency {
         if let Some(urgent) = self.pending
             && self.seen.mark() != Some(urgent.mark)
         {
-            self.stands_at_old = urgent.replaced == Some(copied_seq);
+            // It stands where it did when it last looked; what was replaced before does not count.
+            let since = self.seen.mark();
+            let stands = |old: &SeqRange| {
+                copied_seq == self.stood
+                    && copied_seq.at_or_after(old.start)
+                    && copied_seq.before(old.end)
+                    && since.is_none_or(|since| copied_seq.at_or_after(since))
+            };
+            let old = urgent.replaced.filter(stands);
+            self.skip_old = old.map_or(0, |old| old.end.since(copied_seq));
         }
         self.seen = word;
+    }
+
+    /// A step begins.
+    #[inline]
+    pub(super) fn begin(&mut self, copied_seq: SeqNum) {
+        self.stood = copied_seq;
     }
 
     #[inline]
@@ -95,12 +116,7 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
         }
         let offset = if call.is_peek() { call.offset } else { 0 };
         let inline = self.options.is_urgent_inline();
-        if std::mem::take(&mut side.urgency.stands_at_old)
-            && !inline
-            && self.has_byte_in_front(side)
-        {
-            self.skip(side);
-        }
+        self.skip_old(side, inline);
         let start = side.copied_seq.plus(offset);
         call.most = call.len;
         call.skip = offset;
@@ -124,11 +140,21 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
         if call.copied > 0 {
             return Some(Step::Done(call.copied));
         }
-        if !inline && self.has_byte_in_front(side) {
+        // A call that takes nothing does not pass over anything either.
+        if !inline && call.len != 0 && self.has_byte_in_front(side) {
             side.urgency.pending = None;
             self.skip(side);
         }
         None
+    }
+
+    /// Passes over what was urgent where the reader stood when the next mark was announced.
+    fn skip_old(&self, side: &mut ReaderSide<B>, inline: bool) {
+        for _ in 0..std::mem::take(&mut side.urgency.skip_old) {
+            if !inline && self.has_byte_in_front(side) {
+                self.skip(side);
+            }
+        }
     }
 
     fn skip(&self, side: &mut ReaderSide<B>) {
@@ -152,12 +178,14 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
         if let Err(error) = self.take_everything(side) {
             return Step::Failed(error);
         }
+        let inline = self.options.is_urgent_inline();
+        self.skip_old(side, inline);
         let status = self.park().status();
         if status.has(Status::DEAD) {
             return Step::Failed(RecvError::Dead);
         }
         let unread = side.urgency.pending.filter(|urgent| !self.shared.urgent_read.is(urgent.mark));
-        let Some(urgent) = unread.filter(|_| !self.options.is_urgent_inline()) else {
+        let Some(urgent) = unread.filter(|_| !inline) else {
             return Step::Failed(RecvError::NoUrgentByte);
         };
         if status.has(Status::CLOSED) && !status.has(Status::EOF) {

@@ -3,6 +3,7 @@
 mod ending;
 mod flags;
 mod hand;
+mod kernel;
 mod lcore;
 mod options;
 mod reading;

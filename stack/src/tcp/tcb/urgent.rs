@@ -5,7 +5,7 @@
 //! sink: whoever then takes the receive queue can ask for the mark before it reads what is behind it.
 
 use crate::buf::PacketBuf;
-use crate::tcp::{Cx, SeqNum};
+use crate::tcp::{Cx, SeqNum, SeqRange};
 use crate::wire::{Flags, Segment};
 
 use super::{Sink, Tcb, UNPREDICTABLE};
@@ -17,16 +17,17 @@ pub struct Urgent {
     pub mark: SeqNum,
     /// Whether that byte is in sequence.
     pub arrived: bool,
-    /// A mark that this one has taken the place of, before the reader was known to have passed it.
-    pub replaced: Option<SeqNum>,
+    /// Bytes that were urgent, one after the other, until the next mark was announced: whoever stood
+    /// there has them in the stream no more.
+    pub replaced: Option<SeqRange>,
 }
 
 /// The mark that the reader has not passed, if any.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct UrgentState {
     mark: Option<SeqNum>,
-    /// The first mark whose place it has taken.
-    replaced: Option<SeqNum>,
+    /// The first marks in a row whose place it has taken.
+    replaced: Option<SeqRange>,
 }
 
 impl UrgentState {
@@ -40,7 +41,14 @@ impl UrgentState {
 
     /// Puts the mark further, the reader having come to `copied_seq` as far as is known.
     fn announce(&mut self, mark: SeqNum, copied_seq: SeqNum) {
-        self.replaced = self.replaced.or(self.mark).filter(|old| old.at_or_after(copied_seq));
+        if let Some(old) = self.mark {
+            let unread = self.replaced.filter(|replaced| replaced.end.after(copied_seq));
+            self.replaced = Some(match unread {
+                Some(replaced) if replaced.end == old => SeqRange::new(replaced.start, old.plus(1)),
+                Some(replaced) => replaced,
+                None => SeqRange::new(old, old.plus(1)),
+            });
+        }
         self.mark = Some(mark);
     }
 
