@@ -2,8 +2,10 @@
 
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use super::*;
+use crate::tcp::tcb::{ConnError, KeepAlive};
 
 fn connected(settings: Settings) -> (World, Peer, TcpStream<HeapBuf>) {
     let mut world = World::new(settings);
@@ -357,4 +359,26 @@ fn what_comes_back_while_a_thread_owns_the_socket_opens_the_window_too() {
     let update = world.expect_segment();
     update.is(ACK, peer.ack, peer.seq);
     assert!(update.segment.window >= window, "{} of {window}", update.segment.window);
+}
+
+#[test]
+fn a_peer_that_has_vanished_is_noticed_by_keepalive() {
+    let (mut world, peer, stream) = connected(Settings::default());
+    let second = Duration::from_secs(1);
+    stream
+        .set_keepalive(Some(KeepAlive { idle: 5 * second, interval: second, probes: 2 }))
+        .unwrap();
+    world.turn();
+    for after in [5000, 1000] {
+        let (ms, probe) = world.wait_for_segment();
+        // A number of ours that the peer has acknowledged, so that it answers.
+        probe.is(ACK, peer.ack - 1, peer.seq);
+        assert_eq!(ms, after);
+    }
+    let (ms, reset) = world.wait_for_segment();
+    reset.is(RST.with(ACK), peer.ack, peer.seq);
+    assert_eq!(ms, 1000);
+    let timed_out = RecvError::Connection(ConnError::TimedOut);
+    assert_eq!(read(&stream, 9).unwrap_err(), timed_out);
+    assert_eq!(world.population(), Population::default());
 }
