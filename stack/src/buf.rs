@@ -8,6 +8,7 @@ use std::fmt::Debug;
 use std::sync::{Mutex, PoisonError};
 
 use crate::time::Instant;
+use crate::watch::{Moment, Seen, Span};
 
 /// What travels with a queued segment: its place in the stream, and where the buffer belongs.
 ///
@@ -98,6 +99,19 @@ pub trait PacketBuf: Debug + Send + Sized + 'static {
 
     /// The control block, to be written.
     fn cb_mut(&mut self) -> &mut SegCb;
+
+    /// The place of the segment in the stream.
+    fn span(&self) -> Span {
+        let SegCb { seq, fin, .. } = *self.cb();
+        Span { seq, len: self.len() as u32, fin }
+    }
+
+    /// A reader of such buffers is in the middle of its step; `look` shows it the connection, as
+    /// often as it is asked. For simulations, which may let other things happen in this moment, as
+    /// far as they need neither the reader token nor what the reader owns. Other buffers leave it
+    /// as it is: nothing.
+    #[inline(always)]
+    fn watch(_moment: Moment, _look: &mut dyn FnMut() -> Seen) {}
 }
 
 /// FIFO of packet buffers; every operation is O(1) and none allocates on the mbuf form.

@@ -72,6 +72,7 @@ pub mod socket;
 pub mod stack;
 pub mod tcp;
 pub mod time;
+pub mod watch;
 pub mod wire;
 
 #[cfg(all(feature = "dpdk", not(loom)))]

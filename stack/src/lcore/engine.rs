@@ -14,6 +14,7 @@ use crate::tcp::isn::Secret;
 use crate::tcp::ratelimit::RstLimiter;
 use crate::tcp::{Counter, Counters, Settings};
 use crate::time::Instant;
+use crate::watch::Span;
 use crate::wire::FourTuple;
 use crate::wire::frame::{self, Ends, Station, Tcp4};
 
@@ -234,6 +235,15 @@ impl<B: PacketBuf> Engine<B> {
             sockets: self.tables.sockets.len(),
             requests: self.tables.requests.len(),
             time_waits: self.tables.time_waits.len(),
+        }
+    }
+
+    /// What waits in the backlog of a connection, oldest first; nothing if there is none.
+    pub fn backlog(&self, tuple: &FourTuple) -> Vec<Span> {
+        let hash = self.tables.flows.hash(tuple);
+        match self.tables.flows.find(hash, tuple) {
+            Some(Target::Socket(index)) => self.tables.backlog(index),
+            _ => Vec::new(),
         }
     }
 

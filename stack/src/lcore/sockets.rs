@@ -11,6 +11,7 @@ use crate::tcp::tcb::{Owner, State, Tcb, Verdict};
 use crate::tcp::time_wait::Ending;
 use crate::tcp::{Counter, SeqNum};
 use crate::time::Instant;
+use crate::watch::Span;
 use crate::wire::frame::{self, Tcp4};
 use crate::wire::{FourTuple, Segment};
 
@@ -119,6 +120,11 @@ impl<B: PacketBuf> Tables<B> {
         }
         let left = visit.leave(&self.shared.orphans);
         self.settle(work, index, left);
+    }
+
+    /// What waits in a socket's backlog.
+    pub(super) fn backlog(&self, index: u32) -> Vec<Span> {
+        self.sockets.at(index).map(|slot| slot.lcore.backlog()).unwrap_or_default()
     }
 
     /// The doorbell has rung for a socket.

@@ -6,6 +6,7 @@
 use crate::buf::PacketBuf;
 use crate::tcp::SeqNum;
 use crate::tcp::tcb::{ConnError, State, Tcb, Urgent};
+use crate::watch::ConnectionSeen;
 
 /// Linux's initial send buffer (`tcp_wmem[1]`). Nothing is sent, but the backlog's limit counts it.
 const SNDBUF: u32 = 16_384;
@@ -53,6 +54,10 @@ pub trait Connection<B: PacketBuf>: Send + 'static {
     }
     /// Puts buffers back that are older than everything in the receive queue.
     fn put_back(&mut self, older: B::Queue);
+    /// Its queues, for whoever watches.
+    fn seen(&self) -> ConnectionSeen {
+        ConnectionSeen::default()
+    }
 }
 
 impl<B: PacketBuf> Connection<B> for Tcb<B> {
@@ -110,5 +115,9 @@ impl<B: PacketBuf> Connection<B> for Tcb<B> {
 
     fn put_back(&mut self, older: B::Queue) {
         self.put_back(older);
+    }
+
+    fn seen(&self) -> ConnectionSeen {
+        self.seen()
     }
 }

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use crate::buf::PacketBuf;
 use crate::tcp::tcb::Tcb;
 use crate::tcp::{Counter, Counters, SeqNum};
-use crate::wire::{FourTuple, Segment};
+use crate::watch::Span;
+use crate::wire::{Flags, FourTuple, Segment};
 
 use super::conn::Connection;
 use super::home::Home;
@@ -97,6 +98,16 @@ impl<B: PacketBuf, C: Connection<B>> LcoreRef<B, C> {
     pub fn defer(&self, what: Deferred<B>, counters: &mut Counters) -> Option<Claim<'_, B, C>> {
         self.waiting.borrow_mut().record(what, counters);
         self.socket.inner.defer().map(|inner| Claim::new(self, inner))
+    }
+
+    /// The segments in the backlog, oldest first.
+    pub fn backlog(&self) -> Vec<Span> {
+        let span = |segment: &Segment| Span {
+            seq: segment.seq,
+            len: segment.len,
+            fin: segment.flags.has(Flags::FIN),
+        };
+        self.waiting.borrow().backlog.iter().map(|(segment, _)| span(segment)).collect()
     }
 
     /// The reader's progress as published, without owning.

@@ -25,6 +25,7 @@ mod sync;
 #[cfg(all(test, not(loom)))]
 mod tests;
 mod wait;
+mod watch;
 
 pub use accept::{AcceptQueue, Room};
 pub use conn::Connection;

@@ -224,6 +224,12 @@ impl Park {
         self.wanted.compare_exchange(before, after, Ordering::Release, Ordering::Relaxed)
     }
 
+    /// Wake-ups so far, modulo 2³².
+    pub(crate) fn wakes(&self) -> u32 {
+        // Relaxed: nothing is done with it but to show it.
+        self.wakes.value().load(Ordering::Relaxed)
+    }
+
     /// The word to sleep on.
     pub(crate) fn word(&self) -> &FutexWord {
         &self.wakes

@@ -21,6 +21,7 @@ use std::time::Duration;
 use crate::buf::{BufQueue, PacketBuf, Returns};
 use crate::tcp::SeqNum;
 use crate::time::Instant;
+use crate::watch::{Moment, ReaderSeen};
 
 use super::conn::Connection;
 use super::owner::{Ref, ThreadClaim};
@@ -108,6 +109,16 @@ impl<B: PacketBuf> ReaderSide<B> {
         chain.append(&mut self.spent);
         self.empty_ring();
         chain.append(&mut self.taken);
+    }
+
+    /// What it guards, for whoever watches.
+    pub(super) fn seen(&mut self) -> ReaderSeen {
+        let mut ring = self.ring.as_ref().map(|_| Vec::new());
+        if let (Some(consumer), Some(spans)) = (&mut self.ring, &mut ring) {
+            consumer.each(|buf| spans.push(buf.span()));
+        }
+        let taken = self.taken.iter().map(PacketBuf::span).collect();
+        ReaderSeen { copied_seq: self.copied_seq.raw(), taken, ring }
     }
 
     /// Moves what is in the ring behind what was taken.
@@ -201,6 +212,12 @@ impl<'a, B: PacketBuf, C: Connection<B>> Recv<'a, B, C> {
     /// with [`RecvError::Interrupted`] if there is nothing to return.
     pub fn interrupt(&mut self) {
         self.call.interrupt();
+    }
+
+    /// Says on the socket what the call sleeps for, as a thread does before it sleeps; whether it may,
+    /// there being no news. Being woken is then a change of [`Seen::wakes`](crate::watch::Seen::wakes).
+    pub fn announce(&self, sleep: &Sleep) -> bool {
+        sleep.announce(self.socket).is_some()
     }
 
     /// Whether a step would find something to do; takes nothing.
@@ -338,11 +355,12 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
                 call.take(data.get(skip..).unwrap_or_default());
                 skip = skip.saturating_sub(data.len());
             }
-            return;
+            return self.watch(Moment::Copied(call.copied), side, None);
         }
         while call.room() != 0 {
             if !side.taken.is_empty() {
                 self.copy_taken(side, call);
+                self.watch(Moment::Copied(call.copied), side, None);
                 continue;
             }
             // From the ring to the caller's memory; only what is read in part stays here.
@@ -351,11 +369,16 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
             let buf = element.buf;
             let n = call.take(buf.data());
             side.copied_seq = side.copied_seq.plus(n as u32);
-            if n == buf.len() {
-                self.give_back(side, buf);
-            } else {
+            let is_part = n < buf.len();
+            if is_part {
                 side.taken.push_back(buf);
-                return side.taken.trim_front(n);
+                side.taken.trim_front(n);
+            } else {
+                self.give_back(side, buf);
+            }
+            self.watch(Moment::Copied(call.copied), side, None);
+            if is_part {
+                return;
             }
         }
     }
@@ -409,6 +432,7 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
         );
         side.taken.append(&mut owner.take_receive_queue());
         side.urgency.learn(owner.tcb.urgent(), side.copied_seq);
+        self.watch(Moment::Takes, side, Some(&owner));
     }
 
     /// Takes the ring and the receive queue behind what was taken before, and looks at the mark.
@@ -420,6 +444,7 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
         side.empty_ring();
         side.taken.append(&mut owner.take_receive_queue());
         side.urgency.learn(owner.tcb.urgent(), side.copied_seq);
+        self.watch(Moment::Takes, side, Some(&owner));
         Ok(())
     }
 
@@ -431,6 +456,7 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
         side.urgency.learn(owner.tcb.urgent(), side.copied_seq);
         owner.sink.0 = Some(producer);
         side.ring = Some(consumer);
+        self.watch(Moment::Installs, side, Some(&owner));
     }
 
     fn count_in(&self, side: &mut ReaderSide<B>, call: &mut Call<'_>) {
@@ -468,6 +494,7 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
         } else {
             owner.put_back(older);
         }
+        self.watch(Moment::Uninstalls, side, Some(&owner));
         drop(owner);
         if let (Some(producer), Some(consumer)) = (producer, consumer) {
             self.home.rings.give(producer, consumer);

@@ -105,6 +105,11 @@ impl<B> Consumer<B> {
         imp::pop(&mut self.0)
     }
 
+    /// Looks at what there is, oldest first.
+    pub(crate) fn each(&mut self, mut look: impl FnMut(&B)) {
+        imp::each(&mut self.0, |element| look(&element.buf));
+    }
+
     /// Whether there is nothing at the moment.
     pub(crate) fn is_empty(&self) -> bool {
         imp::is_empty(&self.0)
@@ -125,6 +130,14 @@ mod real {
 
     pub(super) fn pop<T>(ring: &mut Consumer<T>) -> Option<T> {
         ring.pop().ok()
+    }
+
+    pub(super) fn each<T>(ring: &mut Consumer<T>, mut look: impl FnMut(&T)) {
+        // A chunk that is dropped without being committed stays in the ring.
+        if let Ok(chunk) = ring.read_chunk(ring.slots()) {
+            let (first, second) = chunk.as_slices();
+            first.iter().chain(second).for_each(&mut look);
+        }
     }
 
     pub(super) fn is_empty<T>(ring: &Consumer<T>) -> bool {
@@ -191,6 +204,16 @@ mod twin {
         // Release pairs with the Acquire of `push`.
         ring.head.store(head + 1, Ordering::Release);
         value
+    }
+
+    pub(super) fn each<T>(ring: &mut Consumer<T>, mut look: impl FnMut(&T)) {
+        let ring = &*ring.0;
+        // Acquire pairs with the Release of `push`.
+        for at in ring.head.load(Ordering::Relaxed)..ring.tail.load(Ordering::Acquire) {
+            let slot = &ring.slots[at as usize % ring.slots.len()];
+            // SAFETY: inside of head..tail, hence ours.
+            slot.with(|slot| unsafe { (*slot).iter().for_each(&mut look) });
+        }
     }
 
     pub(super) fn is_empty<T>(ring: &Consumer<T>) -> bool {

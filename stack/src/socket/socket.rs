@@ -228,6 +228,12 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
         }
     }
 
+    /// Owns the socket for a moment if nobody else does. Never waits.
+    pub(super) fn try_own(&self) -> Option<Ownership<'_, B, C>> {
+        let claim = Some(self.inner.try_claim_thread()?);
+        Some(Ownership { claim, socket: self, on_panic: OnPanic::Release })
+    }
+
     /// Asks the lcore for something; it is told by the doorbell.
     pub(super) fn request(&self, bits: u32) {
         // Release pairs with the Acquire of `requests`. The doorbell's own operations order it

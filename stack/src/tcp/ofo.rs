@@ -131,6 +131,11 @@ impl<B: PacketBuf> OutOfOrder<B> {
         Some(self.0.as_ref()?.segments.last()?.range.end)
     }
 
+    /// The segments held, lowest first.
+    pub fn iter(&self) -> impl Iterator<Item = &B> {
+        self.0.iter().flat_map(|queue| queue.segments.iter()).map(|slot| &slot.buf)
+    }
+
     /// Queues a segment: the buffer's bytes from `cb().seq` on, and its FIN.
     ///
     /// It must start after rcv_nxt and inside the window. Where copies of a byte differ, the

@@ -17,6 +17,7 @@ mod window;
 
 use crate::buf::{BufQueue, PacketBuf};
 use crate::time::Instant;
+use crate::watch::ConnectionSeen;
 use crate::wire::Outgoing;
 
 use super::ofo::OutOfOrder;
@@ -314,6 +315,15 @@ impl<B: PacketBuf> Tcb<B> {
     /// Whether in-sequence data waits in the receive queue.
     pub fn has_queued(&self) -> bool {
         !self.receive.is_empty()
+    }
+
+    /// The queues as they are: for whoever wants to look, not for the packet path.
+    pub fn seen(&self) -> ConnectionSeen {
+        ConnectionSeen {
+            rcv_nxt: self.rcv_nxt.raw(),
+            receive: self.receive.iter().map(PacketBuf::span).collect(),
+            out_of_order: self.ofo.iter().map(PacketBuf::span).collect(),
+        }
     }
 
     /// Takes the whole receive queue; its buffers stay charged.

@@ -12,6 +12,8 @@ mod word;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
+use crate::watch::Owner;
+
 use super::sync::UnsafeCell;
 use word::OwnerWord;
 
@@ -57,6 +59,11 @@ impl<T> Owned<T> {
     pub(crate) fn try_claim_thread(&self) -> Option<ThreadClaim<'_, T>> {
         let claimed = self.word.try_claim_thread();
         claimed.then(|| ThreadClaim { owned: self, _claimed: PhantomData })
+    }
+
+    /// Who owns at this moment; it may be over at once.
+    pub(crate) fn owner(&self) -> Owner {
+        self.word.owner()
     }
 
     /// The value, when nobody else can reach it.

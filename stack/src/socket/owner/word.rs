@@ -13,6 +13,8 @@
 //! | + PENDING | the lcore has work here that it could not do; FREE with PENDING is LCORE_DUE |
 //! | + WAITERS | threads may be asleep on the word; never together with FREE alone |
 
+use crate::watch::Owner;
+
 use super::super::sync::{AtomicU32, FutexWord, Ordering, mutant};
 
 const FREE: u32 = 0;
@@ -42,6 +44,17 @@ pub(crate) struct OwnerWord(FutexWord);
 impl OwnerWord {
     pub(crate) fn new() -> Self {
         Self(FutexWord::new(FREE))
+    }
+
+    /// The state without its bits.
+    pub(crate) fn owner(&self) -> Owner {
+        // Relaxed: nothing is done with it but to show it.
+        match self.word().load(Ordering::Relaxed) & STATE {
+            LCORE => Owner::Lcore,
+            THREAD => Owner::Thread,
+            LCORE_DUE => Owner::LcoreDue,
+            _ => Owner::Nobody,
+        }
     }
 
     /// FREE or LCORE_DUE becomes LCORE, WAITERS kept. Tries a bounded number of times.

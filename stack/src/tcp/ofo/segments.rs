@@ -197,6 +197,11 @@ impl<B> Segments<B> {
         Some(slot)
     }
 
+    /// All slots, lowest first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Slot<B>> {
+        self.chunks.iter().flatten()
+    }
+
     /// All buffers, lowest first.
     pub(super) fn into_buffers(self) -> impl Iterator<Item = B> {
         self.chunks.into_iter().flatten().map(|slot| slot.buf)
