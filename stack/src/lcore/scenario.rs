@@ -7,6 +7,7 @@ mod closing;
 mod datagrams;
 mod opening;
 mod several;
+mod watching;
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddrV4};
