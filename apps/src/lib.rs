@@ -7,6 +7,7 @@
 
 pub mod args;
 pub mod exit;
+pub mod figures;
 pub mod report;
 pub mod signals;
 pub mod start;
