@@ -86,7 +86,7 @@ fn one(story: &Story, peer: &mut Peer, stream: &TcpStream) {
     peer.says(story, S1);
     peer.hears(story, S1);
     peer.says(story, S3);
-    peer.hears(story, S1);
+    peer.hears_of_hole(story);
     peer.says(story, S2);
     peer.hears(story, S3);
     story.looks(stream);
@@ -111,7 +111,7 @@ fn three(story: &Story, peer: &mut Peer, stream: &TcpStream) {
         scope.spawn(|| reads(story, stream));
         thread::sleep(MOMENT);
         peer.says(story, S3);
-        peer.hears(story, S1);
+        peer.hears_of_hole(story);
         story.looks(stream);
         peer.says(story, S2);
         peer.hears(story, S3);
@@ -209,9 +209,19 @@ impl Peer {
     fn hears(&mut self, story: &Story, segment: Arrival) {
         let (_, span) = segment.named_span();
         let heard = self.receive(|sent| sent.ack == span.seq + span.len);
+        self.tells(story, heard, &segment.text());
+    }
+
+    /// Waits for an ACK that reports what is above a hole.
+    fn hears_of_hole(&mut self, story: &Story) {
+        let heard = self.receive(|sent| !sent.sack.is_empty());
+        self.tells(story, heard, "a hole");
+    }
+
+    fn tells(&self, story: &Story, heard: Option<Sent>, what: &str) {
         story.tell(match heard {
             Some(sent) => format!("peer: hears {}", sent.text()),
-            None => format!("peer: hears no ACK of {}", segment.text()),
+            None => format!("peer: hears no ACK of {what}"),
         });
     }
 

@@ -146,3 +146,18 @@ pub fn ranges(spans: &[Span]) -> String {
     let texts: Vec<_> = joined.iter().map(Span::to_string).collect();
     if texts.is_empty() { "-".to_owned() } else { texts.join(" ") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_are_joined_and_holes_are_not() {
+        let span = |seq, len| Span { seq, len, fin: false };
+        assert_eq!(ranges(&[]), "-");
+        assert_eq!(ranges(&[span(1000, 100), span(1100, 150)]), "1000-1250");
+        assert_eq!(ranges(&[span(1000, 100), span(1250, 200)]), "1000-1100 1250-1450");
+        let last = Span { fin: true, ..span(1100, 150) };
+        assert_eq!(ranges(&[span(1000, 100), last]), "1000-1250F");
+    }
+}

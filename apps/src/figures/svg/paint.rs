@@ -115,3 +115,20 @@ pub(super) fn wrapped(text: &str, most: usize) -> Vec<String> {
     }
     lines
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_kept_whole_and_lines_short() {
+        assert_eq!(wrapped("one two three four", 9), ["one two", "three", "four"]);
+        assert_eq!(wrapped("longer than that", 5), ["longer", "than", "that"]);
+        assert_eq!(wrapped("", 5), [""]);
+    }
+
+    #[test]
+    fn what_means_something_in_xml_is_escaped() {
+        assert_eq!(escaped("a < b && c > d"), "a &lt; b &amp;&amp; c &gt; d");
+    }
+}
