@@ -91,6 +91,11 @@ pub trait PacketBuf: Debug + Send + Sized + 'static {
         None
     }
 
+    /// When the device received the frame, in ticks of the device's own clock, if it said.
+    fn device_time(&self) -> Option<u64> {
+        None
+    }
+
     /// What the buffer costs while it is held: its metadata and whole data room, not its payload.
     fn truesize(&self) -> u32;
 
@@ -144,6 +149,14 @@ pub trait BufQueue<B>: Debug + Default + Send {
     fn iter<'a>(&'a self) -> impl Iterator<Item = &'a B>
     where
         B: 'a;
+    /// Frees all of them; the sum of their truesizes.
+    fn free(self) -> u32
+    where
+        Self: Sized,
+        B: PacketBuf,
+    {
+        self.iter().map(PacketBuf::truesize).sum()
+    }
     /// Number of buffers.
     fn len(&self) -> usize;
     /// Whether there is none.

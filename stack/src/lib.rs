@@ -42,6 +42,8 @@
 //!   `TcpStream`. Both may be shared by any number of threads. A thread that waits spins for some ten
 //!   microseconds and then sleeps; a busy reader takes in-sequence data from a ring without a lock,
 //!   most directly through [`socket::Reader`].
+//! * Or none of this: a thread of the application polls and reads by itself, and nothing is shared
+//!   (`LocalStack`).
 //! * Bytes are acknowledged when they have been processed, whether or not anybody reads; a reader that
 //!   falls behind closes the window, and the peer waits.
 //! * When the `Stack` is stopped or dropped, calls that wait and all later ones fail with
@@ -49,7 +51,8 @@
 //!
 //! # Where to look
 //!
-//! `stack` has the builder and every reason why it may not start; [`socket`] has streams and listeners;
+//! `stack` has the builder and every reason why it may not start, `local` the stack of a single thread;
+//! [`socket`] has streams, listeners and what is lent uncopied;
 //! [`tcp::Settings`] and [`tcp::Counter`] what can be set and counted; [`lcore::fault`] a bad wire for
 //! tests. The rest is the inside, public for those who drive it themselves: [`lcore::Engine`] is a
 //! whole stack without device, thread or clock, and [`tcp`] the protocol core, which does no I/O.
@@ -67,6 +70,8 @@ pub mod buf;
 pub mod dpdk;
 #[cfg(not(loom))]
 pub mod lcore;
+#[cfg(all(feature = "dpdk", not(loom)))]
+pub mod local;
 pub mod socket;
 #[cfg(all(feature = "dpdk", not(loom)))]
 pub mod stack;
@@ -75,6 +80,8 @@ pub mod time;
 pub mod watch;
 pub mod wire;
 
+#[cfg(all(feature = "dpdk", not(loom)))]
+pub use local::{LocalListener, LocalStack, LocalStream};
 #[cfg(all(feature = "dpdk", not(loom)))]
 pub use stack::{
     ListenError, ListenOptions, Stack, StackBuilder, StartError, TcpListener, TcpStream,

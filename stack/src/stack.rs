@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::dpdk::{
     Clock, Eal, EalError, Link, Mbuf, Mempool, PoolConfig, PoolError, PoolPlan, Port, PortConfig,
-    PortError, PortId, PortStats, run_args,
+    PortError, PortId, PortStats, RxQueue, TxQueue, run_args,
 };
 use crate::lcore::fault::Faults;
 use crate::lcore::hash::HashKey;
@@ -97,6 +97,7 @@ pub struct Stack {
     /// The pool of each lcore for what is received, to ask how full it is.
     pools: Vec<Mempool>,
     threads: Vec<JoinHandle<()>>,
+    clock: Clock,
     yields: bool,
 }
 
@@ -129,7 +130,8 @@ pub struct StackBuilder {
     mbufs: Option<u32>,
     max_connections: u32,
     settings: Settings,
-    faults: Faults,
+    rx_timestamps: bool,
+    pub(crate) faults: Faults,
 }
 
 /// Why a stack did not start.
@@ -311,6 +313,7 @@ impl Stack {
             mbufs: None,
             max_connections: 1 << 20,
             settings: Settings::default(),
+            rx_timestamps: false,
             faults: Faults::default(),
         }
     }
@@ -410,6 +413,16 @@ impl Stack {
     /// Number of lcores, each with a poll thread and a queue pair.
     pub fn lcores(&self) -> usize {
         self.boards.len()
+    }
+
+    /// Whether the device notes when it received each frame.
+    pub fn rx_timestamps(&self) -> bool {
+        self.port.rx_timestamps()
+    }
+
+    /// The clock of the stack: what a time of arrival that the device did not note is read from.
+    pub fn clock(&self) -> Clock {
+        self.clock
     }
 
     /// Whether the poll threads let others run when they are idle, because there are as many of
@@ -513,6 +526,13 @@ impl StackBuilder {
         self
     }
 
+    /// Has the device note when it received each frame, in ticks of its own clock, if it can: see
+    /// [`socket::Arrival`]. Whether it can, [`Stack::rx_timestamps`] tells.
+    pub fn rx_timestamps(mut self, wanted: bool) -> Self {
+        self.rx_timestamps = wanted;
+        self
+    }
+
     /// Puts a bad wire between port and stack, for tests.
     pub fn faults(mut self, faults: Faults) -> Self {
         self.faults = faults;
@@ -524,52 +544,21 @@ impl StackBuilder {
     /// # Errors
     /// See [`StartError`]: each says what to do.
     pub fn start(self) -> Result<Stack, StartError> {
-        let mut interface = self.interface()?;
-        self.check_mbufs()?;
-        if self.eal_args.is_empty() {
-            return Err(StartError::NoEalArguments);
-        }
         let cpus = thread::available_parallelism().map_or(1, usize::from);
-        let eal = Eal::init(run_args(self.eal_args.clone()))?;
-        let id = self.choose_port(&eal.require_ports()?)?;
-        let lcores = eal.lcores();
-        let queues = self.queues.unwrap_or(lcores.len());
-        if queues != lcores.len() {
-            return Err(StartError::QueuesAndLcores { queues, lcores: lcores.len() });
-        }
-
-        let pools = self.pools(eal, queues)?;
-        let config = PortConfig {
-            pools: pools.iter().map(|pools| pools.rx.clone()).collect(),
-            rx_descriptors: RX_DESCRIPTORS,
-            tx_descriptors: TX_DESCRIPTORS,
-            mtu: self.mtu,
-            mac: (interface.mac != NO_MAC).then_some(interface.mac.0),
-            ..PortConfig::default()
-        };
-        let mut port = Port::configure(id, config)?;
-        let pairs = port.start()?;
-        interface.mac = MacAddr(port.mac());
-        interface.mtu = port.mtu();
-
-        let engine = EngineConfig {
-            settings: self.settings.clone(),
-            interface,
-            secret: Secret::new(random_key()),
-            key: HashKey::random(),
-            max_connections: self.max_connections,
-        };
+        let Prepared { eal, port, pairs, pools, engine } = self.prepare(None)?;
+        let (lcores, queues) = (eal.lcores(), pairs.len());
         let (engines, listeners) = engines(&engine, queues);
         let clock = Clock::new(eal);
         let yields = queues >= cpus;
         let mut stack = Stack {
             port,
-            interface,
+            interface: engine.interface,
             settings: self.settings,
             listeners,
             boards: Vec::new(),
             pools: pools.iter().map(|pools| pools.rx.clone()).collect(),
             threads: Vec::new(),
+            clock,
             yields,
         };
         let (ready, started) = mpsc::channel();
@@ -605,6 +594,47 @@ impl StackBuilder {
             outcome.map_err(StartError::Thread)?;
         }
         Ok(stack)
+    }
+
+    /// Everything up to the port at work, with `queues` queue pairs; if that is not said, as the
+    /// builder has it.
+    pub(crate) fn prepare(&self, queues: Option<usize>) -> Result<Prepared, StartError> {
+        let mut interface = self.interface()?;
+        self.check_mbufs()?;
+        if self.eal_args.is_empty() {
+            return Err(StartError::NoEalArguments);
+        }
+        let eal = Eal::init(run_args(self.eal_args.clone()))?;
+        let id = self.choose_port(&eal.require_ports()?)?;
+        let lcores = eal.lcores().len();
+        let queues = match (queues, self.queues.unwrap_or(lcores)) {
+            (Some(queues), _) => queues,
+            (None, queues) if queues == lcores => queues,
+            (None, queues) => return Err(StartError::QueuesAndLcores { queues, lcores }),
+        };
+
+        let pools = self.pools(eal, queues)?;
+        let config = PortConfig {
+            pools: pools.iter().map(|pools| pools.rx.clone()).collect(),
+            rx_descriptors: RX_DESCRIPTORS,
+            tx_descriptors: TX_DESCRIPTORS,
+            mtu: self.mtu,
+            mac: (interface.mac != NO_MAC).then_some(interface.mac.0),
+            rx_timestamps: self.rx_timestamps,
+            ..PortConfig::default()
+        };
+        let mut port = Port::configure(id, config)?;
+        let pairs = port.start()?;
+        interface.mac = MacAddr(port.mac());
+        interface.mtu = port.mtu();
+        let engine = EngineConfig {
+            settings: self.settings.clone(),
+            interface,
+            secret: Secret::new(random_key()),
+            key: HashKey::random(),
+            max_connections: self.max_connections,
+        };
+        Ok(Prepared { eal, port, pairs, pools, engine })
     }
 
     /// What was said about the interface, checked. Ethernet address and MTU may be the device's.
@@ -704,17 +734,26 @@ impl StackBuilder {
     }
 }
 
+/// A port at work, and all that an engine needs.
+pub(crate) struct Prepared {
+    pub eal: &'static Eal,
+    pub port: Port,
+    pub pairs: Vec<(RxQueue, TxQueue)>,
+    pub pools: Vec<Pools>,
+    pub engine: EngineConfig,
+}
+
 /// What of an lcore's pool is never lent to sockets. What is sent has a pool of its own.
-fn plan(rx_descriptors: u16) -> PoolPlan {
+pub(crate) fn plan(rx_descriptors: u16) -> PoolPlan {
     let rx_descriptors = rx_descriptors.into();
     PoolPlan { rx_descriptors, tx_descriptors: 0, held: 0, cache: CACHE }
 }
 
 /// The pools of one lcore.
 #[derive(Debug)]
-struct Pools {
-    rx: Mempool,
-    tx: Mempool,
+pub(crate) struct Pools {
+    pub rx: Mempool,
+    pub tx: Mempool,
 }
 
 /// No Ethernet address was given: the device's is taken.

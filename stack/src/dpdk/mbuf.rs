@@ -272,6 +272,10 @@ impl PacketBuf for Mbuf {
         }
     }
 
+    fn device_time(&self) -> Option<u64> {
+        self.rx_timestamp()
+    }
+
     #[inline]
     fn truesize(&self) -> u32 {
         // SAFETY: a field of our mbuf.

@@ -252,6 +252,7 @@ pub struct Port {
     mac: [u8; 6],
     mtu: u16,
     rx_checksum: bool,
+    rx_timestamps: bool,
     rss: bool,
     /// Taken by `start`.
     queues: Vec<(RxQueue, TxQueue)>,
@@ -369,7 +370,15 @@ impl Port {
                 (rx, TxQueue { core: core.clone(), queue, descriptors: conf.tx_desc })
             })
             .collect();
-        Ok(Self { core, mac: address, mtu: frame_mtu, rx_checksum: conf.rx_checksum, rss, queues })
+        Ok(Self {
+            core,
+            mac: address,
+            mtu: frame_mtu,
+            rx_checksum: conf.rx_checksum,
+            rx_timestamps: conf.rx_timestamp,
+            rss,
+            queues,
+        })
     }
 
     /// Starts the port and gives its queue pairs, in order: the first time; none afterwards.
@@ -409,6 +418,11 @@ impl Port {
     /// Whether the device verifies checksums. Each mbuf says for itself.
     pub fn rx_checksum(&self) -> bool {
         self.rx_checksum
+    }
+
+    /// Whether the device notes when it received each frame: see [`Mbuf::rx_timestamp`](super::Mbuf::rx_timestamp).
+    pub fn rx_timestamps(&self) -> bool {
+        self.rx_timestamps
     }
 
     /// Whether the device spreads packets over the queues by their hash.

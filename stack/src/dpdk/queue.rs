@@ -13,7 +13,7 @@ use dpdk_sys as sys;
 use super::bulk;
 use super::mbuf::Mbuf;
 use super::mempool;
-use crate::buf::{self, BufQueue};
+use crate::buf::{self, BufQueue, PacketBuf};
 
 /// A FIFO of mbufs.
 ///
@@ -49,6 +49,29 @@ impl MbufQueue {
     pub(super) fn into_chain(self) -> Option<(NonNull<sys::rte_mbuf>, NonNull<sys::rte_mbuf>)> {
         let queue = ManuallyDrop::new(self);
         Some((NonNull::new(queue.head.0)?, NonNull::new(queue.tail.0)?))
+    }
+
+    /// Frees all, in bulk, having shown each; the queue is empty then.
+    #[inline(always)]
+    fn free_each(&mut self, mut each: impl FnMut(&Mbuf)) {
+        let mut next = mem::take(self).into_head();
+        let mbufs = std::iter::from_fn(|| {
+            let mbuf = NonNull::new(next)?;
+            // SAFETY: ours and linked; the double is not dropped.
+            let lent = unsafe {
+                next = link(mbuf).read();
+                ManuallyDrop::new(Mbuf::from_raw(mbuf))
+            };
+            each(&lent);
+            Some(mbuf.as_ptr())
+        });
+        // SAFETY: ours, and not looked at again.
+        unsafe { bulk::free_each(mbufs) };
+    }
+
+    /// The first mbuf of the chain, which is the caller's now; null if there is none.
+    fn into_head(self) -> *mut sys::rte_mbuf {
+        ManuallyDrop::new(self).head.0
     }
 
     /// Lends an mbuf to a closure, which must not exchange it for another.
@@ -202,6 +225,12 @@ impl BufQueue<Mbuf> for MbufQueue {
         Iter::new(self)
     }
 
+    fn free(mut self) -> u32 {
+        let mut truesize = 0;
+        self.free_each(|mbuf| truesize += mbuf.truesize());
+        truesize
+    }
+
     #[inline]
     fn len(&self) -> usize {
         self.len
@@ -210,15 +239,7 @@ impl BufQueue<Mbuf> for MbufQueue {
 
 impl Drop for MbufQueue {
     fn drop(&mut self) {
-        let mut next = self.head.0;
-        let mbufs = std::iter::from_fn(|| {
-            let mbuf = NonNull::new(next)?;
-            // SAFETY: ours and linked.
-            next = unsafe { link(mbuf).read() };
-            Some(mbuf.as_ptr())
-        });
-        // SAFETY: ours, and not looked at again.
-        unsafe { bulk::free_each(mbufs) };
+        self.free_each(|_| {});
     }
 }
 

@@ -4,6 +4,7 @@
 //! table at once; the socket itself stays until the application has let go of it, too.
 
 use crate::buf::PacketBuf;
+use crate::socket::Mode;
 use crate::tcp::Counter;
 use crate::tcp::isn::Numbers;
 use crate::tcp::listen::SynOrigin;
@@ -24,7 +25,7 @@ pub(super) struct TimeWaitSlot {
     timer: Timer,
 }
 
-impl<B: PacketBuf> Tables<B> {
+impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
     /// Puts an entry in the place of a connection that has ended, if there are not too many.
     pub(super) fn begin_time_wait(
         &mut self,

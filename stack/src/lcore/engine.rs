@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::buf::{PacketBuf, Returns};
-use crate::socket::Home;
+use crate::buf::PacketBuf;
+use crate::socket::{Local, Mode, Threaded};
 use crate::tcp::isn::Secret;
 use crate::tcp::ratelimit::RstLimiter;
 use crate::tcp::{Counter, Counters, Settings};
@@ -102,9 +102,9 @@ pub struct EngineConfig {
 /// assert_eq!(engines[0].counters().value(Counter::InSegs), 0);
 /// ```
 #[derive(Debug)]
-pub struct Engine<B: PacketBuf> {
+pub struct Engine<B: PacketBuf, M: Mode<B> = Threaded> {
     base: Base,
-    tables: Tables<B>,
+    tables: Tables<B, M>,
 }
 
 /// The engines of a stack with `lcores` lcores, without connections, and the way to listen on them.
@@ -118,6 +118,14 @@ pub fn engines<B: PacketBuf>(
     ((0..lcores).map(engine).collect(), listeners)
 }
 
+/// The engine of a stack that belongs to the thread that polls it, and the way to listen on it.
+pub fn local_engine<B: PacketBuf>(
+    config: &EngineConfig,
+) -> (Engine<B, Local>, Listeners<B, Local>) {
+    let listeners = Listeners::default();
+    (Engine::new(config.clone(), listeners.shared().clone(), None), listeners)
+}
+
 /// Frames of one connection that follow each other, up to the next run.
 #[derive(Clone, Copy, Debug)]
 struct Run {
@@ -128,25 +136,25 @@ struct Run {
 
 /// Everything that is found by a segment, a timer or a bell.
 #[derive(Debug)]
-pub(super) struct Tables<B: PacketBuf> {
+pub(super) struct Tables<B: PacketBuf, M: Mode<B> = Threaded> {
     pub flows: FlowTable,
     pub wheel: Wheel,
-    pub sockets: Slab<SocketSlot<B>>,
-    pub requests: Slab<RequestSlot<B>>,
+    pub sockets: Slab<SocketSlot<B, M>>,
+    pub requests: Slab<RequestSlot<B, M>>,
     pub time_waits: Slab<TimeWaitSlot>,
     /// By port.
-    pub listeners: Vec<Arc<Listening<B>>>,
+    pub listeners: Vec<Arc<Listening<B, M>>>,
     /// Version of that list.
     version: u32,
-    pub shared: Arc<Shared<B>>,
-    pub home: Arc<Home<B>>,
+    pub shared: Arc<Shared<B, M>>,
+    pub home: M::Home,
     mesh: Option<Mesh<B>>,
     /// Sockets to which buffers came back.
     pub with_returns: Vec<u32>,
 }
 
-impl<B: PacketBuf> Engine<B> {
-    fn new(config: EngineConfig, shared: Arc<Shared<B>>, mesh: Option<Mesh<B>>) -> Self {
+impl<B: PacketBuf, M: Mode<B>> Engine<B, M> {
+    fn new(config: EngineConfig, shared: Arc<Shared<B, M>>, mesh: Option<Mesh<B>>) -> Self {
         let EngineConfig { settings, interface, secret, key, max_connections } = config;
         let time_waits = settings.tcp_max_tw_buckets;
         Self {
@@ -169,7 +177,7 @@ impl<B: PacketBuf> Engine<B> {
                 listeners: Vec::new(),
                 version: shared.version(),
                 shared,
-                home: Arc::default(),
+                home: M::Home::default(),
                 mesh,
                 with_returns: Vec::new(),
             },
@@ -247,6 +255,11 @@ impl<B: PacketBuf> Engine<B> {
         }
     }
 
+    /// Where the application leaves things for the engine, and the engine for it.
+    pub fn home(&self) -> &M::Home {
+        &self.tables.home
+    }
+
     /// Ends everything: each socket is marked dead and its sleepers are woken; no frame is sent.
     pub fn stop(&mut self) {
         self.tables.stop();
@@ -271,7 +284,7 @@ pub struct Population {
     pub time_waits: u32,
 }
 
-impl<B: PacketBuf> Tables<B> {
+impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
     fn input<T: Transmit>(&mut self, work: &mut Work<'_, T>, burst: &mut [Option<B>]) {
         self.free_returned();
         // Frames of one connection that follow each other are found with one look-up.
@@ -347,12 +360,12 @@ impl<B: PacketBuf> Tables<B> {
         busy |= !self.with_returns.is_empty();
         self.visit_returned(work);
         let home = self.home.clone();
-        for id in home.take_bells() {
+        for id in M::take_bells(&home) {
             busy = true;
             self.on_bell(work, id);
         }
         busy |= self.run_timers(work);
-        busy |= home.reap() > 0;
+        busy |= M::reap(&home) > 0;
         busy
     }
 
@@ -456,9 +469,6 @@ impl<B: PacketBuf> Tables<B> {
         while let Some(Message::Segment { .. } | Message::Neighbour { .. }) =
             self.mesh.as_mut().and_then(Mesh::take)
         {}
-        self.home.close();
-        // What came back until now is freed here, on the lcore that owns the pool.
-        self.home.returns().free_all(|_, _| {});
-        self.home.reap();
+        M::close(&self.home);
     }
 }

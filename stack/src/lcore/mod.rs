@@ -5,6 +5,8 @@
 
 mod closing;
 mod dispatch;
+#[cfg(feature = "dpdk")]
+pub(crate) mod drive;
 pub mod engine;
 pub mod fault;
 pub mod flow;
@@ -27,7 +29,7 @@ use std::net::Ipv4Addr;
 
 use crate::wire::{MacAddr, ipv4};
 
-pub use engine::{BURST, Engine, EngineConfig, Population, engines};
+pub use engine::{BURST, Engine, EngineConfig, Population, engines, local_engine};
 pub use shared::{ListenOptions, Listeners};
 
 /// Where frames go: a device's TX queue, or a list in a test.

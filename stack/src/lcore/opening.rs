@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::buf::PacketBuf;
-use crate::socket::Room;
+use crate::socket::{Mode, Threaded};
 use crate::tcp::Counter;
 use crate::tcp::isn::Numbers;
 use crate::tcp::listen::{self, ListenVerdict, SynOrigin, SynVerdict};
@@ -24,16 +24,16 @@ use super::work::Work;
 
 /// A request, and what the lcore needs to find its way around it.
 #[derive(Debug)]
-pub(super) struct RequestSlot<B: PacketBuf> {
+pub(super) struct RequestSlot<B: PacketBuf, M: Mode<B> = Threaded> {
     request: Request,
-    listening: Arc<Listening<B>>,
+    listening: Arc<Listening<B, M>>,
     timer: Timer,
 }
 
 /// Requests per lcore, besides the limits of the listeners: some 20 MiB of them.
 pub(super) const MOST_REQUESTS: u32 = 1 << 17;
 
-impl<B: PacketBuf> Tables<B> {
+impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
     /// Judges a segment without a connection, a request or a TIME-WAIT entry on any lcore.
     pub(super) fn judge(&mut self, work: &mut Work<'_, impl Transmit>, tcp: &Tcp4, frame: &B) {
         let Some(listening) = self.listener(tcp.tuple.local_port) else {
@@ -55,7 +55,7 @@ impl<B: PacketBuf> Tables<B> {
         work: &mut Work<'_, impl Transmit>,
         tcp: &Tcp4,
         frame: &B,
-        listening: Arc<Listening<B>>,
+        listening: Arc<Listening<B, M>>,
         origin: SynOrigin,
         numbers: Numbers,
     ) {
@@ -110,7 +110,7 @@ impl<B: PacketBuf> Tables<B> {
                 return;
             }
             if !self.sockets.is_full()
-                && let Some(room) = slot.listening.queue.reserve()
+                && let Some(room) = M::reserve(&slot.listening.queue)
             {
                 let opened = *opened;
                 return self.complete(work, index, &opened, room, tcp, frame);
@@ -135,7 +135,7 @@ impl<B: PacketBuf> Tables<B> {
         work: &mut Work<'_, impl Transmit>,
         index: u32,
         opened: &Opened,
-        room: Room<B>,
+        room: M::Room,
         tcp: &Tcp4,
         frame: B,
     ) {
@@ -145,7 +145,7 @@ impl<B: PacketBuf> Tables<B> {
         self.run_one(work, socket, frame);
         // What the segment has brought is there when the connection is accepted. If the listener was
         // closed at this very moment, the room resets the connection.
-        room.put(handle);
+        M::put(room, handle);
     }
 
     /// A request's timer has fired.
@@ -172,7 +172,7 @@ impl<B: PacketBuf> Tables<B> {
     }
 
     /// The listener on a port, if the application listens there.
-    pub(super) fn listener(&self, port: u16) -> Option<Arc<Listening<B>>> {
+    pub(super) fn listener(&self, port: u16) -> Option<Arc<Listening<B, M>>> {
         let at = self.listeners.binary_search_by_key(&port, |listening| listening.port).ok()?;
         Some(&self.listeners[at]).filter(|listening| listening.is_open()).cloned()
     }

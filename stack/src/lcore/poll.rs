@@ -8,16 +8,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use crate::buf::PacketBuf;
-use crate::dpdk::{Burst, Clock, Eal, EalThread, Lcore, Mbuf, Mempool, PoolPlan, RxQueue, TxQueue};
+use crate::dpdk::{
+    Clock, Eal, EalThread, Lcore, Mbuf, Mempool, PoolOwner, PoolPlan, RxQueue, TxQueue,
+};
+use crate::socket::Threaded;
 use crate::tcp::{Counter, Counters};
 
-use super::engine::{BURST, Engine, Population};
-use super::fault::{BadWire, Faults};
-use super::{Pressure, Transmit};
-
-/// Frames that wait to be sent: two bursts, so that one may be refused while another is made.
-const STAGED: usize = 2 * BURST;
+use super::drive::Drive;
+use super::engine::{Engine, Population};
+use super::fault::Faults;
 
 /// Polls between two publications of the counters while there is work: some hundred microseconds.
 const POLLS_PER_SNAPSHOT: u32 = 1024;
@@ -114,14 +113,8 @@ impl PollLoop {
                 "cannot pin the thread of {lcore}: is that CPU allowed to this process (taskset, cgroup)?"
             )));
         }
-        let claims = || {
-            let thread = EalThread::register(eal).map_err(|error| error.to_string())?;
-            let owners = [pool, tx_pool].map(|pool| pool.own().map_err(|error| error.to_string()));
-            let [rx, tx] = owners;
-            Ok((rx?, tx?, thread))
-        };
         // Given up last, in this order, when no buffer of theirs is left on this thread.
-        let _claims = match claims() {
+        let _claims = match Claims::of_this_thread(eal, [pool, tx_pool]) {
             Ok(claims) => claims,
             Err(reason) => return ready(Err(reason)),
         };
@@ -130,51 +123,56 @@ impl PollLoop {
     }
 }
 
+/// What makes a thread an lcore: the EAL knows it, and the pools are its own. Given up in this order.
+#[derive(Debug)]
+pub(crate) struct Claims {
+    _pools: [PoolOwner; 2],
+    _thread: EalThread,
+}
+
+impl Claims {
+    /// For the calling thread; or the reason why not.
+    pub fn of_this_thread(eal: &'static Eal, pools: [&Mempool; 2]) -> Result<Self, String> {
+        let thread = EalThread::register(eal).map_err(|error| error.to_string())?;
+        let [rx, tx] = pools.map(|pool| pool.own().map_err(|error| error.to_string()));
+        Ok(Self { _pools: [rx?, tx?], _thread: thread })
+    }
+}
+
 /// A poll loop at work. Dropping it, also in a panic, leaves no thread asleep on its sockets.
 #[derive(Debug)]
 struct Running {
-    engine: Engine<Mbuf>,
-    rx: RxQueue,
-    out: Out,
-    pool: Mempool,
-    clock: Clock,
-    wire: Option<BadWire<Mbuf>>,
+    drive: Drive<Threaded>,
     yields: bool,
     board: Arc<Board>,
-    gauge: Gauge,
 }
 
 impl Running {
     fn new(parts: PollLoop) -> Self {
         let PollLoop { rx, tx, pool, tx_pool, plan, engine, clock, faults, yields, board, .. } =
             parts;
-        Self {
-            engine,
-            gauge: Gauge::new(&pool, plan),
-            rx,
-            out: Out { tx, pool: tx_pool, staged: Burst::new(), dropped: 0 },
-            pool,
-            clock,
-            wire: (!faults.are_none()).then(|| BadWire::new(faults)),
-            yields,
-            board,
-        }
+        let drive = Drive::new(engine, (rx, tx), (pool, tx_pool), plan, clock, faults);
+        Self { drive, yields, board }
     }
 
     fn poll(&mut self) {
         let mut idle = 0_u32;
         let mut until_snapshot = POLLS_PER_SNAPSHOT;
         while !self.board.stop.load(Ordering::Relaxed) {
-            if self.poll_once() {
+            if self.drive.poll() {
                 idle = 0;
             } else {
                 idle = idle.saturating_add(1);
+            }
+            let version = self.drive.engine.listeners_version();
+            if version != self.board.listeners_version() {
+                self.board.listeners_version.store(version, Ordering::Relaxed);
             }
             until_snapshot -= 1;
             // The first idle poll after work: whoever waits for it to be counted sees it.
             if until_snapshot == 0 || idle == 1 {
                 until_snapshot = POLLS_PER_SNAPSHOT;
-                self.board.publish(&self.engine);
+                self.board.publish(&self.drive.engine);
             }
             if idle >= IDLE_POLLS {
                 if self.yields {
@@ -185,124 +183,12 @@ impl Running {
             }
         }
     }
-
-    /// One burst and one turn. Whether there was anything to do.
-    fn poll_once(&mut self) -> bool {
-        let mut burst = Burst::<BURST>::new();
-        let came = self.rx.rx(&mut burst);
-        let now = self.clock.now();
-        if came > 0 {
-            match &mut self.wire {
-                None => {
-                    let mut frames = burst.into_places();
-                    self.engine.input(&mut frames[..came], now, &mut self.out);
-                }
-                Some(wire) => {
-                    let mut frames = Vec::new();
-                    for mbuf in burst.drain() {
-                        wire.carry(mbuf, now, || self.pool.alloc(), &mut frames);
-                    }
-                    let mut frames: Vec<_> = frames.into_iter().map(Some).collect();
-                    self.engine.input(&mut frames, now, &mut self.out);
-                }
-            }
-        } else if let Some(wire) = &mut self.wire {
-            let mut frames: Vec<Mbuf> = Vec::new();
-            wire.wait(now, &mut frames);
-            let mut frames: Vec<_> = frames.into_iter().map(Some).collect();
-            self.engine.input(&mut frames, now, &mut self.out);
-        }
-        let busy = self.engine.turn(now, &mut self.out);
-        self.out.flush();
-        self.engine.count(Counter::OutDiscards, std::mem::take(&mut self.out.dropped));
-        self.gauge.look(&self.pool, &mut self.engine);
-        let version = self.engine.listeners_version();
-        if version != self.board.listeners_version() {
-            self.board.listeners_version.store(version, Ordering::Relaxed);
-        }
-        came > 0 || busy
-    }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.engine.stop();
-        self.out.flush();
-        self.board.publish(&self.engine);
-    }
-}
-
-/// The way out: frames are copied into mbufs of a pool of their own and staged until the burst ends.
-#[derive(Debug)]
-struct Out {
-    tx: TxQueue,
-    pool: Mempool,
-    staged: Burst<STAGED>,
-    /// Frames that found neither an mbuf nor a place since this was last asked.
-    dropped: u64,
-}
-
-impl Transmit for Out {
-    fn send(&mut self, frame: &[u8]) {
-        if self.staged.is_full() {
-            self.flush();
-        }
-        // A peer sends again what an ACK was lost for; waiting here would stop the lcore.
-        let sent = !self.staged.is_full()
-            && self
-                .pool
-                .alloc()
-                .is_some_and(|mut mbuf| mbuf.append(frame) && self.staged.push(mbuf).is_ok());
-        self.dropped += u64::from(!sent);
-    }
-}
-
-impl Out {
-    /// Sends what the device takes; the rest stays for the next time.
-    fn flush(&mut self) {
-        if !self.staged.is_empty() {
-            self.tx.send(&mut self.staged);
-        }
-    }
-}
-
-/// Watches how much of the pool is held, as often as it could change the answer.
-#[derive(Debug)]
-struct Gauge {
-    /// Mbufs that sockets may hold.
-    holdable: u32,
-    /// Mbufs that the device holds.
-    descriptors: u32,
-    polls: u32,
-}
-
-impl Gauge {
-    fn new(pool: &Mempool, plan: PoolPlan) -> Self {
-        Self {
-            holdable: plan.holdable(pool.capacity()),
-            descriptors: plan.rx_descriptors,
-            polls: 0,
-        }
-    }
-
-    /// A poll takes a burst at most: as long as there is room for all that may come, the pool, whose
-    /// caches have to be walked to count it, is left alone.
-    fn look(&mut self, pool: &Mempool, engine: &mut Engine<Mbuf>) {
-        if self.polls > 0 {
-            self.polls -= 1;
-            return;
-        }
-        let held = pool.in_use().saturating_sub(self.descriptors);
-        let room = self.holdable.saturating_sub(held);
-        let burst = BURST as u32;
-        engine.set_pressure(if room <= 2 * burst {
-            Pressure::Critical
-        } else if room <= self.holdable / 4 {
-            Pressure::High
-        } else {
-            Pressure::None
-        });
-        self.polls = (room / (2 * burst)).clamp(1, 256);
+        self.drive.stop();
+        self.board.publish(&self.drive.engine);
     }
 }
 
@@ -312,6 +198,8 @@ mod tests {
     use std::net::{Ipv4Addr, SocketAddrV4};
     use std::time::{Duration, Instant};
 
+    use crate::buf::PacketBuf;
+    use crate::dpdk::Burst;
     use crate::dpdk::ring_port::RingPort;
     use crate::dpdk::{PoolConfig, PortConfig, Sharing, TEST_ARGS};
     use crate::lcore::hash::HashKey;

@@ -5,6 +5,7 @@
 
 mod closing;
 mod datagrams;
+mod local;
 mod opening;
 mod several;
 mod watching;

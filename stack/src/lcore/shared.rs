@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::buf::PacketBuf;
-use crate::socket::AcceptQueue;
+use crate::socket::{Mode, Threaded};
 use crate::tcp::listen::QueueState;
 use crate::tcp::negotiate;
 
@@ -23,9 +23,9 @@ pub struct ListenOptions {
 
 /// A listener as the lcores see it.
 #[derive(Debug)]
-pub(crate) struct Listening<B: PacketBuf> {
+pub(crate) struct Listening<B: PacketBuf, M: Mode<B> = Threaded> {
     pub port: u16,
-    pub queue: Arc<AcceptQueue<B>>,
+    pub queue: M::Accept,
     options: ListenOptions,
     pub requests: RequestCounts,
 }
@@ -46,15 +46,15 @@ impl RequestCounts {
     }
 }
 
-impl<B: PacketBuf> Listening<B> {
+impl<B: PacketBuf, M: Mode<B>> Listening<B, M> {
     /// How full the listener is.
     pub fn queues(&self) -> QueueState {
         QueueState {
             syn_queue: self.requests.all.load(Ordering::Relaxed),
             young: self.requests.young.load(Ordering::Relaxed),
-            accept_queue: self.queue.len(),
+            accept_queue: M::waiting(&self.queue),
             backlog: self.options.backlog,
-            defer_accept: self.queue.defer_accept(),
+            defer_accept: M::defer_accept(&self.queue),
         }
     }
 
@@ -66,7 +66,7 @@ impl<B: PacketBuf> Listening<B> {
 
     /// Whether the application still listens.
     pub fn is_open(&self) -> bool {
-        !self.queue.is_closed()
+        !M::is_closed(&self.queue)
     }
 }
 
@@ -74,35 +74,35 @@ impl<B: PacketBuf> Listening<B> {
 ///
 /// See [`Engine`](super::Engine) for an example.
 #[derive(Debug)]
-pub struct Listeners<B: PacketBuf>(Arc<Shared<B>>);
+pub struct Listeners<B: PacketBuf, M: Mode<B> = Threaded>(Arc<Shared<B, M>>);
 
-impl<B: PacketBuf> Clone for Listeners<B> {
+impl<B: PacketBuf, M: Mode<B>> Clone for Listeners<B, M> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-impl<B: PacketBuf> Default for Listeners<B> {
+impl<B: PacketBuf, M: Mode<B>> Default for Listeners<B, M> {
     fn default() -> Self {
         Self(Arc::default())
     }
 }
 
-impl<B: PacketBuf> Listeners<B> {
+impl<B: PacketBuf, M: Mode<B>> Listeners<B, M> {
     /// Begins to listen on a port with room for `backlog` connections and one. `None` if somebody
     /// listens there already.
-    pub fn listen(&self, port: u16, backlog: u32) -> Option<Arc<AcceptQueue<B>>> {
+    pub fn listen(&self, port: u16, backlog: u32) -> Option<M::Accept> {
         self.listen_with(port, ListenOptions { backlog, mss: None })
     }
 
     /// As [`Self::listen`], with more to be asked for.
-    pub fn listen_with(&self, port: u16, options: ListenOptions) -> Option<Arc<AcceptQueue<B>>> {
+    pub fn listen_with(&self, port: u16, options: ListenOptions) -> Option<M::Accept> {
         let mut list = self.0.lock();
         list.retain(|listening| listening.is_open());
         if list.iter().any(|listening| listening.port == port) {
             return None;
         }
-        let queue = AcceptQueue::new(options.backlog);
+        let queue = M::accept_queue(options.backlog);
         let requests = RequestCounts::default();
         list.push(Arc::new(Listening { port, queue: queue.clone(), options, requests }));
         self.0.changed();
@@ -119,22 +119,22 @@ impl<B: PacketBuf> Listeners<B> {
         self.0.close_all();
     }
 
-    pub(super) fn shared(&self) -> &Arc<Shared<B>> {
+    pub(super) fn shared(&self) -> &Arc<Shared<B, M>> {
         &self.0
     }
 }
 
 /// The shared part of a stack.
 #[derive(Debug)]
-pub(crate) struct Shared<B: PacketBuf> {
+pub(crate) struct Shared<B: PacketBuf, M: Mode<B> = Threaded> {
     /// Changes with the list.
     version: AtomicU32,
-    listeners: Mutex<Vec<Arc<Listening<B>>>>,
+    listeners: Mutex<Vec<Arc<Listening<B, M>>>>,
     pub time_waits: Count,
     pub orphans: Count,
 }
 
-impl<B: PacketBuf> Default for Shared<B> {
+impl<B: PacketBuf, M: Mode<B>> Default for Shared<B, M> {
     fn default() -> Self {
         Self {
             version: AtomicU32::new(0),
@@ -145,7 +145,7 @@ impl<B: PacketBuf> Default for Shared<B> {
     }
 }
 
-impl<B: PacketBuf> Shared<B> {
+impl<B: PacketBuf, M: Mode<B>> Shared<B, M> {
     /// The version of the list.
     pub fn version(&self) -> u32 {
         // Acquire pairs with the Release of `changed`: whoever then locks finds that list or a newer.
@@ -153,7 +153,7 @@ impl<B: PacketBuf> Shared<B> {
     }
 
     /// The listeners of this moment.
-    pub fn listeners(&self) -> Vec<Arc<Listening<B>>> {
+    pub fn listeners(&self) -> Vec<Arc<Listening<B, M>>> {
         self.lock().clone()
     }
 
@@ -162,12 +162,12 @@ impl<B: PacketBuf> Shared<B> {
         let all = std::mem::take(&mut *self.lock());
         self.changed();
         for listening in all {
-            listening.queue.close();
+            M::close_queue(&listening.queue);
         }
     }
 
     /// The list is whole at every moment, so that a panic elsewhere does not spoil it.
-    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Listening<B>>>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Listening<B, M>>>> {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -4,8 +4,10 @@
 //! first, then the segments, then the one ACK decision. A socket that a thread owns gets everything
 //! as deferred work instead; nothing here waits for a thread.
 
-use crate::buf::{PacketBuf, Returns};
-use crate::socket::{Claim, Deferred, Handle, LcoreRef, SocketId};
+use std::marker::PhantomData;
+
+use crate::buf::PacketBuf;
+use crate::socket::{Claimed, Deferred, Mode, SocketId, Threaded};
 use crate::tcp::request::Opened;
 use crate::tcp::tcb::{Owner, State, Tcb, Verdict};
 use crate::tcp::time_wait::Ending;
@@ -27,8 +29,8 @@ use super::work::Work;
 
 /// A connection that has a socket.
 #[derive(Debug)]
-pub(super) struct SocketSlot<B: PacketBuf> {
-    lcore: LcoreRef<B>,
+pub(super) struct SocketSlot<B: PacketBuf, M: Mode<B> = Threaded> {
+    lcore: M::Lcore,
     id: SocketId,
     tuple: FourTuple,
     timer: Timer,
@@ -64,7 +66,7 @@ enum End {
     Closed,
 }
 
-impl<B: PacketBuf> Tables<B> {
+impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
     /// Runs the frames of a burst that stand at the places of `members` through a socket, until
     /// there are no more or the connection has ended. What was no segment has left its place empty.
     #[inline(always)]
@@ -78,7 +80,7 @@ impl<B: PacketBuf> Tables<B> {
         let Some(slot) = self.sockets.at_mut(index) else { return };
         let returned = std::mem::take(&mut slot.returned);
         let slot = &*slot;
-        let (claim, uncharge) = match slot.lcore.claim() {
+        let (claim, uncharge) = match M::claim(&slot.lcore) {
             Some(claim) => (claim, returned),
             None => match slot.defer(work, returned, burst, members) {
                 Some(claim) => (claim, 0),
@@ -104,9 +106,9 @@ impl<B: PacketBuf> Tables<B> {
     fn visit(&mut self, work: &mut Work<'_, impl Transmit>, index: u32, what: Deferred<B>) {
         let Some(slot) = self.sockets.at_mut(index) else { return };
         let SocketSlot { lcore, tuple, returned, .. } = slot;
-        let (claim, what) = match lcore.claim() {
+        let (claim, what) = match M::claim(lcore) {
             Some(claim) => (claim, Some(what)),
-            None => match lcore.defer(what, &mut work.base.counters) {
+            None => match M::defer(lcore, what, &mut work.base.counters) {
                 Some(claim) => (claim, None),
                 None => return,
             },
@@ -124,7 +126,7 @@ impl<B: PacketBuf> Tables<B> {
 
     /// What waits in a socket's backlog.
     pub(super) fn backlog(&self, index: u32) -> Vec<Span> {
-        self.sockets.at(index).map(|slot| slot.lcore.backlog()).unwrap_or_default()
+        self.sockets.at(index).map(|slot| M::backlog(&slot.lcore)).unwrap_or_default()
     }
 
     /// The doorbell has rung for a socket.
@@ -148,7 +150,7 @@ impl<B: PacketBuf> Tables<B> {
     pub(super) fn free_returned(&mut self) {
         let Self { home, sockets, with_returns, .. } = self;
         let mut returned = Returned { owner: Key { index: u32::MAX, generation: 0 }, truesize: 0 };
-        home.returns().free_all(|cb, truesize| {
+        M::free_returned(home, |cb, truesize| {
             let owner = Key { index: cb.socket, generation: cb.generation };
             if owner != returned.owner {
                 returned.note(sockets, with_returns, owner);
@@ -177,13 +179,13 @@ impl<B: PacketBuf> Tables<B> {
         work: &mut Work<'_, impl Transmit>,
         tuple: &FourTuple,
         opened: &Opened,
-    ) -> Option<(u32, Handle<B>)> {
+    ) -> Option<(u32, M::Handle)> {
         let Self { sockets, wheel, flows, home, .. } = self;
         let mut first = None;
         let key = sockets.insert_with(|key| {
             let id = SocketId { slot: key.index, generation: key.generation };
             let tcb = Tcb::new(&mut work.cx(), opened);
-            let (lcore, handle) = LcoreRef::new(tcb, home, id, *tuple);
+            let (lcore, handle) = M::open(tcb, home, id, *tuple);
             first = Some(handle);
             let timer = wheel.add(Target::Socket(key.index));
             SocketSlot {
@@ -243,7 +245,7 @@ impl<B: PacketBuf> Tables<B> {
         let all: Vec<u32> = self.sockets.iter().map(|(index, _)| index).collect();
         for index in all {
             if let Some(slot) = self.sockets.at(index) {
-                slot.lcore.kill();
+                M::kill(&slot.lcore);
             }
             self.let_go(index);
         }
@@ -261,9 +263,9 @@ impl Returned {
     /// Notes it with the socket, if it is still there, and begins with the next one.
     #[cold]
     #[inline(never)]
-    fn note<B: PacketBuf>(
+    fn note<B: PacketBuf, M: Mode<B>>(
         &mut self,
-        sockets: &mut Slab<SocketSlot<B>>,
+        sockets: &mut Slab<SocketSlot<B, M>>,
         with_returns: &mut Vec<u32>,
         next: Key,
     ) {
@@ -277,7 +279,7 @@ impl Returned {
     }
 }
 
-impl<B: PacketBuf> SocketSlot<B> {
+impl<B: PacketBuf, M: Mode<B>> SocketSlot<B, M> {
     /// A thread owns the socket: everything is left to later, unless it goes in the meantime.
     #[cold]
     #[inline(never)]
@@ -287,10 +289,10 @@ impl<B: PacketBuf> SocketSlot<B> {
         returned: u32,
         burst: &mut [Option<B>],
         members: &mut Members<'_>,
-    ) -> Option<Claim<'_, B>> {
+    ) -> Option<M::Claim<'_>> {
         if returned != 0 {
             let what = Deferred::Uncharge(returned);
-            if let Some(claim) = self.lcore.defer(what, &mut work.base.counters) {
+            if let Some(claim) = M::defer(&self.lcore, what, &mut work.base.counters) {
                 return Some(claim);
             }
         }
@@ -299,7 +301,7 @@ impl<B: PacketBuf> SocketSlot<B> {
             let Some(tcp) = work.parse(&frame) else { continue };
             work.bump(Counter::InSegs);
             let what = Deferred::Segment(tcp.segment, payload(frame, &tcp, self.id, work.now));
-            if let Some(claim) = self.lcore.defer(what, &mut work.base.counters) {
+            if let Some(claim) = M::defer(&self.lcore, what, &mut work.base.counters) {
                 return Some(claim);
             }
         }
@@ -321,19 +323,27 @@ fn payload<B: PacketBuf>(mut frame: B, tcp: &Tcp4, id: SocketId, now: Instant) -
 
 /// The lcore with a socket that it has claimed.
 #[derive(Debug)]
-struct Visit<'a, 'w, B: PacketBuf, T> {
-    claim: Claim<'a, B>,
+struct Visit<'a, 'w, B, K, T> {
+    claim: K,
     tuple: &'a FourTuple,
     work: &'a mut Work<'w, T>,
     /// The reader may have made progress, or memory came back: a window update may be owed.
     look_at_reader: bool,
     /// The last handle was dropped.
     closed_by_application: bool,
+    _bufs: PhantomData<B>,
 }
 
-impl<'a, 'w, B: PacketBuf, T: Transmit> Visit<'a, 'w, B, T> {
-    fn new(claim: Claim<'a, B>, tuple: &'a FourTuple, work: &'a mut Work<'w, T>) -> Self {
-        Self { claim, tuple, work, look_at_reader: false, closed_by_application: false }
+impl<'a, 'w, B: PacketBuf, K: Claimed<B>, T: Transmit> Visit<'a, 'w, B, K, T> {
+    fn new(claim: K, tuple: &'a FourTuple, work: &'a mut Work<'w, T>) -> Self {
+        Self {
+            claim,
+            tuple,
+            work,
+            look_at_reader: false,
+            closed_by_application: false,
+            _bufs: PhantomData,
+        }
     }
 
     /// Works off what was deferred, oldest first.

@@ -204,9 +204,7 @@ impl<'a, B: PacketBuf, C: Connection<B>> Claim<'a, B, C> {
         let failed = socket.park().status().has(Status::DEAD);
         let all = socket.requests() | if failed { Requests::ABORT } else { 0 };
         let taken = std::mem::replace(&mut self.inner().requests_taken, all);
-        let news = Requests(all & !taken);
-        // What was said about lingering, however long ago, is part of the close.
-        if news.close().is_some() { Requests(news.0 | all & Requests::LINGER_ZERO) } else { news }
+        Requests::news(all, taken)
     }
 
     /// The reader's progress.
@@ -279,15 +277,8 @@ impl<B: PacketBuf, C: Connection<B>> Inner<B, C> {
         let Self { tcb, sink: _, edge, status, urgent, notify_at, requests_taken: _ } = self;
         let park = socket.park();
         let error = tcb.error();
-        let now = Status::QUEUED
-            .only_if(tcb.has_queued())
-            .with(Status::EOF.only_if(tcb.eof()))
-            .with(Status::ERROR.only_if(error.is_some()))
-            .with(Status::CLOSED.only_if(tcb.is_closed()))
-            .with(Status::PRESSED.only_if(tcb.is_pressed()))
-            .with(Status::FLUSHED.only_if(tcb.is_flushed()));
         let mark = UrgentWord::of(tcb.urgent());
-        let now = now.with(Status::URGENT.only_if(mark.mark().is_some()));
+        let now = Status::of(tcb);
         let advanced = tcb.edge() != *edge;
         let new_status = now != *status;
         let new_mark = tcb.notify_at() != *notify_at;
@@ -328,6 +319,21 @@ impl<B: PacketBuf, C: Connection<B>> Inner<B, C> {
             Wake::Satisfied
         };
         News::Some { wake, mark: new_mark }
+    }
+}
+
+impl Status {
+    /// What a connection says of itself.
+    pub(super) fn of<B: PacketBuf>(connection: &impl Connection<B>) -> Self {
+        let urgent = UrgentWord::of(connection.urgent());
+        Self::QUEUED
+            .only_if(connection.has_queued())
+            .with(Self::EOF.only_if(connection.eof()))
+            .with(Self::ERROR.only_if(connection.error().is_some()))
+            .with(Self::CLOSED.only_if(connection.is_closed()))
+            .with(Self::PRESSED.only_if(connection.is_pressed()))
+            .with(Self::FLUSHED.only_if(connection.is_flushed()))
+            .with(Self::URGENT.only_if(urgent.mark().is_some()))
     }
 }
 

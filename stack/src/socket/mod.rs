@@ -9,14 +9,20 @@ mod conn;
 mod home;
 mod lcore_ref;
 mod listener;
+#[cfg(not(loom))]
+mod local;
 #[cfg(all(test, loom))]
 mod loom;
+#[cfg(not(loom))]
+mod mode;
 mod notice;
 mod options;
 mod owner;
 mod park;
+mod reader;
 mod recv;
 mod ring;
+mod slice;
 #[expect(clippy::module_inception, reason = "the room is named after its one big thing")]
 mod socket;
 mod sockopt;
@@ -32,6 +38,15 @@ pub use conn::Connection;
 pub use home::Home;
 pub use lcore_ref::{Claim, Deferred, LcoreRef};
 pub use listener::{Incoming, TcpListener};
+#[cfg(not(loom))]
+pub use local::{
+    Local, LocalAccept, LocalClaim, LocalHandle, LocalHome, LocalListener, LocalRef, LocalRoom,
+    LocalSegments, LocalSocket, LocalStream,
+};
+#[cfg(not(loom))]
+pub use mode::{Claimed, Mode, Threaded};
+pub use reader::{Reader, Segments};
 pub use recv::{Received, Recv, RecvError, RecvFlags, Sleep, Step};
+pub use slice::{Arrival, Segment, Slice, View, WayBack};
 pub use socket::{Handle, Requests, RingSink, Socket, SocketGuard, SocketId};
-pub use stream::{Reader, TcpStream};
+pub use stream::TcpStream;

@@ -55,6 +55,13 @@ impl Status {
         Self(self.0 & !other.0)
     }
 
+    /// What of `mask` is set.
+    #[cfg(not(loom))]
+    #[must_use]
+    pub(crate) const fn only(self, mask: Self) -> Self {
+        Self(self.0 & mask.0)
+    }
+
     /// Whether a flag of `other` is set.
     pub(crate) const fn has_any(self, other: Self) -> bool {
         self.0 & other.0 != 0

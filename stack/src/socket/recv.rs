@@ -20,19 +20,21 @@ use std::time::Duration;
 
 use crate::buf::{BufQueue, PacketBuf, Returns};
 use crate::tcp::SeqNum;
+use crate::tcp::tcb::ConnError;
 use crate::time::Instant;
 use crate::watch::{Moment, ReaderSeen};
 
 use super::conn::Connection;
+use super::options::Options;
 use super::owner::{Ref, ThreadClaim};
-use super::park::{Status, UrgentWord};
+use super::park::{Status, UrgentRead, UrgentWord};
 use super::ring::Consumer;
 use super::socket::{Handle, Socket};
 use super::sync::mutant;
 
 pub(super) use call::{Call, Slices};
 pub use flags::{Received, RecvError, RecvFlags};
-use urgent::Urgency;
+use urgent::{ReadUrgent, Urgency};
 
 /// How long a thread sleeps between looks at a reader token that another one holds for a step.
 const PATIENCE: Duration = Duration::from_micros(50);
@@ -82,14 +84,14 @@ enum Seen {
 #[derive(Debug)]
 pub(super) struct ReaderSide<B: PacketBuf> {
     /// In-sequence buffers older than the ring; the first may be read in part.
-    taken: B::Queue,
-    ring: Option<Consumer<B>>,
-    copied_seq: SeqNum,
+    pub(super) taken: B::Queue,
+    pub(super) ring: Option<Consumer<B>>,
+    pub(super) copied_seq: SeqNum,
     /// Buffers that are read and not yet given back.
-    spent: B::Queue,
+    pub(super) spent: B::Queue,
     /// Calls that keep the ring installed.
-    installed_for: u32,
-    urgency: Urgency,
+    pub(super) installed_for: u32,
+    pub(super) urgency: Urgency,
 }
 
 impl<B: PacketBuf> ReaderSide<B> {
@@ -122,7 +124,7 @@ impl<B: PacketBuf> ReaderSide<B> {
     }
 
     /// Moves what is in the ring behind what was taken.
-    fn empty_ring(&mut self) {
+    pub(super) fn empty_ring(&mut self) {
         if let Some(ring) = &mut self.ring {
             while let Some(element) = ring.pop() {
                 self.taken.push_back(element.buf);
@@ -235,17 +237,47 @@ impl<B: PacketBuf, C: Connection<B>> Drop for Recv<'_, B, C> {
     }
 }
 
-impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
+/// What the steps of a call read from: a socket that threads share, or one of a single thread.
+///
+/// The steps are the same for both, whoever owns what.
+pub(super) trait Source<B: PacketBuf> {
+    /// The facts that end or delay a call.
+    fn status(&self) -> Status;
+    /// Where urgent data is.
+    fn urgent(&self) -> UrgentWord;
+    /// The last urgent byte that was read by itself.
+    fn urgent_read(&self) -> &UrgentRead;
+    /// What was set for all calls.
+    fn options(&self) -> &Options;
+    /// Whether to wait for the owner would be to wait for oneself.
+    fn is_guarded(&self) -> bool;
+    /// Takes the error, once.
+    fn pending_error(&self) -> Option<ConnError>;
+    /// Gives back what is read, then says how far that is: whoever is told of the progress finds
+    /// the memory.
+    fn publish(&self, side: &mut ReaderSide<B>);
+    /// Takes the whole receive queue behind what was taken before.
+    fn take_queue(&self, side: &mut ReaderSide<B>);
+    /// Takes the ring and the receive queue behind what was taken before, and looks at the mark.
+    fn take_everything(&self, side: &mut ReaderSide<B>) -> Result<(), RecvError>;
+    /// Installs a ring, for a call that is going to wait.
+    fn install(&self, side: &mut ReaderSide<B>);
+    /// The call has copied as much by now; for whoever watches.
+    #[inline(always)]
+    fn has_copied(&self, _side: &mut ReaderSide<B>, _copied: usize) {}
+
     /// One step of a call, with the token held. Leaves the token's state published.
-    pub(super) fn step(&self, side: &mut ReaderSide<B>, call: &mut Call<'_>, now: Instant) -> Step {
+    fn step(&self, side: &mut ReaderSide<B>, call: &mut Call<'_>, now: Instant) -> Step {
         let before = call.copied;
         side.urgency.begin(side.copied_seq);
         let step = self.gather(side, call, now);
         self.publish(side);
         match step {
-            Step::Done(n) if call.is_peek() => self.options.move_peek_offset(n, true),
+            Step::Done(n) if call.is_peek() && !call.is_looking() => {
+                self.options().move_peek_offset(n, true)
+            }
             _ if call.is_peek() => {}
-            _ => self.options.move_peek_offset(call.copied - before, false),
+            _ => self.options().move_peek_offset(call.copied - before, false),
         }
         step
     }
@@ -267,7 +299,7 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
             }
             // The status, and then the ring again: what went into it before the status was
             // published is older than what the status speaks of.
-            let status = self.park().status();
+            let status = self.status();
             if !mutant!(StatusBeforeRingNotRead) {
                 self.copy(side, call);
             }
@@ -277,10 +309,10 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
             if call.is_full() {
                 return Step::Done(call.copied);
             }
-            let marked = status.has(Status::URGENT) && self.park().urgent() != side.urgency.seen();
+            let marked = status.has(Status::URGENT) && self.urgent() != side.urgency.seen();
             if status.has(Status::QUEUED) || marked {
                 // For exclusive readers; other calls ask at the beginning of each step.
-                if self.is_guarded_by_this_thread() {
+                if self.is_guarded() {
                     return call.break_off(RecvError::Deadlock);
                 }
                 self.take_queue(side);
@@ -325,7 +357,7 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
         if status.has(Status::ERROR) {
             // Taken already: the connection is over like one that has ended well.
             return Some(
-                self.take_error()
+                self.pending_error()
                     .map_or(Step::Done(0), |error| Step::Failed(RecvError::Connection(error))),
             );
         }
@@ -355,12 +387,12 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
                 call.take(data.get(skip..).unwrap_or_default());
                 skip = skip.saturating_sub(data.len());
             }
-            return self.watch(Moment::Copied(call.copied), side, None);
+            return self.has_copied(side, call.copied);
         }
         while call.room() != 0 {
             if !side.taken.is_empty() {
                 self.copy_taken(side, call);
-                self.watch(Moment::Copied(call.copied), side, None);
+                self.has_copied(side, call.copied);
                 continue;
             }
             // From the ring to the caller's memory; only what is read in part stays here.
@@ -376,7 +408,7 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
             } else {
                 self.give_back(side, buf);
             }
-            self.watch(Moment::Copied(call.copied), side, None);
+            self.has_copied(side, call.copied);
             if is_part {
                 return;
             }
@@ -409,8 +441,56 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
         }
     }
 
-    /// Gives back what is read, then says how far that is: whoever is told of the progress finds
-    /// the memory.
+    fn count_in(&self, side: &mut ReaderSide<B>, call: &mut Call<'_>) {
+        if !mem::replace(&mut call.installed, true) {
+            side.installed_for += 1;
+        }
+    }
+
+    /// What the call waits for now.
+    fn sleep(&self, side: &ReaderSide<B>, call: &Call<'_>) -> Sleep {
+        // Before a mark the call ends, however much it wants.
+        let target = if call.most < call.len { call.target.min(call.most) } else { call.target };
+        // A peek counts from where it began, everything else from what it has consumed.
+        let (missing, read) = if call.is_peek() {
+            let start = side.copied_seq.plus(call.skip);
+            (target + call.skip as usize, start.plus(call.copied as u32))
+        } else {
+            let to_skip = usize::from(side.urgency.is_at(side.copied_seq));
+            (target - call.copied + to_skip, side.copied_seq)
+        };
+        // Sequence numbers compare within 2^31, which a call's length respects.
+        let wanted = side.copied_seq.plus(missing.min(i32::MAX as usize) as u32);
+        let seen = Seen::Urgent(side.urgency.seen());
+        Sleep { wanted, read, seen, until: call.deadline }
+    }
+}
+
+impl<B: PacketBuf, C: Connection<B>> Source<B> for Ref<Socket<B, C>> {
+    fn status(&self) -> Status {
+        self.park().status()
+    }
+
+    fn urgent(&self) -> UrgentWord {
+        self.park().urgent()
+    }
+
+    fn urgent_read(&self) -> &UrgentRead {
+        &self.shared.urgent_read
+    }
+
+    fn options(&self) -> &Options {
+        &self.options
+    }
+
+    fn is_guarded(&self) -> bool {
+        self.is_guarded_by_this_thread()
+    }
+
+    fn pending_error(&self) -> Option<ConnError> {
+        self.take_error()
+    }
+
     fn publish(&self, side: &mut ReaderSide<B>) {
         if !side.spent.is_empty() {
             self.home.returns().give(mem::take(&mut side.spent));
@@ -422,8 +502,8 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
         }
     }
 
-    /// Takes the whole receive queue behind what was taken before. The ring is empty, and stays so
-    /// until the queue is: the lcore puts nothing into it while older data waits elsewhere.
+    /// The ring is empty, and stays so until the queue is: the lcore puts nothing into it while older
+    /// data waits elsewhere.
     fn take_queue(&self, side: &mut ReaderSide<B>) {
         let mut owner = self.own();
         debug_assert!(
@@ -435,7 +515,6 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
         self.watch(Moment::Takes, side, Some(&owner));
     }
 
-    /// Takes the ring and the receive queue behind what was taken before, and looks at the mark.
     fn take_everything(&self, side: &mut ReaderSide<B>) -> Result<(), RecvError> {
         if self.is_guarded_by_this_thread() {
             return Err(RecvError::Deadlock);
@@ -448,7 +527,7 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
         Ok(())
     }
 
-    /// Installs a ring; what has come to the receive queue in the meantime is taken with it.
+    /// What has come to the receive queue in the meantime is taken with it.
     fn install(&self, side: &mut ReaderSide<B>) {
         let (producer, consumer) = self.home.rings.take();
         let mut owner = self.own();
@@ -459,12 +538,13 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
         self.watch(Moment::Installs, side, Some(&owner));
     }
 
-    fn count_in(&self, side: &mut ReaderSide<B>, call: &mut Call<'_>) {
-        if !mem::replace(&mut call.installed, true) {
-            side.installed_for += 1;
-        }
+    #[inline(always)]
+    fn has_copied(&self, side: &mut ReaderSide<B>, copied: usize) {
+        self.watch(Moment::Copied(copied), side, None);
     }
+}
 
+impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
     /// The end of a call: the last one uninstalls the ring.
     pub(super) fn leave(&self, side: &mut ReaderSide<B>, call: &mut Call<'_>) {
         if mem::take(&mut call.installed) {
@@ -477,7 +557,7 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
 
     /// Puts what was taken, and then what is in the ring, back in front of the receive queue. Under
     /// the thread's own guard the ring stays, and the next call to leave does it.
-    fn uninstall(&self, side: &mut ReaderSide<B>) {
+    pub(super) fn uninstall(&self, side: &mut ReaderSide<B>) {
         if self.is_guarded_by_this_thread() {
             return;
         }
@@ -499,24 +579,6 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
         if let (Some(producer), Some(consumer)) = (producer, consumer) {
             self.home.rings.give(producer, consumer);
         }
-    }
-
-    /// What the call waits for now.
-    fn sleep(&self, side: &ReaderSide<B>, call: &Call<'_>) -> Sleep {
-        // Before a mark the call ends, however much it wants.
-        let target = if call.most < call.len { call.target.min(call.most) } else { call.target };
-        // A peek counts from where it began, everything else from what it has consumed.
-        let (missing, read) = if call.is_peek() {
-            let start = side.copied_seq.plus(call.skip);
-            (target + call.skip as usize, start.plus(call.copied as u32))
-        } else {
-            let to_skip = usize::from(side.urgency.is_at(side.copied_seq));
-            (target - call.copied + to_skip, side.copied_seq)
-        };
-        // Sequence numbers compare within 2^31, which a call's length respects.
-        let wanted = side.copied_seq.plus(missing.min(i32::MAX as usize) as u32);
-        let seen = Seen::Urgent(side.urgency.seen());
-        Sleep { wanted, read, seen, until: call.deadline }
     }
 
     /// The reader token, or nothing while an exclusive reader has it. Others hold it for a step, for
@@ -561,59 +623,8 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
 }
 
 impl<B: PacketBuf> ReaderSide<B> {
-    fn has_data(&self) -> bool {
+    pub(super) fn has_data(&self) -> bool {
         !self.taken.is_empty() || self.ring.as_ref().is_some_and(|ring| !ring.is_empty())
-    }
-}
-
-/// The reader token for life: see [`super::Reader`].
-#[derive(Debug)]
-pub(super) struct Exclusive<'a, B: PacketBuf, C: Connection<B>> {
-    socket: &'a Ref<Socket<B, C>>,
-    side: ThreadClaim<'a, ReaderSide<B>>,
-}
-
-impl<'a, B: PacketBuf, C: Connection<B>> Exclusive<'a, B, C> {
-    /// Takes the token and installs the ring.
-    pub(super) fn new(socket: &'a Ref<Socket<B, C>>) -> Result<Self, RecvError> {
-        if socket.is_guarded_by_this_thread() {
-            return Err(RecvError::Deadlock);
-        }
-        let mut side = socket.reader.claim_thread();
-        if side.ring.is_none() {
-            socket.install(&mut side);
-        }
-        side.installed_for += 1;
-        socket.set_exclusive(true);
-        Ok(Self { socket, side })
-    }
-
-    pub(super) fn step(&mut self, call: &mut Call<'_>, now: Instant) -> Step {
-        let step = self.socket.step(&mut self.side, call, now);
-        if !matches!(step, Step::Sleep(_)) {
-            self.socket.leave(&mut self.side, call);
-        }
-        step
-    }
-
-    /// Whether a step would find something, and where a busy reader looks: at the ring, and at
-    /// the status if that is empty.
-    pub(super) fn has_news(&self, sleep: &Sleep) -> bool {
-        self.side.ring.as_ref().is_some_and(|ring| !ring.is_empty()) || sleep.has_news(self.socket)
-    }
-
-    pub(super) fn socket(&self) -> &'a Ref<Socket<B, C>> {
-        self.socket
-    }
-}
-
-impl<B: PacketBuf, C: Connection<B>> Drop for Exclusive<'_, B, C> {
-    fn drop(&mut self) {
-        self.socket.set_exclusive(false);
-        self.side.installed_for -= 1;
-        if self.side.installed_for == 0 {
-            self.socket.uninstall(&mut self.side);
-        }
     }
 }
 
@@ -630,7 +641,7 @@ impl Sleep {
     }
 
     /// Whether a step would find something to do.
-    fn has_news<B: PacketBuf, C: Connection<B>>(&self, socket: &Socket<B, C>) -> bool {
+    pub(super) fn has_news<B: PacketBuf, C: Connection<B>>(&self, socket: &Socket<B, C>) -> bool {
         let park = socket.park();
         match self.seen {
             Seen::Urgent(seen) => {

@@ -424,6 +424,13 @@ impl Requests {
     pub(super) const LINGER_ZERO: u32 = 1 << 3;
     pub(super) const ABORT: u32 = 1 << 4;
 
+    /// What is new among all that was ever asked for, of which `taken` was seen.
+    pub(super) const fn news(all: u32, taken: u32) -> Self {
+        let news = Self(all & !taken);
+        // What was said about lingering, however long ago, is part of the close.
+        if news.close().is_some() { Self(news.0 | all & Self::LINGER_ZERO) } else { news }
+    }
+
     /// Whether there is nothing to do.
     pub const fn is_empty(self) -> bool {
         self.0 == 0

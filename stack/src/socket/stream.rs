@@ -11,7 +11,8 @@ use crate::tcp::tcb::{ConnError, Tcb};
 
 use super::conn::Connection;
 use super::options::Options;
-use super::recv::{Call, Exclusive, Received, Recv, RecvError, RecvFlags, Slices, Step};
+use super::reader::Reader;
+use super::recv::{Call, Received, Recv, RecvError, RecvFlags, Slices, Step};
 use super::socket::{Handle, SocketGuard};
 use super::sync::Woken;
 use super::wait::{ThreadWaiter, Waiter, wait};
@@ -168,7 +169,7 @@ impl<B: PacketBuf, C: Connection<B>> TcpStream<B, C> {
     /// # Errors
     /// `Deadlock` if the calling thread holds a guard.
     pub fn reader(&mut self) -> io::Result<Reader<'_, B, C>> {
-        Ok(Reader(Exclusive::new(&self.handle.socket)?))
+        Ok(Reader::new(&self.handle)?)
     }
 
     /// Shuts one side or both. The reading side sends nothing: reads return 0 once the data that
@@ -269,68 +270,5 @@ impl<B: PacketBuf, C: Connection<B>> Read for &TcpStream<B, C> {
             return Ok(0);
         }
         self.recv_vectored(bufs, RecvFlags::NONE)
-    }
-}
-
-/// The only reader of a stream: see [`TcpStream::reader`].
-///
-/// It belongs to one thread at a time; other handles of the stream can do everything but read, which
-/// waits until the reader is gone. Data that it has not read is there for whoever reads next.
-///
-/// ```
-/// use std::io::{self, IoSliceMut, Read};
-///
-/// use prequeue::buf::HeapBuf;
-/// use prequeue::socket::TcpStream;
-///
-/// fn count(mut stream: TcpStream<HeapBuf>) -> io::Result<u64> {
-///     let mut reader = stream.reader()?;
-///     let mut buf = vec![0; 64 * 1024];
-///     let mut total = 0;
-///     loop {
-///         match reader.read(&mut buf)? {
-///             0 => return Ok(total),
-///             n => total += n as u64,
-///         }
-///     }
-/// }
-/// ```
-#[derive(Debug)]
-pub struct Reader<'a, B: PacketBuf, C: Connection<B> = Tcb<B>>(Exclusive<'a, B, C>);
-
-impl<B: PacketBuf, C: Connection<B>> Reader<'_, B, C> {
-    /// As [`TcpStream::recv`].
-    ///
-    /// # Errors
-    /// As [`TcpStream::recv`].
-    pub fn recv(&mut self, buf: &mut [u8], flags: RecvFlags) -> io::Result<usize> {
-        let waiter = &ThreadWaiter;
-        let socket = self.0.socket();
-        let mut call = Call::new(buf, flags, &socket.options, || waiter.now());
-        let mut now = crate::time::Instant::ZERO;
-        loop {
-            match self.0.step(&mut call, now) {
-                Step::Done(n) => return Ok(n),
-                Step::Failed(error) => return Err(error.into()),
-                Step::Sleep(sleep) => {
-                    let word = socket.park().word();
-                    let announce = || sleep.announce(socket);
-                    let woken =
-                        wait(waiter, word, sleep.until, || self.0.has_news(&sleep), announce);
-                    if woken == Woken::BySignal {
-                        call.interrupt();
-                    }
-                    if sleep.until.is_some() {
-                        now = waiter.now();
-                    }
-                }
-            }
-        }
-    }
-}
-
-impl<B: PacketBuf, C: Connection<B>> Read for Reader<'_, B, C> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if buf.is_empty() { Ok(0) } else { self.recv(buf, RecvFlags::NONE) }
     }
 }

@@ -35,6 +35,8 @@ pub(in crate::socket) struct Call<'a> {
     pub(super) installed: bool,
     /// A signal has come: the call does not wait any more.
     pub(super) interrupted: bool,
+    /// It only waits: no peek offset counts, and none moves.
+    looks: bool,
 }
 
 /// Where bytes go.
@@ -155,7 +157,26 @@ impl<'a> Call<'a> {
             deadline,
             installed: false,
             interrupted: false,
+            looks: false,
         }
+    }
+
+    /// A call that waits until it could read as much as is enough, and reads nothing.
+    pub(in crate::socket) fn looking(
+        flags: RecvFlags,
+        options: &Options,
+        now: impl FnOnce() -> Instant,
+    ) -> Self {
+        let look = RecvFlags::PEEK.with(RecvFlags::TRUNC);
+        let flags =
+            if flags.has(RecvFlags::DONTWAIT) { look.with(RecvFlags::DONTWAIT) } else { look };
+        let call = Self::begin(Dst::Nowhere, options.low_water(), flags, options, now);
+        Self { offset: 0, skip: 0, looks: true, ..call }
+    }
+
+    /// Whether it only waits.
+    pub(super) fn is_looking(&self) -> bool {
+        self.looks
     }
 
     /// A signal has come while the call slept: the next step is its last.

@@ -9,16 +9,13 @@ use crate::buf::{BufQueue, PacketBuf};
 use crate::tcp::tcb::Urgent;
 use crate::tcp::{SeqNum, SeqRange};
 
-use super::super::conn::Connection;
-use super::super::owner::Ref;
 use super::super::park::{Status, UrgentWord};
-use super::super::socket::Socket;
 use super::call::Call;
-use super::{ReaderSide, RecvError, Step};
+use super::{ReaderSide, RecvError, Source, Step};
 
 /// The urgent mark as the holder of the reader token knows it.
 #[derive(Debug)]
-pub(super) struct Urgency {
+pub(in crate::socket) struct Urgency {
     pending: Option<Urgent>,
     /// What was published when the connection was last looked at: anything else is news.
     seen: UrgentWord,
@@ -37,7 +34,7 @@ impl Urgency {
     ///
     /// Who stands exactly at a mark when the next one is announced does not find the old byte in the
     /// stream any more, as in BSD and Linux.
-    pub(super) fn learn(&mut self, urgent: Option<Urgent>, copied_seq: SeqNum) {
+    pub(in crate::socket) fn learn(&mut self, urgent: Option<Urgent>, copied_seq: SeqNum) {
         let word = UrgentWord::of(urgent);
         self.pending = urgent.filter(|urgent| urgent.mark.at_or_after(copied_seq));
         if let Some(urgent) = self.pending
@@ -64,7 +61,7 @@ impl Urgency {
     }
 
     #[inline]
-    pub(super) fn is_pending(&self) -> bool {
+    pub(in crate::socket) fn is_pending(&self) -> bool {
         self.pending.is_some()
     }
 
@@ -104,18 +101,21 @@ impl<B: PacketBuf> ReaderSide<B> {
     }
 }
 
-impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
+impl<B: PacketBuf, S: Source<B> + ?Sized> ReadUrgent<B> for S {}
+
+/// How any source of a call's bytes deals with the mark.
+pub(super) trait ReadUrgent<B: PacketBuf>: Source<B> {
     /// Ends the call at the mark, or sets where it ends for now. With a mark pending only.
     #[cold]
     #[inline(never)]
-    pub(super) fn mind_mark(&self, side: &mut ReaderSide<B>, call: &mut Call<'_>) -> Option<Step> {
-        if side.urgency.seen != self.park().urgent()
+    fn mind_mark(&self, side: &mut ReaderSide<B>, call: &mut Call<'_>) -> Option<Step> {
+        if side.urgency.seen != self.urgent()
             && let Err(error) = self.take_everything(side)
         {
             return Some(call.break_off(error));
         }
         let offset = if call.is_peek() { call.offset } else { 0 };
-        let inline = self.options.is_urgent_inline();
+        let inline = self.options().is_urgent_inline();
         self.skip_old(side, inline);
         let start = side.copied_seq.plus(offset);
         call.most = call.len;
@@ -165,7 +165,7 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
 
     /// Whether the byte at copied_seq is there. With a mark at it, it is not in the ring.
     fn has_byte_in_front(&self, side: &mut ReaderSide<B>) -> bool {
-        if side.taken.is_empty() && self.park().status().has(Status::QUEUED) {
+        if side.taken.is_empty() && self.status().has(Status::QUEUED) {
             // Fails under this thread's own guard alone, of which the call will hear soon enough.
             let _ = self.take_everything(side);
         }
@@ -174,17 +174,17 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
 
     /// recv with MSG_OOB: the urgent byte, wherever it is in what was received. It stays in its place,
     /// where reads will skip it.
-    pub(super) fn recv_urgent(&self, side: &mut ReaderSide<B>, call: &mut Call<'_>) -> Step {
+    fn recv_urgent(&self, side: &mut ReaderSide<B>, call: &mut Call<'_>) -> Step {
         if let Err(error) = self.take_everything(side) {
             return Step::Failed(error);
         }
-        let inline = self.options.is_urgent_inline();
+        let inline = self.options().is_urgent_inline();
         self.skip_old(side, inline);
-        let status = self.park().status();
+        let status = self.status();
         if status.has(Status::DEAD) {
             return Step::Failed(RecvError::Dead);
         }
-        let unread = side.urgency.pending.filter(|urgent| !self.shared.urgent_read.is(urgent.mark));
+        let unread = side.urgency.pending.filter(|urgent| !self.urgent_read().is(urgent.mark));
         let Some(urgent) = unread.filter(|_| !inline) else {
             return Step::Failed(RecvError::NoUrgentByte);
         };
@@ -196,7 +196,7 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
             return if over { Step::Done(0) } else { Step::Failed(RecvError::WouldBlock) };
         };
         if !call.is_peek() {
-            self.shared.urgent_read.set(urgent.mark);
+            self.urgent_read().set(urgent.mark);
         }
         Step::Done(call.take(&[byte]))
     }

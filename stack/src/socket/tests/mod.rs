@@ -9,3 +9,4 @@ mod options;
 mod reading;
 mod signals;
 mod table;
+mod zero_copy;
