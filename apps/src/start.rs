@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use prequeue::{Stack, StartError, tcp::Counters};
+use prequeue::{LocalStack, Stack, StackBuilder, StartError, tcp::Counters};
 
 use crate::args::Network;
 
@@ -20,6 +20,18 @@ const FAREWELL: Duration = Duration::from_millis(500);
 /// # Errors
 /// What stands in the way, and what to do about it.
 pub fn start(eal: Vec<String>, network: &Network) -> Result<Stack, StartError> {
+    let stack = builder(eal, network).start()?;
+    if stack.yields() {
+        eprintln!(
+            "note: every CPU has a poll thread, so these yield when idle; \
+             with fewer CPUs in -l the rest is faster"
+        );
+    }
+    Ok(stack)
+}
+
+/// The stack as the command line has it, not started.
+pub fn builder(eal: Vec<String>, network: &Network) -> StackBuilder {
     let Network { address, listen: _, port, gateway, mac, mtu } = network;
     let mut builder = Stack::builder().eal_args(eal).address(address);
     if let Some(port) = port {
@@ -34,14 +46,7 @@ pub fn start(eal: Vec<String>, network: &Network) -> Result<Stack, StartError> {
     if let Some(mtu) = *mtu {
         builder = builder.mtu(mtu);
     }
-    let stack = builder.start()?;
-    if stack.yields() {
-        eprintln!(
-            "note: every CPU has a poll thread, so these yield when idle; \
-             with fewer CPUs in -l the rest is faster"
-        );
-    }
-    Ok(stack)
+    builder
 }
 
 /// Gives connections that are closing a moment to say so to their peers, then stops the stack.
@@ -54,4 +59,13 @@ pub fn finish(stack: Stack) -> Counters {
     let counters = stack.counters();
     stack.stop();
     counters
+}
+
+/// As [`finish`], for a stack that this thread polls.
+pub fn finish_local(mut stack: LocalStack) -> Counters {
+    let end = Instant::now() + FAREWELL;
+    while stack.population().sockets > 0 && Instant::now() < end {
+        stack.poll();
+    }
+    stack.counters().clone()
 }

@@ -1,6 +1,7 @@
 //! Accepts many TCP connections at once on a DPDK port, counts their bytes and discards them.
 
 use std::{
+    collections::HashMap,
     error::Error,
     io::{self, Read, Write},
     process::ExitCode,
@@ -10,13 +11,13 @@ use std::{
 };
 
 use clap::Parser;
-use prequeue::{TcpListener, TcpStream};
+use prequeue::{LocalStream, TcpListener, TcpStream};
 use prequeue_apps::{
     args::{CommandLine, EAL_HELP, Network},
     exit::{self, Exit},
     report::{Ending, Rate, Summary, Tally},
     signals::on_stop,
-    start::{finish, start},
+    start::{builder, finish, finish_local, start},
 };
 
 const HELP: &str = "\
@@ -41,6 +42,9 @@ say go to stderr. (Of a tap it says that a qdisc and a request to a secondary fa
 struct Arguments {
     #[command(flatten)]
     network: Network,
+    /// Poll and read on one thread, in place, with no poll thread in between; -l says where
+    #[arg(long)]
+    run_to_completion: bool,
 }
 
 fn main() -> ExitCode {
@@ -49,6 +53,11 @@ fn main() -> ExitCode {
 }
 
 fn run(eal: Vec<String>, own: &Arguments) -> Result<Exit, Box<dyn Error>> {
+    if own.run_to_completion { run_to_completion(eal, own) } else { run_threads(eal, own) }
+}
+
+/// The stack polls on threads of its own; each connection is read by one of ours.
+fn run_threads(eal: Vec<String>, own: &Arguments) -> Result<Exit, Box<dyn Error>> {
     let stack = start(eal, &own.network)?;
     let (stop, stopped) = mpsc::channel();
     on_stop(stop)?;
@@ -94,15 +103,99 @@ fn drain(mut stream: TcpStream, tally: &Tally) -> Ending {
     }
 }
 
+/// One thread does it all: it polls, and looks at the bytes where the device has put them.
+fn run_to_completion(eal: Vec<String>, own: &Arguments) -> Result<Exit, Box<dyn Error>> {
+    let mut stack = builder(eal, &own.network).start_local()?;
+    if !stack.pin() {
+        eprintln!("pq-sink: not pinned: the CPU of -l is not allowed to this process");
+    }
+    let listener = stack.listen(own.network.listen)?;
+    eprintln!("pq-sink: listening on {}", listener.local_addr());
+
+    let (stop, stopped) = mpsc::channel();
+    on_stop(stop)?;
+    let tally = Tally::default();
+    let mut rates = Rates::new(&tally);
+    let mut streams = HashMap::new();
+    let mut polls = 0_u32;
+    loop {
+        stack.poll();
+        while let Ok((stream, _)) = listener.accept() {
+            tally.opened();
+            streams.insert(stream.id(), stream);
+        }
+        while let Some(id) = stack.next_readable() {
+            if let Some(stream) = streams.get_mut(&id)
+                && let Some(ending) = drain_in_place(stream, &tally)
+            {
+                tally.ended(ending);
+                streams.remove(&id);
+            }
+        }
+        polls = polls.wrapping_add(1);
+        // The clock, and the channel, once in a while.
+        if polls.is_multiple_of(1024) {
+            if stopped.try_recv().is_ok() {
+                break;
+            }
+            if rates.at.elapsed() >= Duration::from_secs(1) {
+                rates.report();
+            }
+        }
+    }
+    streams.values().for_each(|_| tally.ended(Ending::Cut));
+    drop((streams, listener));
+    let counters = finish_local(stack);
+    eprint!("{}", Summary { tally: &tally, counters: &counters });
+    Ok(Exit::Done)
+}
+
+/// Looks at what there is; how the stream has ended, if it has.
+fn drain_in_place(stream: &mut LocalStream, tally: &Tally) -> Option<Ending> {
+    match stream.segments() {
+        Ok(segments) if segments.is_end() => Some(Ending::Complete),
+        Ok(mut segments) => {
+            let mut n = 0;
+            while let Some(segment) = segments.next_segment() {
+                n += segment.len();
+            }
+            tally.read(n);
+            None
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+        Err(_) => Some(Ending::Cut),
+    }
+}
+
 /// A line per second, until something comes through the channel.
 fn report_rates(tally: &Tally, stopped: &mpsc::Receiver<()>) {
-    let (mut bytes, mut accepted, mut at) = (0, 0, Instant::now());
+    let mut rates = Rates::new(tally);
     while stopped.recv_timeout(Duration::from_secs(1)) == Err(mpsc::RecvTimeoutError::Timeout) {
-        let (bytes_now, accepted_now, now) = (tally.bytes(), tally.accepted(), Instant::now());
-        let rate = Rate { bytes: bytes_now - bytes, elapsed: now - at };
-        let new = accepted_now - accepted;
+        rates.report();
+    }
+}
+
+/// What was told last.
+struct Rates<'a> {
+    tally: &'a Tally,
+    bytes: u64,
+    accepted: u64,
+    at: Instant,
+}
+
+impl<'a> Rates<'a> {
+    fn new(tally: &'a Tally) -> Self {
+        Self { tally, bytes: 0, accepted: 0, at: Instant::now() }
+    }
+
+    /// Tells what has changed.
+    fn report(&mut self) {
+        let (tally, now) = (self.tally, Instant::now());
+        let (bytes, accepted) = (tally.bytes(), tally.accepted());
+        let rate = Rate { bytes: bytes - self.bytes, elapsed: now - self.at };
+        let new = accepted - self.accepted;
         // If nobody reads the rates any more, the counting goes on all the same.
         let _ = writeln!(io::stdout(), "{rate}, {} open, {new} new", tally.open());
-        (bytes, accepted, at) = (bytes_now, accepted_now, now);
+        (self.bytes, self.accepted, self.at) = (bytes, accepted, now);
     }
 }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use prequeue::{Stack, lcore::fault::Faults};
+use prequeue::{LocalStack, Stack, StackBuilder, lcore::fault::Faults};
 
 use crate::harness::{cpus, memory_args};
 
@@ -19,6 +19,22 @@ pub const PORT: u16 = 7000;
 /// Starts a stack with this many lcores, each with a queue of the tap, and gives the kernel's end
 /// its address.
 pub fn stack(lcores: usize, faults: Faults) -> Stack {
+    let builder = builder(lcores).faults(faults);
+    let stack = builder.start().unwrap_or_else(|error| panic!("the stack starts: {error}"));
+    set_up_peer();
+    stack
+}
+
+/// Starts a stack that the calling thread polls.
+pub fn local_stack() -> LocalStack {
+    let builder = builder(1);
+    let stack = builder.start_local().unwrap_or_else(|error| panic!("the stack starts: {error}"));
+    assert!(stack.pin(), "a CPU that this process may run on");
+    set_up_peer();
+    stack
+}
+
+fn builder(lcores: usize) -> StackBuilder {
     // The last CPUs poll; the first is the client's and the readers' as far as there are enough.
     let cpus = cpus();
     assert!(cpus.len() >= lcores, "{lcores} lcores need as many CPUs; this machine has {cpus:?}");
@@ -27,14 +43,14 @@ pub fn stack(lcores: usize, faults: Faults) -> Stack {
     let fixed = ["-l", &list, "--no-pci", "--no-telemetry", "--vdev", "net_tap0,iface=pqtap0"];
     let mut eal: Vec<String> = fixed.map(String::from).into();
     eal.extend(memory_args());
+    Stack::builder().eal_args(eal).address(format!("{HERE}/24"))
+}
 
-    let builder = Stack::builder().eal_args(eal).address(format!("{HERE}/24")).faults(faults);
-    let stack = builder.start().unwrap_or_else(|error| panic!("the stack starts: {error}"));
+fn set_up_peer() {
     ip("address add 10.99.0.1/24 dev pqtap0");
     // Room for what many clients send while the lcore is off its CPU: else the tap drops.
     ip("link set pqtap0 txqueuelen 20000");
     ip("link set pqtap0 up");
-    stack
 }
 
 fn ip(arguments: &str) {

@@ -6,6 +6,7 @@
 mod bytes;
 mod flags;
 mod harness;
+mod in_place;
 mod lab;
 
 use std::{
