@@ -43,6 +43,12 @@ pub trait Contender {
 pub trait Application {
     /// Bytes that lie in the reader's buffer now; they continue what came before.
     fn read(&mut self, bytes: &[u8]);
+
+    /// Whether it looks at what it reads. Who hands out segment by segment asks once per burst, and
+    /// spares the careless one the call.
+    fn looks(&self) -> bool {
+        true
+    }
 }
 
 /// An application that does not look at what it reads: the one that is timed.
@@ -51,6 +57,10 @@ pub struct Careless;
 
 impl Application for Careless {
     fn read(&mut self, _bytes: &[u8]) {}
+
+    fn looks(&self) -> bool {
+        false
+    }
 }
 
 impl fmt::Debug for dyn Contender {

@@ -1,6 +1,8 @@
 //! The receiver of this project: engine, owner word, recv step, buffers back by the return stack.
 
+use std::cell::RefCell;
 use std::fmt;
+use std::rc::Rc;
 
 use prequeue::buf::PacketBuf;
 use prequeue::dpdk::{Mbuf, Mempool, TxQueue};
@@ -21,32 +23,19 @@ pub struct Receiver {
     _listeners: Listeners<Mbuf>,
     listener: TcpListener<Mbuf>,
     stream: Option<TcpStream<Mbuf>>,
-    tx: Tx,
+    tx: SharedTx,
     pool: Mempool,
     out: Box<[u8]>,
     now: Instant,
 }
 
 impl Receiver {
-    /// A receiver without a connection that sends from `pool` through `queue`.
+    /// A receiver without a connection that sends from `pool` through `tx`.
     ///
     /// # Panics
     /// Never: nobody else listens.
-    pub fn new(pool: &Mempool, queue: TxQueue) -> Self {
-        let config = EngineConfig {
-            // Room for what a delayed segment holds up, as the peers have it.
-            settings: Settings { tcp_rmem: [4096, 1 << 20, 1 << 22], ..Settings::default() },
-            interface: Interface {
-                mac: frames::OUR_MAC,
-                addr: frames::OUR_ADDR,
-                prefix_len: 24,
-                gateway: None,
-                mtu: 1500,
-            },
-            secret: Secret::from_seed(fastrand::u64(..)),
-            key: HashKey::new([fastrand::u64(..), fastrand::u64(..)]),
-            max_connections: 1024,
-        };
+    pub fn new(pool: &Mempool, tx: SharedTx) -> Self {
+        let config = config();
         let (mut engines, listeners) = engines(&config, 1);
         let queue_of_listener = listeners.listen(frames::PORT, 128).expect("a free port");
         let local = std::net::SocketAddrV4::new(frames::OUR_ADDR, frames::PORT);
@@ -55,13 +44,7 @@ impl Receiver {
             _listeners: listeners,
             listener: TcpListener::new(queue_of_listener, local),
             stream: None,
-            tx: Tx {
-                queue,
-                pool: pool.clone(),
-                staged: Burst::new(),
-                last: Vec::new(),
-                keep: false,
-            },
+            tx,
             pool: pool.clone(),
             out: vec![0; READ_BUFFER].into(),
             now: Instant::from_millis(1000),
@@ -76,11 +59,12 @@ impl Receiver {
     fn exchange(&mut self, frame: &[u8]) {
         let mut mbuf = self.pool.alloc().expect("a pool larger than a chunk");
         assert!(mbuf.append(frame), "room for a frame");
-        self.tx.keep = true;
-        self.engine.input(&mut [Some(mbuf)], self.now, &mut self.tx);
-        while self.engine.turn(self.now, &mut self.tx) {}
-        self.tx.flush();
-        self.tx.keep = false;
+        let tx = &mut *self.tx.borrow_mut();
+        tx.keep = true;
+        self.engine.input(&mut [Some(mbuf)], self.now, tx);
+        while self.engine.turn(self.now, tx) {}
+        tx.flush();
+        tx.keep = false;
     }
 }
 
@@ -93,14 +77,14 @@ impl Contender for Receiver {
         if let Some(stream) = self.stream.take() {
             stream.set_linger_zero();
         }
-        while self.engine.turn(self.now, &mut self.tx) {}
+        while self.engine.turn(self.now, &mut *self.tx.borrow_mut()) {}
         self.engine.learn_neighbour(
             News { addr: frames::CLIENT_ADDR, mac: frames::CLIENT_MAC },
             self.now,
-            &mut self.tx,
+            &mut *self.tx.borrow_mut(),
         );
         self.exchange(&client.syn());
-        let iss = client.iss_of(&self.tx.last).expect("a SYN-ACK");
+        let iss = client.iss_of(&self.tx.borrow().last).expect("a SYN-ACK");
         self.exchange(&client.ack(iss));
         self.stream = Some(self.listener.accept().expect("a connection").0);
         iss
@@ -111,7 +95,8 @@ impl Contender for Receiver {
         let mut frames = std::mem::take(burst).into_places();
         // Bursts of 32 frames a few microseconds apart: a clock that moves, unread.
         self.now = self.now + std::time::Duration::from_micros(10);
-        self.engine.input(&mut frames[..n], self.now, &mut self.tx);
+        let tx = &mut *self.tx.borrow_mut();
+        self.engine.input(&mut frames[..n], self.now, tx);
         let mut bytes = 0;
         if let Some(stream) = &self.stream {
             while let Ok(n @ 1..) = stream.recv(&mut self.out, RecvFlags::DONTWAIT) {
@@ -122,8 +107,8 @@ impl Contender for Receiver {
                 }
             }
         }
-        self.engine.turn(self.now, &mut self.tx);
-        self.tx.flush();
+        self.engine.turn(self.now, tx);
+        tx.flush();
         bytes
     }
 }
@@ -134,17 +119,51 @@ impl fmt::Debug for Receiver {
     }
 }
 
+/// The engine's set-up, the same for all forms of our receiver.
+pub(crate) fn config() -> EngineConfig {
+    EngineConfig {
+        // Room for what a delayed segment holds up, as the peers have it.
+        settings: Settings { tcp_rmem: [4096, 1 << 20, 1 << 22], ..Settings::default() },
+        interface: Interface {
+            mac: frames::OUR_MAC,
+            addr: frames::OUR_ADDR,
+            prefix_len: 24,
+            gateway: None,
+            mtu: 1500,
+        },
+        secret: Secret::from_seed(fastrand::u64(..)),
+        key: HashKey::new([fastrand::u64(..), fastrand::u64(..)]),
+        max_connections: 1024,
+    }
+}
+
+/// The one TX queue of the bench, for all forms of our receiver.
+pub type SharedTx = Rc<RefCell<Tx>>;
+
 /// Frames copied into mbufs of their own and sent by the burst.
-struct Tx {
+pub struct Tx {
     queue: TxQueue,
     pool: Mempool,
     staged: Burst,
-    last: Vec<u8>,
-    keep: bool,
+    pub(crate) last: Vec<u8>,
+    pub(crate) keep: bool,
+}
+
+impl fmt::Debug for Tx {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tx").finish_non_exhaustive()
+    }
 }
 
 impl Tx {
-    fn flush(&mut self) {
+    /// Sends from `pool` through `queue`.
+    pub fn new(pool: &Mempool, queue: TxQueue) -> SharedTx {
+        let pool = pool.clone();
+        let (staged, last) = (Burst::new(), Vec::new());
+        Rc::new(RefCell::new(Self { queue, pool, staged, last, keep: false }))
+    }
+
+    pub(crate) fn flush(&mut self) {
         if !self.staged.is_empty() {
             self.queue.send(&mut self.staged);
         }

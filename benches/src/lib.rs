@@ -8,6 +8,7 @@ pub mod contender;
 pub mod engine;
 pub mod floor;
 pub mod frames;
+pub mod local;
 pub mod memory;
 pub mod minima;
 pub mod peers;
@@ -18,6 +19,7 @@ pub mod workload;
 use bench::Bench;
 use contender::Contender;
 use floor::{Floor, FloorReceiver};
+use local::Reading;
 
 /// Everyone who takes part, floors first, ours next.
 ///
@@ -25,10 +27,13 @@ use floor::{Floor, FloorReceiver};
 /// If the bench's TX queue was taken before.
 pub fn contenders(bench: &mut Bench) -> Vec<Box<dyn Contender>> {
     let tx = bench.take_tx().expect("the contenders are made once");
+    let tx = engine::Tx::new(bench.pool(), tx);
     vec![
         Box::new(FloorReceiver::new(Floor::F1)),
         Box::new(FloorReceiver::new(Floor::F2)),
-        Box::new(engine::Receiver::new(bench.pool(), tx)),
+        Box::new(engine::Receiver::new(bench.pool(), tx.clone())),
+        Box::new(local::Receiver::new(bench.pool(), tx.clone(), Reading::Copy)),
+        Box::new(local::Receiver::new(bench.pool(), tx, Reading::InPlace)),
         Box::new(peers::smoltcp::Receiver::new()),
         Box::new(peers::fastcp::Receiver::new()),
     ]

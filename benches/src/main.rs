@@ -28,7 +28,8 @@ use prequeue_benches::workload::Workload;
     after_help = "\
 Workloads: W1 in order, 1460 bytes a segment; W2 in order, 64 bytes; W4 is W1 with one segment in ten
 delayed by 1 to 8 places; W6 is W1 with every fiftieth delayed by 32 places.
-Receivers: F1 F2 (floors: in order only), prequeue, smoltcp, fastcp.
+Receivers: F1 F2 (floors: in order only); prequeue, local, local-0 (ours: by a shared stream; by the
+thread that polls, copied and in place); smoltcp, fastcp.
 
   scripts/bench                                 sees to hugepages, builds, and runs all of it
   cargo run --release -p prequeue-benches       the table alone

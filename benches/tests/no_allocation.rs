@@ -10,7 +10,7 @@ use allocation_counter::measure;
 use prequeue::socket::RecvFlags;
 use prequeue_benches::bench::{Bench, CHUNK};
 use prequeue_benches::contender::{Burst, Careless, Contender, READ_BUFFER};
-use prequeue_benches::engine::Receiver;
+use prequeue_benches::engine::{Receiver, Tx};
 use prequeue_benches::frames::Client;
 use prequeue_benches::memory::Memory;
 use prequeue_benches::workload::{Piece, Workload};
@@ -33,6 +33,7 @@ impl Scene {
     fn new() -> Self {
         let mut bench = Bench::new(Memory::Ordinary);
         let tx = bench.take_tx().unwrap();
+        let tx = Tx::new(bench.pool(), tx);
         let receiver = Receiver::new(bench.pool(), tx);
         Self { bench, receiver, client: Client::any(), iss: 0 }
     }
