@@ -12,6 +12,7 @@ use crate::tcp::tcb::Tcb;
 
 use super::conn::Connection;
 use super::owner::{List, Owned};
+use super::poller::{Readiness, Watchers, of_listener};
 use super::socket::{Handle, Socket};
 use super::sync::{AtomicBool, AtomicU32, FutexWord, Ordering, OwnLines, fence, mutant};
 
@@ -42,6 +43,7 @@ struct Counts {
     /// Changes with every wake-up; what acceptors sleep on.
     wakes: FutexWord,
     closed: AtomicBool,
+    watchers: Watchers,
 }
 
 /// A room in the accept queue; given up when dropped without a connection.
@@ -67,6 +69,7 @@ impl<B: PacketBuf, C: Connection<B>> AcceptQueue<B, C> {
                 waiting: AtomicU32::new(0),
                 wakes: FutexWord::new(0),
                 closed: AtomicBool::new(false),
+                watchers: Watchers::default(),
             }),
             ready: Owned::new(VecDeque::new()),
             capacity: backlog.saturating_add(1),
@@ -145,6 +148,17 @@ impl<B: PacketBuf, C: Connection<B>> AcceptQueue<B, C> {
         }
         self.counts.wakes.value().fetch_add(1, Ordering::Relaxed);
         self.counts.wakes.wake_all();
+        self.counts.watchers.notify(|| self.readiness());
+    }
+
+    /// The pollers that watch the listener.
+    pub(super) fn watchers(&self) -> &Watchers {
+        &self.counts.watchers
+    }
+
+    /// What a poll would say.
+    pub(super) fn readiness(&self) -> Readiness {
+        of_listener(self.counts.available.load(Ordering::Acquire) != 0, self.is_closed())
     }
 
     /// Takes the oldest connection.
@@ -220,7 +234,8 @@ impl<B: PacketBuf, C: Connection<B>> Room<B, C> {
         let pushed = queue.arrived.push(&handle.into_socket());
         debug_assert!(pushed, "a connection waits in two accept queues");
         let counts = &*queue.counts;
-        counts.available.fetch_add(1, Ordering::Relaxed);
+        // Release pairs with the Acquire of `readiness`: what is counted can be taken.
+        counts.available.fetch_add(1, Ordering::Release);
         // Pairs with the fences of `announce` and `close`: either they find the connection, or we
         // see them.
         fence(Ordering::SeqCst);
@@ -230,6 +245,7 @@ impl<B: PacketBuf, C: Connection<B>> Room<B, C> {
             counts.wakes.value().fetch_add(1, Ordering::Relaxed);
             counts.wakes.wake(1);
         }
+        counts.watchers.notify(|| queue.readiness());
     }
 }
 

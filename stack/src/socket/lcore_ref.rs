@@ -240,8 +240,11 @@ impl<B: PacketBuf, C: Connection<B>> Drop for Claim<'_, B, C> {
         drop(inner);
         match news {
             News::None => {}
-            News::Some { wake, mark } => {
+            News::Some { wake, mark, poll } => {
                 socket.park().wake_if_wanted(edge, wake == Wake::Everybody);
+                if poll {
+                    socket.notify_pollers();
+                }
                 // The second look: the reader may have passed the mark before it could see it.
                 if mark && socket.shared.notify_at.passed_by(socket.progress.copied_seq()) {
                     socket.home.ring(socket);
@@ -260,6 +263,8 @@ enum News {
         wake: Wake,
         /// Whether there is a new mark for the reader.
         mark: bool,
+        /// Whether pollers are told: of data, or of a change of status.
+        poll: bool,
     },
 }
 
@@ -313,12 +318,9 @@ impl<B: PacketBuf, C: Connection<B>> Inner<B, C> {
         }
         park.fence();
         let pressed = now.has(Status::PRESSED) && advanced;
-        let wake = if set.without(Status::QUEUED).any() || pressed || new_urgent {
-            Wake::Everybody
-        } else {
-            Wake::Satisfied
-        };
-        News::Some { wake, mark: new_mark }
+        let changed = set.without(Status::QUEUED).any() || new_urgent;
+        let wake = if changed || pressed { Wake::Everybody } else { Wake::Satisfied };
+        News::Some { wake, mark: new_mark, poll: advanced || changed }
     }
 }
 

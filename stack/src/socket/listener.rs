@@ -154,6 +154,7 @@ impl<B: PacketBuf, C: Connection<B>> TcpListener<B, C> {
 
 impl<B: PacketBuf, C: Connection<B>> Drop for TcpListener<B, C> {
     fn drop(&mut self) {
+        self.queue.watchers().forget();
         self.queue.close();
     }
 }

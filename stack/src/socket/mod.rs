@@ -19,6 +19,7 @@ mod notice;
 mod options;
 mod owner;
 mod park;
+mod poller;
 mod reader;
 mod recv;
 mod ring;
@@ -46,7 +47,9 @@ pub use local::{
 #[cfg(not(loom))]
 pub use mode::{Claimed, Mode, Threaded};
 pub use reader::{Reader, Segments};
+pub use poller::{Event, Events, Interest, Poller, Readiness, Source, Token, Trigger};
 pub use recv::{Received, Recv, RecvError, RecvFlags, Sleep, Step};
 pub use slice::{Arrival, Segment, Slice, View, WayBack};
 pub use socket::{Handle, Requests, RingSink, Socket, SocketGuard, SocketId};
 pub use stream::TcpStream;
+pub use wait::Waiting;

@@ -21,6 +21,7 @@ use super::notice::{NotifyAt, Progress};
 use super::options::Options;
 use super::owner::{Last, LcoreClaim, Owned, Parcel, Ref, Released, ThreadClaim};
 use super::park::{Park, Status, UrgentRead, UrgentWord};
+use super::poller::{Facts, Readiness, Watchers};
 use super::recv::ReaderSide;
 use super::ring::Producer;
 use super::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering, OwnLines};
@@ -69,6 +70,7 @@ pub(super) struct Shared {
     pub(super) urgent_read: UrgentRead,
     /// An exclusive reader has the token.
     exclusive: AtomicBool,
+    watchers: Watchers,
 }
 
 /// What the owner word guards.
@@ -114,6 +116,7 @@ impl<B: PacketBuf, C: Connection<B>> Socket<B, C> {
                 error: AtomicU32::new(0),
                 urgent_read: UrgentRead::default(),
                 exclusive: AtomicBool::new(false),
+                watchers: Watchers::default(),
             }),
             progress: OwnLines(Progress::new(edge)),
             reader: Owned::new(ReaderSide::new(edge)),
@@ -148,6 +151,39 @@ impl<B: PacketBuf, C: Connection<B>> Socket<B, C> {
     pub(super) fn kill(&self) {
         self.park().set(Status::DEAD);
         self.park().wake_all();
+        self.notify_pollers();
+    }
+
+    /// The pollers that watch the socket.
+    pub(super) fn watchers(&self) -> &Watchers {
+        &self.shared.watchers
+    }
+
+    /// Tells pollers of what was published before [`Park::fence`].
+    #[inline]
+    pub(super) fn notify_pollers(&self) {
+        self.shared.watchers.notify(|| self.readiness());
+    }
+
+    /// What a poll would say: of published words alone, as `readable`.
+    pub(super) fn readiness(&self) -> Readiness {
+        // The status first: with the error goes the end, not the other way round.
+        let status = self.park().status();
+        let edge = self.park().edge();
+        let read = self.progress.copied_seq();
+        let shared = &self.shared;
+        let urgent = self.park().urgent();
+        let mark = urgent.mark().filter(|mark| mark.at_or_after(read));
+        Facts {
+            status,
+            readable: if edge.after(read) { edge.since(read) } else { 0 },
+            low_water: self.options.low_water() as u32,
+            urgent: urgent.has_arrived() && mark.is_some_and(|mark| !shared.urgent_read.is(mark)),
+            at_mark: mark == Some(read) && !self.options.is_urgent_inline(),
+            write_shut: shared.requests.load(Ordering::Relaxed) & Requests::SHUT_WRITE != 0,
+            error: shared.error.load(Ordering::Relaxed) != 0,
+        }
+        .readiness()
     }
 
     /// Whether an exclusive reader has the token, for calls that will not wait for it for ever.
@@ -537,12 +573,16 @@ impl<B: PacketBuf, C: Connection<B>> Handle<B, C> {
     pub fn shutdown_read(&self) {
         self.socket.park().set(Status::SHUT);
         self.socket.park().wake_all();
+        self.socket.notify_pollers();
         self.socket.request(Requests::SHUT_READ);
     }
 
     /// Sends FIN.
     pub fn shutdown_write(&self) {
         self.socket.request(Requests::SHUT_WRITE);
+        // With the other side shut this is the end of both.
+        self.socket.park().fence();
+        self.socket.notify_pollers();
     }
 
     /// Has the connection reset when the last handle is dropped (SO_LINGER with time zero).
@@ -582,6 +622,7 @@ impl<B: PacketBuf, C: Connection<B>> Drop for Handle<B, C> {
     fn drop(&mut self) {
         // AcqRel pairs with itself: what other handles did comes before the close.
         if self.socket.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.socket.watchers().forget();
             // No call is left: the token is free, unless a reader was forgotten, which nobody waits
             // for. What was taken and not read goes home at once; the lcore learns from copied_seq
             // that there was something.

@@ -62,6 +62,9 @@ impl<B: PacketBuf, C: Connection<B>> TcpStream<B, C> {
     pub fn set_receive_low_water(&self, bytes: u32) -> io::Result<()> {
         let granted = self.change(|tcb| tcb.make_room(bytes.max(1)))?;
         self.options().set_low_water(granted);
+        // What is there may be enough for a poller now.
+        self.handle().socket.park().fence();
+        self.handle().socket.notify_pollers();
         Ok(())
     }
 

@@ -3,19 +3,21 @@
 //! Everything in `socket/` that two threads share is built from what is named here, so that the
 //! model checker sees each access. Nothing here knows a socket.
 
+use std::io;
 use std::time::Duration;
 
 #[cfg(not(loom))]
 pub(crate) use std::{
     cell::UnsafeCell,
     sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, fence},
+    sync::{Mutex, MutexGuard},
 };
 
 #[cfg(loom)]
 pub(crate) use loom::{
     cell::UnsafeCell,
-    sync::Arc,
     sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, fence},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 /// A 32-bit word that threads can sleep on until somebody wakes them.
@@ -101,6 +103,82 @@ impl FutexWord {
     pub(crate) fn wake_all(&self) {
         // The kernel takes the number as a signed one.
         self.wake(i32::MAX as u32);
+    }
+}
+
+/// A bell that stays rung until somebody clears it, and that threads and foreign event loops can
+/// wait for: an eventfd. loom's twin is a flag with a condition variable.
+#[cfg(not(loom))]
+#[derive(Debug)]
+pub(crate) struct EventFd(std::os::fd::OwnedFd);
+
+#[cfg(not(loom))]
+impl EventFd {
+    pub(crate) fn new() -> io::Result<Self> {
+        use rustix::event::{EventfdFlags, eventfd};
+        Ok(Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
+    }
+
+    /// Makes the descriptor readable. One system call.
+    pub(crate) fn ring(&self) {
+        // Fails only if it has been rung 2^64 - 2 times and is readable anyway.
+        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+    }
+
+    /// Makes it unreadable. One system call.
+    pub(crate) fn clear(&self) {
+        // Fails if it was not rung.
+        let _ = rustix::io::read(&self.0, &mut [0; 8]);
+    }
+
+    /// Sleeps until it is rung, at most for `span`; a signal ends it with `Interrupted`.
+    pub(crate) fn wait(&self, span: Option<Duration>) -> io::Result<()> {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let span = span.map(|d| Timespec {
+            tv_sec: i64::try_from(d.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: d.subsec_nanos().into(),
+        });
+        poll(&mut [PollFd::new(&self.0, PollFlags::IN)], span.as_ref())?;
+        Ok(())
+    }
+}
+
+#[cfg(not(loom))]
+impl std::os::fd::AsFd for EventFd {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(loom)]
+#[derive(Debug)]
+pub(crate) struct EventFd {
+    rung: Mutex<bool>,
+    sleepers: loom::sync::Condvar,
+}
+
+#[cfg(loom)]
+impl EventFd {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self { rung: Mutex::new(false), sleepers: loom::sync::Condvar::new() })
+    }
+
+    pub(crate) fn ring(&self) {
+        *self.rung.lock().unwrap() = true;
+        self.sleepers.notify_all();
+    }
+
+    pub(crate) fn clear(&self) {
+        *self.rung.lock().unwrap() = false;
+    }
+
+    pub(crate) fn wait(&self, span: Option<Duration>) -> io::Result<()> {
+        assert!(span.is_none(), "loom has no time");
+        let mut rung = self.rung.lock().unwrap();
+        while !*rung {
+            rung = self.sleepers.wait(rung).unwrap();
+        }
+        Ok(())
     }
 }
 
@@ -192,6 +270,16 @@ pub(crate) mod mutants {
         AcceptWithoutFence,
         /// The reap list is not looked at again after the home was found open.
         ReapWithoutSecondLook,
+        /// A socket is not looked at after it was registered with a poller.
+        RegisterWithoutLook,
+        /// Registering does not fence before it looks at the socket.
+        RegisterWithoutFence,
+        /// A poller does not fence between setting its alarm and looking at its list.
+        DozeWithoutFence,
+        /// Whoever puts a socket on a poller's list does not fence before looking at the alarm.
+        AlarmWithoutFence,
+        /// A thread that has polled leaves the alarm off though another still sleeps.
+        PollForgetsOthers,
     }
 
     /// Names the step to leave out, in the environment of a child that is meant to fail.

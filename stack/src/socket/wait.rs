@@ -12,6 +12,55 @@ use super::sync::{FutexWord, Woken};
 /// waking a sleeping thread takes.
 const SPINS: u32 = if cfg!(loom) { 0 } else { 2_000 };
 
+/// Looks between two looks at the clock, which takes as long as several of them.
+const LOOKS_PER_CLOCK: u32 = 64;
+
+/// How a thread waits for something to come.
+///
+/// ```
+/// use prequeue::socket::{Poller, Waiting};
+///
+/// // A thread with a CPU to itself, for which ten microseconds are long.
+/// let poller = Poller::with_waiting(Waiting::Spin)?;
+/// # std::io::Result::Ok(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum Waiting {
+    /// Looks again and again, for a CPU of its own; never sleeps, and does not see signals.
+    Spin,
+    /// Looks for some ten microseconds, which is what a wake-up costs, then sleeps.
+    #[default]
+    SpinThenPark,
+    /// Sleeps at once.
+    Park,
+}
+
+impl Waiting {
+    /// Looks for as long as the strategy says; whether the caller has to look again, because there
+    /// is news or the deadline has passed, instead of sleeping.
+    pub(crate) fn spin(self, until: Option<Instant>, has_news: impl Fn() -> bool) -> bool {
+        let look = |times: u32| {
+            (0..times).any(|_| {
+                let news = has_news();
+                std::hint::spin_loop();
+                news
+            })
+        };
+        match self {
+            Self::Park => false,
+            Self::SpinThenPark => look(SPINS),
+            Self::Spin => {
+                while !look(LOOKS_PER_CLOCK) {
+                    if until.is_some_and(|until| until <= ThreadWaiter.now()) {
+                        break;
+                    }
+                }
+                true
+            }
+        }
+    }
+}
+
 /// The clock and the patience of a waiting thread.
 pub(crate) trait Waiter {
     /// The time on the clock that deadlines are measured by.

@@ -4,6 +4,7 @@
 mod accept;
 mod owner;
 mod park;
+mod poller;
 mod stream;
 
 use loom::model::Builder;

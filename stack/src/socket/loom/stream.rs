@@ -115,7 +115,7 @@ fn byte(seq: u32) -> HeapBuf {
 
 impl Lcore {
     /// One segment of one byte in a burst of its own.
-    fn push(&mut self, seq: u32) {
+    pub(super) fn push(&mut self, seq: u32) {
         if let Some(mut claim) = self.socket.claim() {
             drain(&mut claim, &mut self.deferred);
             let (tcb, sink) = claim.parts();
@@ -148,7 +148,7 @@ impl Lcore {
     }
 
     /// Polls until nothing is deferred: a stranded segment never ends this, which loom reports.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         while self.deferred != 0 {
             self.poll();
             thread::yield_now();
