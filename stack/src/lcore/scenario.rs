@@ -7,6 +7,7 @@ mod closing;
 mod datagrams;
 mod local;
 mod opening;
+mod polling;
 mod several;
 mod watching;
 
