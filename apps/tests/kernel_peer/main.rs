@@ -8,6 +8,7 @@ mod flags;
 mod harness;
 mod in_place;
 mod lab;
+mod polling;
 
 use std::{
     io::{self, Read, Write},

@@ -86,7 +86,10 @@ pub enum Trigger {
 ///     let mut events = Events::with_capacity(256);
 ///     let mut buf = vec![0; 64 * 1024];
 ///     loop {
-///         poller.poll(&mut events, None)?;
+///         match poller.poll(&mut events, None) {
+///             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+///             polled => polled?,
+///         };
 ///         for event in &events {
 ///             if event.token() == LISTENER {
 ///                 // Another thread may have been faster.
@@ -180,7 +183,8 @@ impl Poller {
     /// how many events there are. For ever if there is no timeout, not at all if it is zero.
     ///
     /// # Errors
-    /// `Interrupted` if a signal has ended the sleep; spinning does not see signals.
+    /// `Interrupted` if a signal was handled while the thread slept, as with epoll whatever
+    /// SA_RESTART says: poll again. DPDK's tap driver uses signals. Spinning does not see them.
     pub fn poll(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<usize> {
         self.poll_with(events, timeout, self.waiting)
     }
