@@ -77,7 +77,7 @@ impl Table {
             Do::Fin => world.receive([peer.fin()]),
             Do::Rst => world.receive([peer.segment(RST, 0, &[])]),
             Do::Read(n) => drop(read(stream, n)),
-            Do::LowWater(bytes) => stream.set_receive_low_water(bytes),
+            Do::LowWater(bytes) => stream.set_receive_low_water(bytes).unwrap(),
             Do::ShutRead => stream.shutdown(Shutdown::Read).unwrap(),
             Do::ShutWrite => stream.shutdown(Shutdown::Write).unwrap(),
             Do::TakeError => drop(stream.take_error()),

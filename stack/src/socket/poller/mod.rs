@@ -8,8 +8,12 @@
 mod events;
 #[cfg(not(loom))]
 mod foreign;
+#[cfg(all(feature = "mio", not(loom)))]
+mod mio;
 mod ready;
 mod registry;
+#[cfg(all(feature = "tokio", not(loom)))]
+mod tokio;
 mod watch;
 
 use std::io;
@@ -19,6 +23,8 @@ use std::time::Duration;
 use crate::buf::PacketBuf;
 use crate::time::Instant;
 
+#[cfg(all(feature = "tokio", not(loom)))]
+pub use self::tokio::{AsyncTcpListener, AsyncTcpStream, Reactor};
 use super::accept::AcceptQueue;
 use super::conn::Connection;
 use super::listener::TcpListener;

@@ -6,6 +6,7 @@ mod hand;
 mod kernel;
 mod lcore;
 mod options;
+mod polling;
 mod reading;
 mod signals;
 mod table;
