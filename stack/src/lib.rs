@@ -61,6 +61,9 @@
 //!
 //! * `dpdk` (default): devices, and with them `stack` and `dpdk`. Without it nothing of DPDK is
 //!   needed to build and test the rest.
+//! * `mio`: a [`socket::Poller`] is an event source of mio's.
+//! * `tokio`: `socket::AsyncTcpStream` and `socket::AsyncTcpListener` for tasks, woken by a
+//!   `socket::Reactor`.
 //! * `static`: DPDK is linked into the binary, drivers included.
 #![deny(unsafe_code)]
 
