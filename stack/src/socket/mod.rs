@@ -46,10 +46,10 @@ pub use local::{
 };
 #[cfg(not(loom))]
 pub use mode::{Claimed, Mode, Threaded};
-pub use reader::{Reader, Segments};
 #[cfg(all(feature = "tokio", not(loom)))]
 pub use poller::{AsyncTcpListener, AsyncTcpStream, Reactor};
 pub use poller::{Event, Events, Interest, Poller, Readiness, Source, Token, Trigger};
+pub use reader::{Reader, Segments};
 pub use recv::{Received, Recv, RecvError, RecvFlags, Sleep, Step};
 pub use slice::{Arrival, Segment, Slice, View, WayBack};
 pub use socket::{Handle, Requests, RingSink, Socket, SocketGuard, SocketId};
