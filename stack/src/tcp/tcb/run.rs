@@ -244,8 +244,10 @@ impl<B: PacketBuf> Tcb<B> {
         let Words { numbers, control, ts_val, len } = words;
         let seq = SeqNum::new((numbers >> 32) as u32);
         // Neither older than the last ACK nor beyond the edge, nothing but ACK and perhaps PSH, the
-        // window and the ACK field as they were: all checks are passed, and nothing is learnt.
+        // window and the ACK field as they were: all checks are passed, and nothing is learnt. Where
+        // urgent data may go is not known here.
         let is_usual = self.state == State::Established
+            && !self.urgent.is_pending()
             && (seq.after(self.rcv_nxt) || seq == self.rcv_nxt && !self.ofo.is_empty())
             && seq.plus(len).at_or_before(self.window.right_edge())
             && control & !PSH == Words::control(HEADERS, Flags::ACK, self.snd_window)

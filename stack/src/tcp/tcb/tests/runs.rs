@@ -262,3 +262,28 @@ fn what_is_as_predicted_is_taken_by_runs() {
         assert_eq!(taken, 32, "{ts} {ring} {len}");
     }
 }
+
+#[test]
+fn what_fills_a_hole_stays_out_of_the_ring_while_urgent_data_is_pending() {
+    let setup = Setup { ts: false, sack: true, rcvbuf: 131_072, ring: 40 };
+    let (mut single, mut by_runs) = (conn(&setup), conn(&setup));
+    let arrival = |flags, delay| Arrival {
+        seq: 0,
+        len: 100,
+        flags,
+        ack: 0,
+        window: 1000,
+        ts: None,
+        merged_from: None,
+        reserved: 0,
+        delay,
+    };
+    // The one with URG comes first, above the hole that the other fills.
+    let arrivals = [arrival(0x10, 1), arrival(0x30, 0)];
+    let frames = frames(&single, &arrivals);
+    frames.iter().for_each(|buf| single.frame(buf.clone()));
+    by_runs.run(frames);
+    assert_eq!(by_runs.rcv_nxt(), single.rcv_nxt());
+    assert!(by_runs.tcb.urgent().is_some());
+    assert_eq!(single.all(), by_runs.all());
+}
