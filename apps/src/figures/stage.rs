@@ -47,6 +47,8 @@ struct World {
     calls: Vec<CallState>,
     /// Segments that the backlog had no room for, as far as a row has told.
     dropped: u64,
+    /// Bytes that the lcore has copied to readers itself, as far as a row has told.
+    direct: u64,
     /// What arrives in the middle of the next step of a reader.
     meanwhile: VecDeque<(During, Vec<Arrival>)>,
     rows: Vec<Row>,
@@ -60,6 +62,8 @@ struct CallState {
     wakes: u32,
     /// Bytes copied so far.
     copied: usize,
+    /// While it lends its memory: what it had copied before, and the reader's progress then.
+    lends: Option<(usize, u32)>,
 }
 
 /// A moment of a reader's step in which something else may happen.
@@ -126,6 +130,7 @@ impl Stage {
             reader: ReaderSeen::default(),
             calls: Vec::new(),
             dropped: 0,
+            direct: 0,
             meanwhile: VecDeque::new(),
             rows: Vec::new(),
         };
@@ -196,6 +201,14 @@ impl Stage {
         step
     }
 
+    /// What happens while the call sleeps with its memory lent, as a thread's does.
+    pub fn asleep(&self, call: &mut Call<'_>, what: impl FnOnce()) {
+        let recv = call.recv.as_mut().expect("the call has not returned");
+        self.0.borrow_mut().lends(call.name, true);
+        recv.lending(what);
+        self.0.borrow_mut().lends(call.name, false);
+    }
+
     /// Time passes; whatever timers do is done.
     pub fn wait(&self, span: Duration) {
         self.0.borrow_mut().wait(span);
@@ -251,6 +264,9 @@ impl World {
             if call.state == ReaderState::Asleep && call.wakes != seen.wakes {
                 call.state = ReaderState::Woken;
             }
+            if let Some((copied, copied_seq)) = call.lends {
+                call.copied = copied + self.reader.copied_seq.wrapping_sub(copied_seq) as usize;
+            }
         }
         self.rows.push(Row {
             time: self.now.since(START),
@@ -299,6 +315,9 @@ impl World {
         let dropped = self.engine.counters().value(Counter::TCPBacklogDrop);
         let news = dropped - std::mem::replace(&mut self.dropped, dropped);
         let event = if news == 0 { event } else { format!("{event}; {news} dropped") };
+        let direct = self.engine.counters().value(Counter::DirectCopiedBytes);
+        let news = direct - std::mem::replace(&mut self.direct, direct);
+        let event = if news == 0 { event } else { format!("{event}; copies {news}") };
         let arrived = segments.iter().map(Arrival::named_span).collect();
         self.push(Actor::Lcore, event, &look(), arrived, tx.texts());
     }
@@ -346,7 +365,7 @@ impl World {
         let event = match found {
             None => {
                 let state = ReaderState::Runs;
-                self.calls.push(CallState { name, state, wakes: 0, copied: 0 });
+                self.calls.push(CallState { name, state, wakes: 0, copied: 0, lends: None });
                 format!("{name}: recv({len}{})", flag_names(flags))
             }
             Some(call) => {
@@ -398,6 +417,13 @@ impl World {
             call.wakes = seen.wakes;
         }
         self.push(Actor::Thread, format!("{name} sleeps"), &seen, vec![], vec![]);
+    }
+
+    fn lends(&mut self, name: &str, lends: bool) {
+        let copied_seq = self.reader.copied_seq;
+        if let Some(call) = self.calls.iter_mut().find(|call| call.name == name) {
+            call.lends = lends.then_some((call.copied, copied_seq));
+        }
     }
 
     fn returns(&mut self, name: &str, event: String) {

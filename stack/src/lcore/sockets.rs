@@ -186,6 +186,9 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
             let id = SocketId { slot: key.index, generation: key.generation };
             let tcb = Tcb::new(&mut work.cx(), opened);
             let (lcore, handle) = M::open(tcb, home, id, *tuple);
+            if work.base.settings.tcp_low_latency {
+                M::begin_low_latency(&handle);
+            }
             first = Some(handle);
             let timer = wheel.add(Target::Socket(key.index));
             SocketSlot {
@@ -527,6 +530,7 @@ impl<'a, 'w, B: PacketBuf, K: Claimed<B>, T: Transmit> Visit<'a, 'w, B, K, T> {
 
     /// Decides about the ACK and the window, and gives the socket up.
     fn leave(mut self, orphans: &Count) -> Left {
+        self.look_at_reader |= self.claim.return_memory();
         let copied_seq = self.claim.copied_seq();
         let tcb = self.claim.tcb();
         let ack = tcb.end_burst(&mut self.work.cx());

@@ -15,10 +15,13 @@ use crate::watch::Span;
 use crate::wire::{Flags, FourTuple, Segment};
 
 use super::conn::Connection;
+use super::direct::Slot;
 use super::home::Home;
-use super::owner::{LcoreClaim, Ref};
+use super::owner::{LcoreClaim, Owned, Ref, ThreadClaim};
 use super::park::{Status, UrgentWord};
+use super::recv::ReaderSide;
 use super::socket::{Handle, Inner, Requests, RingSink, Socket, SocketId};
+use super::sync::mutant;
 
 /// The lcore's own reference to a socket.
 #[derive(Debug)]
@@ -174,11 +177,22 @@ pub struct Claim<'a, B: PacketBuf, C: Connection<B> = Tcb<B>> {
     lcore: &'a LcoreRef<B, C>,
     /// Always there until dropped.
     inner: Option<LcoreClaim<'a, Inner<B, C>>>,
+    /// What the lcore holds for as long as it has a reader's loan.
+    reader: Option<ReaderClaim<'a, B>>,
+    /// Whether a reader lends was not asked yet.
+    may_ask: bool,
+}
+
+/// The reader token, and the slot that a loan was taken out of.
+#[derive(Debug)]
+struct ReaderClaim<'a, B: PacketBuf> {
+    slot: ThreadClaim<'a, Slot>,
+    side: ThreadClaim<'a, ReaderSide<B>>,
 }
 
 impl<'a, B: PacketBuf, C: Connection<B>> Claim<'a, B, C> {
     fn new(lcore: &'a LcoreRef<B, C>, inner: LcoreClaim<'a, Inner<B, C>>) -> Self {
-        Self { lcore, inner: Some(inner) }
+        Self { lcore, inner: Some(inner), reader: None, may_ask: true }
     }
 
     /// The connection.
@@ -187,7 +201,14 @@ impl<'a, B: PacketBuf, C: Connection<B>> Claim<'a, B, C> {
     }
 
     /// The connection, and where it puts in-sequence data.
+    ///
+    /// Without a ring, which is the case in low-latency mode, the first call borrows the memory that
+    /// a waiting reader lends, unless somebody else has the reader token.
+    #[inline]
     pub fn parts(&mut self) -> (&mut C, &mut RingSink<B>) {
+        if self.may_ask && self.inner().sink.0.is_none() {
+            self.borrow_memory();
+        }
         let inner = self.inner();
         (&mut inner.tcb, &mut inner.sink)
     }
@@ -212,6 +233,48 @@ impl<'a, B: PacketBuf, C: Connection<B>> Claim<'a, B, C> {
         self.lcore.socket.progress.copied_seq()
     }
 
+    /// Tries the reader token once, and takes the reader's loan if there is one.
+    #[inline(never)]
+    fn borrow_memory(&mut self) {
+        self.may_ask = false;
+        let socket = &self.lcore.socket;
+        if !socket.shared.offer.is_made() {
+            return;
+        }
+        let (Some(side), Some(mut slot)) = (
+            try_claim(&socket.reader, mutant!(DirectWithoutToken)),
+            try_claim(&socket.slot, mutant!(DirectWithoutSlot)),
+        ) else {
+            return;
+        };
+        if let Some(loan) = slot.take_out(side.copied_seq()) {
+            self.inner().sink.1 = Some(loan);
+            self.reader = Some(ReaderClaim { slot, side });
+        } else {
+            unclaim(slot, mutant!(DirectWithoutSlot));
+            unclaim(side, mutant!(DirectWithoutToken));
+        }
+    }
+
+    /// Gives the reader's memory back, and publishes how far it has been filled; whether it has been.
+    pub fn return_memory(&mut self) -> bool {
+        let Some(inner) = &mut self.inner else { return false };
+        let (Some(claimed), Some(loan)) = (self.reader.take(), inner.sink.1.take()) else {
+            return false;
+        };
+        let ReaderClaim { mut slot, mut side } = claimed;
+        let socket = &self.lcore.socket;
+        side.read_up_to(slot.put_back(loan));
+        unclaim(slot, mutant!(DirectWithoutSlot));
+        let moved = socket.progress.is_behind(side.copied_seq());
+        if moved {
+            // Nobody has to be rung: the lcore looks at the progress itself before it leaves.
+            let _ = socket.progress.publish(side.copied_seq(), &socket.shared.notify_at);
+        }
+        unclaim(side, mutant!(DirectWithoutToken));
+        moved
+    }
+
     /// Publishes what has changed, gives the socket up and wakes whoever waits for it.
     pub fn leave(self) {}
 
@@ -222,6 +285,8 @@ impl<'a, B: PacketBuf, C: Connection<B>> Claim<'a, B, C> {
 
 impl<B: PacketBuf, C: Connection<B>> Drop for Claim<'_, B, C> {
     fn drop(&mut self) {
+        // Whatever happens: the reader does not return without it.
+        self.return_memory();
         let socket = &self.lcore.socket;
         let Some(mut inner) = self.inner.take() else { return };
         if std::thread::panicking() {
@@ -251,6 +316,23 @@ impl<B: PacketBuf, C: Connection<B>> Drop for Claim<'_, B, C> {
                 }
             }
         }
+    }
+}
+
+/// Claims like a thread if nobody owns; a mutant claims in any case.
+fn try_claim<T>(owned: &Owned<T>, anyway: bool) -> Option<ThreadClaim<'_, T>> {
+    #[cfg(all(test, loom))]
+    if anyway {
+        return Some(owned.pretend_claim());
+    }
+    debug_assert!(!anyway);
+    owned.try_claim_thread()
+}
+
+/// Gives up a claim of [`try_claim`].
+fn unclaim<T>(claim: ThreadClaim<'_, T>, pretended: bool) {
+    if pretended {
+        std::mem::forget(claim);
     }
 }
 

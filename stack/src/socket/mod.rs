@@ -2,10 +2,11 @@
 //!
 //! The lcore's side is [`LcoreRef`] and [`Home`]; the application's is [`TcpStream`]; reading as a
 //! step function is [`Recv`]. Nothing here runs TCP, knows DPDK or frees a packet buffer on an
-//! application thread. `unsafe` is in `owner/` and `ring.rs` alone.
+//! application thread. `unsafe` is in `owner/`, `ring.rs` and `direct.rs` alone.
 
 mod accept;
 mod conn;
+mod direct;
 mod home;
 mod lcore_ref;
 mod listener;

@@ -54,6 +54,8 @@ pub trait Mode<B: PacketBuf>: Debug + Sized + 'static {
         id: SocketId,
         tuple: FourTuple,
     ) -> (Self::Lcore, Self::Handle);
+    /// The settings want low-latency mode: nothing where there is no prequeue.
+    fn begin_low_latency(_handle: &Self::Handle) {}
     /// Claims a socket for the lcore, unless somebody else owns it.
     fn claim(lcore: &Self::Lcore) -> Option<Self::Claim<'_>>;
     /// Leaves something to be done later, or claims after all: see [`LcoreRef::defer`].
@@ -106,6 +108,12 @@ pub trait Claimed<B: PacketBuf> {
     fn take_requests(&mut self) -> Requests;
     /// The reader's progress.
     fn copied_seq(&self) -> SeqNum;
+    /// Gives back what a reader has lent, before the progress is looked at for the last time; whether
+    /// that has moved it. Nothing where nobody lends.
+    #[inline]
+    fn return_memory(&mut self) -> bool {
+        false
+    }
     /// Publishes what has changed, and gives the socket up.
     fn leave(self);
 }
@@ -131,6 +139,10 @@ impl<B: PacketBuf> Mode<B> for Threaded {
         tuple: FourTuple,
     ) -> (Self::Lcore, Self::Handle) {
         LcoreRef::new(tcb, home, id, tuple)
+    }
+
+    fn begin_low_latency(handle: &Self::Handle) {
+        handle.set_low_latency(true);
     }
 
     #[inline]
@@ -228,6 +240,11 @@ impl<B: PacketBuf> Claimed<B> for Claim<'_, B> {
     #[inline]
     fn copied_seq(&self) -> SeqNum {
         self.copied_seq()
+    }
+
+    #[inline]
+    fn return_memory(&mut self) -> bool {
+        self.return_memory()
     }
 
     #[inline]

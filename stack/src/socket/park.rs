@@ -33,6 +33,8 @@ impl Status {
     pub(crate) const URGENT: Self = Self(1 << 7);
     /// Our FIN is acknowledged, or the connection is over: closing need not linger.
     pub(crate) const FLUSHED: Self = Self(1 << 8);
+    /// The application wants low-latency mode: no ring.
+    pub(crate) const LOW_LATENCY: Self = Self(1 << 15);
     /// Nothing will arrive that is not in yet.
     const OVER: Self = Self(Self::EOF.0 | Self::ERROR.0 | Self::CLOSED.0 | Self::DEAD.0);
 

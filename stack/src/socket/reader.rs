@@ -278,13 +278,13 @@ struct Exclusive<'a, B: PacketBuf, C: Connection<B>> {
 }
 
 impl<'a, B: PacketBuf, C: Connection<B>> Exclusive<'a, B, C> {
-    /// Takes the token and installs the ring.
+    /// Takes the token, and installs the ring unless low-latency mode is on.
     fn new(socket: &'a Ref<Socket<B, C>>) -> Result<Self, RecvError> {
         if socket.is_guarded_by_this_thread() {
             return Err(RecvError::Deadlock);
         }
         let mut side = socket.reader.claim_thread();
-        if side.ring.is_none() {
+        if side.ring.is_none() && !socket.is_low_latency() {
             socket.install(&mut side);
         }
         side.installed_for += 1;

@@ -25,6 +25,7 @@ use crate::time::Instant;
 use crate::watch::{Moment, ReaderSeen};
 
 use super::conn::Connection;
+use super::direct;
 use super::options::Options;
 use super::owner::{Ref, ThreadClaim};
 use super::park::{Status, UrgentRead, UrgentWord};
@@ -104,6 +105,16 @@ impl<B: PacketBuf> ReaderSide<B> {
             installed_for: 0,
             urgency: Urgency::new(copied_seq),
         }
+    }
+
+    /// The first sequence number that has not been read.
+    pub(super) fn copied_seq(&self) -> SeqNum {
+        self.copied_seq
+    }
+
+    /// Notes what was copied straight to a reader.
+    pub(super) fn read_up_to(&mut self, copied_seq: SeqNum) {
+        self.copied_seq = copied_seq;
     }
 
     /// Moves every buffer to `chain`: the end of the socket, or of its last handle.
@@ -226,6 +237,24 @@ impl<'a, B: PacketBuf, C: Connection<B>> Recv<'a, B, C> {
     pub fn has_news(&self, sleep: &Sleep) -> bool {
         sleep.has_news(self.socket)
     }
+
+    /// Waits as `wait` does, after a step that said to sleep: in low-latency mode with the rest of the
+    /// call's memory lent to the lcore, which then copies what comes straight into it, as
+    /// [`TcpStream::set_low_latency`](super::TcpStream::set_low_latency) tells. The next step counts it.
+    ///
+    /// Callers that wait without it lose nothing but time. `wait` may look, sleep, read through other
+    /// handles and panic; the memory is taken back when it ends, however it does.
+    pub fn lending<R>(&mut self, wait: impl FnOnce() -> R) -> R {
+        let socket = self.socket;
+        if !socket.is_low_latency() {
+            return wait();
+        }
+        let Some(dst) = self.call.lendable() else { return wait() };
+        let (filled, result) = direct::lend(&socket.slot, &socket.shared.offer, dst, wait);
+        self.call.copied += filled;
+        socket.options.move_peek_offset(filled, false);
+        result
+    }
 }
 
 impl<B: PacketBuf, C: Connection<B>> Drop for Recv<'_, B, C> {
@@ -262,6 +291,8 @@ pub(super) trait Source<B: PacketBuf> {
     fn take_everything(&self, side: &mut ReaderSide<B>) -> Result<(), RecvError>;
     /// Installs a ring, for a call that is going to wait.
     fn install(&self, side: &mut ReaderSide<B>);
+    /// Low-latency mode has begun: what is in the ring is older than whatever comes from now on.
+    fn remove_ring(&self, side: &mut ReaderSide<B>);
     /// The call has copied as much by now; for whoever watches.
     #[inline(always)]
     fn has_copied(&self, _side: &mut ReaderSide<B>, _copied: usize) {}
@@ -309,6 +340,11 @@ pub(super) trait Source<B: PacketBuf> {
             if call.is_full() {
                 return Step::Done(call.copied);
             }
+            let low_latency = status.has(Status::LOW_LATENCY);
+            if low_latency && side.ring.is_some() && !self.is_guarded() {
+                self.remove_ring(side);
+                continue;
+            }
             let marked = status.has(Status::URGENT) && self.urgent() != side.urgency.seen();
             if status.has(Status::QUEUED) || marked {
                 // For exclusive readers; other calls ask at the beginning of each step.
@@ -332,12 +368,12 @@ pub(super) trait Source<B: PacketBuf> {
             if call.is_peek() && call.copied > 0 && status.has(Status::PRESSED) {
                 return Step::Done(call.copied);
             }
-            if side.ring.is_none() && !call.is_peek() {
+            if side.ring.is_none() && !call.is_peek() && !low_latency {
                 self.install(side);
                 self.count_in(side, call);
                 continue;
             }
-            if !call.is_peek() {
+            if !call.is_peek() && !low_latency {
                 self.count_in(side, call);
             }
             return Step::Sleep(self.sleep(side, call));
@@ -538,6 +574,20 @@ impl<B: PacketBuf, C: Connection<B>> Source<B> for Ref<Socket<B, C>> {
         self.watch(Moment::Installs, side, Some(&owner));
     }
 
+    fn remove_ring(&self, side: &mut ReaderSide<B>) {
+        let mut owner = self.own();
+        let producer = owner.sink.0.take();
+        if !mutant!(SwitchForgetsRing) {
+            side.empty_ring();
+        }
+        let consumer = side.ring.take();
+        self.watch(Moment::Uninstalls, side, Some(&owner));
+        drop(owner);
+        if let (Some(producer), Some(consumer)) = (producer, consumer) {
+            self.home.rings.give(producer, consumer);
+        }
+    }
+
     #[inline(always)]
     fn has_copied(&self, side: &mut ReaderSide<B>, copied: usize) {
         self.watch(Moment::Copied(copied), side, None);
@@ -545,6 +595,26 @@ impl<B: PacketBuf, C: Connection<B>> Source<B> for Ref<Socket<B, C>> {
 }
 
 impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
+    /// Begins low-latency mode or ends it, for calls that wait from now on; those that sleep look
+    /// again. What is in the ring is read first.
+    pub(super) fn set_low_latency(&self, on: bool) {
+        let park = self.park();
+        if on {
+            park.set(Status::LOW_LATENCY);
+            // A reader that always finds enough in the ring would not look at the status for long.
+            // If the token is taken, its holder does what the status says when it finds no more.
+            if !self.is_guarded_by_this_thread()
+                && let Some(mut side) = self.reader.try_claim_thread()
+                && side.ring.is_some()
+            {
+                self.remove_ring(&mut side);
+            }
+        } else {
+            park.clear(Status::LOW_LATENCY);
+        }
+        park.wake_all();
+    }
+
     /// The end of a call: the last one uninstalls the ring.
     pub(super) fn leave(&self, side: &mut ReaderSide<B>, call: &mut Call<'_>) {
         if mem::take(&mut call.installed) {

@@ -16,6 +16,7 @@ use crate::tcp::tcb::{ConnError, Sink, Tcb};
 use crate::wire::FourTuple;
 
 use super::conn::Connection;
+use super::direct::{Loan, Offer, Slot};
 use super::home::Home;
 use super::notice::{NotifyAt, Progress};
 use super::options::Options;
@@ -46,6 +47,8 @@ pub struct Socket<B: PacketBuf, C: Connection<B> = Tcb<B>> {
     /// Written by the reader at its own pace, read by the lcore when it wants to know.
     pub(super) progress: OwnLines<Progress>,
     pub(super) reader: Owned<ReaderSide<B>>,
+    /// The memory of a call that waits, in low-latency mode. Claimed last.
+    pub(super) slot: Owned<Slot>,
     pub(super) inner: OwnLines<Owned<Inner<B, C>>>,
     pub(super) options: Options,
     pub(super) home: Arc<Home<B, C>>,
@@ -64,6 +67,8 @@ pub struct Socket<B: PacketBuf, C: Connection<B> = Tcb<B>> {
 pub(super) struct Shared {
     pub(super) park: Park,
     pub(super) notify_at: NotifyAt,
+    /// Whether a waiting reader lends memory.
+    pub(super) offer: Offer,
     requests: AtomicU32,
     /// The error that the next call returns, as [`encode`] has it; 0 for none.
     error: AtomicU32,
@@ -87,9 +92,10 @@ pub(super) struct Inner<B: PacketBuf, C> {
     pub(super) requests_taken: u32,
 }
 
-/// Where the connection puts in-sequence data: the ring, while a reader is installed.
+/// Where the connection puts in-sequence data: the ring, while a reader is installed; or, while the
+/// lcore has a waiting reader's loan, that reader's memory.
 #[derive(Debug)]
-pub struct RingSink<B>(pub(super) Option<Producer<B>>);
+pub struct RingSink<B>(pub(super) Option<Producer<B>>, pub(super) Option<Loan>);
 
 impl<B: PacketBuf> Sink<B> for RingSink<B> {
     fn push(&mut self, buf: B) -> Result<(), B> {
@@ -103,6 +109,14 @@ impl<B: PacketBuf> Sink<B> for RingSink<B> {
     fn refuses_all(&self) -> bool {
         self.0.is_none()
     }
+
+    fn copies(&self) -> bool {
+        self.1.is_some()
+    }
+
+    fn copy(&mut self, buf: &B) -> usize {
+        self.1.as_mut().map_or(0, |loan| loan.copy(SeqNum::new(buf.cb().seq), buf.data()))
+    }
 }
 
 impl<B: PacketBuf, C: Connection<B>> Socket<B, C> {
@@ -112,6 +126,7 @@ impl<B: PacketBuf, C: Connection<B>> Socket<B, C> {
             shared: OwnLines(Shared {
                 park: Park::new(edge),
                 notify_at: NotifyAt::new(),
+                offer: Offer::new(),
                 requests: AtomicU32::new(0),
                 error: AtomicU32::new(0),
                 urgent_read: UrgentRead::default(),
@@ -120,9 +135,10 @@ impl<B: PacketBuf, C: Connection<B>> Socket<B, C> {
             }),
             progress: OwnLines(Progress::new(edge)),
             reader: Owned::new(ReaderSide::new(edge)),
+            slot: Owned::new(Slot::default()),
             inner: OwnLines(Owned::new(Inner {
                 tcb,
-                sink: RingSink(None),
+                sink: RingSink(None, None),
                 edge,
                 status: Status::default(),
                 urgent: UrgentWord::default(),
@@ -217,6 +233,11 @@ impl<B: PacketBuf, C: Connection<B>> Socket<B, C> {
         // Of LCORE_DUE a claim fails only when WAITERS appears, once. Of anything else it may fail:
         // who owns then either frees the word or rings again.
         self.inner.claim_lcore().or_else(|| self.inner.claim_lcore())
+    }
+
+    /// Whether low-latency mode is on.
+    pub(super) fn is_low_latency(&self) -> bool {
+        self.park().status().has(Status::LOW_LATENCY)
     }
 
     /// Stores the error that one call will return.
@@ -599,6 +620,17 @@ impl<B: PacketBuf, C: Connection<B>> Handle<B, C> {
     /// What was set by [`Self::set_linger`].
     pub fn linger(&self) -> Option<Duration> {
         self.socket.options.linger()
+    }
+
+    /// Begins low-latency mode or ends it: see
+    /// [`TcpStream::set_low_latency`](super::TcpStream::set_low_latency).
+    pub fn set_low_latency(&self, on: bool) {
+        self.socket.set_low_latency(on);
+    }
+
+    /// Whether low-latency mode is on.
+    pub fn is_low_latency(&self) -> bool {
+        self.socket.is_low_latency()
     }
 
     /// Resets the connection.

@@ -149,7 +149,9 @@ impl<B: PacketBuf, C: Connection<B>> TcpStream<B, C> {
                     let socket = &self.handle.socket;
                     let word = socket.park().word();
                     let announce = || sleep.announce(socket);
-                    let woken = wait(waiter, word, sleep.until, || recv.has_news(&sleep), announce);
+                    let has_news = || sleep.has_news(socket);
+                    let woken =
+                        recv.lending(|| wait(waiter, word, sleep.until, has_news, announce));
                     if woken == Woken::BySignal {
                         recv.interrupt();
                     }
@@ -189,6 +191,27 @@ impl<B: PacketBuf, C: Connection<B>> TcpStream<B, C> {
             return Err(RecvError::NotConnected.into());
         }
         Ok(())
+    }
+
+    /// Begins low-latency mode (`tcp_low_latency`) or ends it, at any time and for all handles: nothing
+    /// is lost or reordered. Connections begin as the stack's settings say.
+    ///
+    /// In this mode there is no prequeue. The lcore copies what comes in order straight into the buffer
+    /// of a read that waits, at most 64 KiB at a time; it queues what comes while nobody waits, while
+    /// somebody else reads, above a hole, or with urgent data ahead. That suits small messages to a
+    /// blocked reader; a reader that has more to do than to copy gets more out of the prequeue.
+    ///
+    /// The lcore writes to memory of the application then: a buffer in a mapped file, or in memory that
+    /// was never touched and that the system may refuse, makes all its connections wait, or ends the
+    /// process, when the page cannot be had. A [`Reader`] keeps others out and its buffers to itself;
+    /// peeks and discarding reads are not helped either.
+    pub fn set_low_latency(&self, on: bool) {
+        self.handle.set_low_latency(on);
+    }
+
+    /// Whether low-latency mode is on.
+    pub fn is_low_latency(&self) -> bool {
+        self.handle.is_low_latency()
     }
 
     /// Bytes that can be read without waiting, up to the urgent byte if there is one (FIONREAD).

@@ -264,6 +264,18 @@ pub(crate) mod mutants {
         SpillNotSticky,
         /// Uninstalling puts back what is in the ring behind the receive queue.
         PutBackBehind,
+        /// The lcore copies to a reader's memory without the slot's word.
+        DirectWithoutSlot,
+        /// The lcore copies to a reader's memory without the reader token.
+        DirectWithoutToken,
+        /// The lcore copies though older data waits to be read.
+        DirectBehindQueued,
+        /// A reader takes its memory back without the slot's word.
+        WithdrawWithoutSlot,
+        /// A reader returns and leaves its memory to the lcore.
+        LoanLeftBehind,
+        /// What is in the ring is forgotten when low-latency mode begins.
+        SwitchForgetsRing,
         /// A room in the accept queue is taken by a load and a store.
         ReserveWithoutExchange,
         /// An acceptor does not fence between announcing itself and looking.

@@ -98,6 +98,8 @@ counters! {
     TWKilled = "TIME-WAIT entries removed early",
     TCPTimeWaitOverflow = "TIME-WAIT entries not made because there were too many",
     ToPrequeue = "segments handed straight to a reader, through its ring",
+    DirectCopies = "segments copied straight into the memory of a reader that waited, in low-latency mode",
+    DirectCopiedBytes = "bytes of them",
     ToReceiveQueue = "segments put into a receive queue",
     ToBacklog = "segments that waited because an application thread owned the socket",
     RstsSkipped = "RSTs to segments of no connection left out by the rate limit",

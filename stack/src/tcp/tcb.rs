@@ -54,6 +54,17 @@ pub trait Sink<B> {
     fn refuses_all(&self) -> bool {
         false
     }
+
+    /// Whether [`Self::copy`] may take something.
+    fn copies(&self) -> bool {
+        false
+    }
+
+    /// Copies as many bytes from the front of the buffer as it can, to somebody who waits for them;
+    /// how many. They count as read; the caller keeps the buffer.
+    fn copy(&mut self, _buf: &B) -> usize {
+        0
+    }
 }
 
 /// The sink of a connection without a reader: refuses everything.

@@ -25,7 +25,7 @@ fn play(low_latency: bool) -> Vec<Row> {
     let mut buf = [0; 4096];
     let mut call = stage.call("reader", &stream, &mut buf, NONE);
     stage.run(&mut call);
-    stage.arrive(&[S2]);
+    stage.asleep(&mut call, || stage.arrive(&[S2]));
     stage.run(&mut call);
     drop(call);
     stage.check(&buf[..450], 1000);
@@ -48,8 +48,10 @@ pub fn b() -> Vec<Row> {
     let mut buf = [0; 4096];
     let mut call = stage.call("reader", &stream, &mut buf, NONE);
     stage.run(&mut call);
-    stage.arrive(&[S2]);
-    stage.wait(limit);
+    stage.asleep(&mut call, || {
+        stage.arrive(&[S2]);
+        stage.wait(limit);
+    });
     stage.run(&mut call);
     drop(call);
     stage.check(&buf[..450], 1000);
@@ -62,7 +64,7 @@ pub fn c() -> Vec<Row> {
     let mut buf = [0; 4096];
     let mut call = stage.call("reader", &stream, &mut buf, NONE);
     assert!(matches!(stage.run(&mut call), Step::Sleep(_)));
-    stage.arrive(&[Arrival::data("B", 1100, 1300)]);
+    stage.asleep(&mut call, || stage.arrive(&[Arrival::data("B", 1100, 1300)]));
     stage.run(&mut call);
     drop(call);
     stage.check(&buf[..300], 1000);
@@ -75,7 +77,7 @@ pub fn d() -> Vec<Row> {
     let mut buf = [0; 4096];
     let mut call = stage.call("reader", &stream, &mut buf, NONE);
     stage.run(&mut call);
-    stage.arrive(&[Arrival::fin(1100)]);
+    stage.asleep(&mut call, || stage.arrive(&[Arrival::fin(1100)]));
     stage.run(&mut call);
     drop(call);
     stage.check(&buf[..100], 1000);
@@ -94,9 +96,11 @@ pub fn e() -> Vec<Row> {
     let mut buf = [0; 4096];
     let mut call = stage.call("reader", &stream, &mut buf, NONE);
     stage.run(&mut call);
-    stage.arrive(&[S2]);
-    // What was dropped was not acknowledged: the peer sends it again.
-    stage.arrive(&[small(88)]);
+    stage.asleep(&mut call, || {
+        stage.arrive(&[S2]);
+        // What was dropped was not acknowledged: the peer sends it again.
+        stage.arrive(&[small(88)]);
+    });
     let step = stage.run(&mut call);
     drop(call);
     if let Step::Done(n) = step {

@@ -208,6 +208,9 @@ impl<B: PacketBuf> Source<B> for Open<'_, B> {
 
     /// Nothing: no call waits here.
     fn install(&self, _side: &mut ReaderSide<B>) {}
+
+    /// Nothing: there is never a ring.
+    fn remove_ring(&self, _side: &mut ReaderSide<B>) {}
 }
 
 impl<B: PacketBuf> Inner<B> {

@@ -2,6 +2,7 @@
 //! left out to show that the model notices.
 
 mod accept;
+mod direct;
 mod owner;
 mod park;
 mod poller;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use loom::thread;
 
 use super::{explore, explore_bounded};
-use crate::buf::{HeapBuf, PacketBuf, Returns};
+use crate::buf::{HeapBuf, PacketBuf, Returns, advance};
 use crate::socket::sync::mutants::{self, Mutant};
 use crate::socket::{
     Claim, Connection, Deferred, Handle, Home, LcoreRef, RecvFlags, SocketId, TcpStream,
@@ -21,17 +21,25 @@ pub(super) struct Toy {
     queue: VecDeque<HeapBuf>,
     edge: u32,
     eof: bool,
+    /// Segments that were copied to a reader that waited.
+    direct: u32,
 }
 
 impl Toy {
-    fn input(&mut self, buf: HeapBuf, sink: &mut impl Sink<HeapBuf>) {
+    fn input(&mut self, mut buf: HeapBuf, sink: &mut impl Sink<HeapBuf>) {
         assert_eq!(buf.cb().seq, self.edge, "the backlog is out of order");
         self.edge += buf.len() as u32;
         let sticky = mutants::chosen() != Some(Mutant::SpillNotSticky);
         if !self.queue.is_empty() && sticky {
             self.queue.push_back(buf);
-        } else if let Err(buf) = sink.push(buf) {
-            self.queue.push_back(buf);
+        } else if let Err(refused) = sink.push(buf) {
+            buf = refused;
+            let n = sink.copy(&buf);
+            self.direct += u32::from(n != 0);
+            if n != buf.len() {
+                advance(&mut buf, n);
+                self.queue.push_back(buf);
+            }
         }
     }
 }
@@ -169,6 +177,11 @@ impl Lcore {
         }
     }
 
+    /// Segments that were copied to a reader that waited. When nobody owns any more.
+    pub(super) fn direct_copies(&mut self) -> u32 {
+        self.socket.claim().map_or(0, |mut claim| claim.tcb().direct)
+    }
+
     /// Whether somebody has asked for it.
     pub(super) fn is_to_be_reset(&mut self) -> bool {
         assert_eq!(self.home.take_bells().count(), 1);
@@ -196,7 +209,7 @@ fn drain(claim: &mut Claim<'_, HeapBuf, Toy>, deferred: &mut u32) {
 }
 
 /// Reads one byte at a time until `n` are read.
-fn read_singly(stream: &TcpStream<HeapBuf, Toy>, n: u8) -> Vec<u8> {
+pub(super) fn read_singly(stream: &TcpStream<HeapBuf, Toy>, n: u8) -> Vec<u8> {
     let mut read = Vec::new();
     while read.len() < usize::from(n) {
         let mut buf = [0];

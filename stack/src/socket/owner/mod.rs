@@ -61,6 +61,12 @@ impl<T> Owned<T> {
         claimed.then(|| ThreadClaim { owned: self, _claimed: PhantomData })
     }
 
+    /// A claim that was not made: a mutant's. It must be forgotten, not dropped.
+    #[cfg(all(test, loom))]
+    pub(crate) fn pretend_claim(&self) -> ThreadClaim<'_, T> {
+        ThreadClaim { owned: self, _claimed: PhantomData }
+    }
+
     /// Who owns at this moment; it may be over at once.
     pub(crate) fn owner(&self) -> Owner {
         self.word.owner()

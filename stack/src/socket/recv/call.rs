@@ -197,6 +197,19 @@ impl<'a> Call<'a> {
         self.flags.has(RecvFlags::PEEK)
     }
 
+    /// The memory that others may fill for the call: none if bytes would not stay there, would not be
+    /// taken, or do not lie in one piece.
+    pub(super) fn lendable(&mut self) -> Option<&mut [u8]> {
+        match &mut self.dst {
+            Dst::Flat(dst)
+                if !self.flags.has(RecvFlags::PEEK) && !self.flags.has(RecvFlags::OOB) =>
+            {
+                Some(&mut dst[self.copied..self.most]).filter(|dst| !dst.is_empty())
+            }
+            _ => None,
+        }
+    }
+
     pub(super) fn is_urgent(&self) -> bool {
         self.flags.has(RecvFlags::OOB)
     }

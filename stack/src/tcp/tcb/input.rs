@@ -3,7 +3,7 @@
 //! The lcore calls it for every segment of the connection, as its owner. Buffers leave it into the
 //! sink, the receive queue, the out-of-order queue, or are dropped; nothing is sent from here.
 
-use crate::buf::{BufQueue, PacketBuf};
+use crate::buf::{BufQueue, PacketBuf, advance};
 use crate::tcp::ofo::{COPY_LIMIT, Outcome, Walk};
 use crate::tcp::{Counter, Cx, SeqNum, SeqRange};
 use crate::wire::{Flags, Segment};
@@ -408,10 +408,39 @@ impl<B: PacketBuf> Tcb<B> {
                 }
                 Err(refused) => buf = refused,
             }
+            if sink.copies() {
+                match self.copy_to_reader(cx, buf, sink) {
+                    Some(rest) => buf = rest,
+                    None => return,
+                }
+            }
         }
         cx.counters.bump(Counter::ToReceiveQueue);
         self.window.charge(truesize);
         self.receive.push_back(buf);
+    }
+
+    /// Copies to a reader that waits; what is left of the buffer, if anything. What was copied is never
+    /// charged.
+    #[cold]
+    #[inline(never)]
+    fn copy_to_reader(
+        &mut self,
+        cx: &mut Cx<'_>,
+        mut buf: B,
+        sink: &mut impl Sink<B>,
+    ) -> Option<B> {
+        let n = sink.copy(&buf);
+        if n == 0 {
+            return Some(buf);
+        }
+        cx.counters.bump(Counter::DirectCopies);
+        cx.counters.add(Counter::DirectCopiedBytes, n as u64);
+        if n == buf.len() {
+            return None;
+        }
+        advance(&mut buf, n);
+        Some(buf)
     }
 
     /// Copies a payload behind the last one queued if that buffer has the room: a small one would

@@ -125,6 +125,10 @@ impl<B: PacketBuf> Tcb<B> {
         owner: Owner,
         sink: &mut impl Sink<B>,
     ) -> usize {
+        // A reader that waits for the bytes themselves gets them one segment after the other.
+        if sink.copies() {
+            return 0;
+        }
         if self.prediction == UNPREDICTABLE {
             return 0;
         }

@@ -73,6 +73,14 @@ impl<B, S: Sink<B>> Sink<B> for Gate<'_, S> {
     fn push(&mut self, buf: B) -> Result<(), B> {
         if self.is_open { self.sink.push(buf) } else { Err(buf) }
     }
+
+    fn copies(&self) -> bool {
+        self.is_open && self.sink.copies()
+    }
+
+    fn copy(&mut self, buf: &B) -> usize {
+        self.sink.copy(buf)
+    }
 }
 
 impl<B: PacketBuf> Tcb<B> {
