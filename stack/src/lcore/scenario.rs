@@ -6,8 +6,10 @@
 mod closing;
 mod datagrams;
 mod local;
+mod low_latency;
 mod opening;
 mod polling;
+mod prequeue;
 mod several;
 mod watching;
 

@@ -374,6 +374,7 @@ impl Running {
                 Verdict::Send(segment) => out.push(segment),
             }
         }
+        progress |= claim.return_memory();
         out.extend(claim.tcb().end_burst(&mut cx));
         let copied_seq = claim.copied_seq();
         if progress {

@@ -1,5 +1,6 @@
 //! Real threads over real connections, with a fake lcore.
 
+mod direct;
 mod ending;
 mod flags;
 mod hand;
@@ -10,4 +11,5 @@ mod polling;
 mod reading;
 mod signals;
 mod table;
+mod waking;
 mod zero_copy;

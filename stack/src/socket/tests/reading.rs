@@ -8,10 +8,10 @@ use std::time::Duration;
 use super::lcore::{Buf, Lcore, Plan, byte_at};
 use crate::socket::{RecvFlags, TcpStream};
 
-const BYTES: u64 = if cfg!(debug_assertions) { 2 << 20 } else { 64 << 20 };
+pub(super) const BYTES: u64 = if cfg!(debug_assertions) { 2 << 20 } else { 64 << 20 };
 
 /// Reads to the end in pieces of the given sizes, and checks each byte.
-fn read_all(mut read: impl FnMut(&mut [u8]) -> usize, sizes: &[usize]) -> u64 {
+pub(super) fn read_all(mut read: impl FnMut(&mut [u8]) -> usize, sizes: &[usize]) -> u64 {
     let mut offset = 0;
     let mut buf = vec![0; 1 << 16];
     for size in sizes.iter().cycle() {
@@ -27,7 +27,7 @@ fn read_all(mut read: impl FnMut(&mut [u8]) -> usize, sizes: &[usize]) -> u64 {
     offset
 }
 
-const SIZES: [usize; 6] = [1, 7000, 65_536, 100, 1460, 20_000];
+pub(super) const SIZES: [usize; 6] = [1, 7000, 65_536, 100, 1460, 20_000];
 
 fn shared(plan: Plan) {
     let (lcore, handle) = Lcore::start(plan);
