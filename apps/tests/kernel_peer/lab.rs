@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use prequeue::{LocalStack, Stack, StackBuilder, lcore::fault::Faults};
+use prequeue::{LocalStack, Stack, StackBuilder, lcore::fault::Faults, tcp::Settings};
 
 use crate::harness::{cpus, memory_args};
 
@@ -19,7 +19,12 @@ pub const PORT: u16 = 7000;
 /// Starts a stack with this many lcores, each with a queue of the tap, and gives the kernel's end
 /// its address.
 pub fn stack(lcores: usize, faults: Faults) -> Stack {
-    let builder = builder(lcores).faults(faults);
+    stack_with(lcores, faults, Settings::default())
+}
+
+/// The same with settings of its own.
+pub fn stack_with(lcores: usize, faults: Faults, settings: Settings) -> Stack {
+    let builder = builder(lcores).faults(faults).settings(settings);
     let stack = builder.start().unwrap_or_else(|error| panic!("the stack starts: {error}"));
     set_up_peer();
     stack

@@ -8,6 +8,7 @@ mod flags;
 mod harness;
 mod in_place;
 mod lab;
+mod low_latency;
 mod polling;
 
 use std::{
