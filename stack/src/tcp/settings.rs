@@ -53,7 +53,8 @@ pub struct Settings {
     pub tcp_rfc1337: bool,
     /// Replies to invalid segments are at least this far apart, per connection.
     pub tcp_invalid_ratelimit: Duration,
-    /// Connections begin without a prequeue: the lcore copies straight to readers that wait.
+    /// Connections begin without a prequeue: the lcore copies straight to readers that wait. Without
+    /// effect in a `LocalStack`, where nobody waits.
     pub tcp_low_latency: bool,
     /// Take the urgent pointer as RFC 1122 has it instead of BSD's way.
     pub tcp_stdurg: bool,
