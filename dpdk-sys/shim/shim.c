@@ -167,6 +167,14 @@ void pqs_put_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned in
 	rte_mempool_put_bulk(pool, (void **)mbufs, n);
 }
 
+void pqs_pool_flush(struct rte_mempool *pool)
+{
+	struct rte_mempool_cache *cache = rte_mempool_default_cache(pool, rte_lcore_id());
+
+	if (cache != NULL)
+		rte_mempool_cache_flush(cache, pool);
+}
+
 int pqs_linearize(struct rte_mbuf *m)
 {
 	return rte_pktmbuf_linearize(m);

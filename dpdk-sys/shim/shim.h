@@ -83,6 +83,9 @@ void pqs_free(struct rte_mbuf *m);
 unsigned int pqs_free_run(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned int n);
 /* Puts mbufs into their pool as they are: unshared, direct, of one segment each. */
 void pqs_put_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned int n);
+/* Gives back to the pool what the calling lcore's cache keeps of it: for whoever frees into a pool
+ * that it does not allocate from, or the pool would never see it again. */
+void pqs_pool_flush(struct rte_mempool *pool);
 /* Moves a chain into its first segment; negative if its tailroom is too small. */
 int pqs_linearize(struct rte_mbuf *m);
 

@@ -468,6 +468,10 @@ impl PoolCore {
         // SAFETY: the mempool's own frees are safe against the owner's; against the pool's end we
         // hold the lock.
         let n = unsafe { sys::pqs_free_run(this.pool, mbufs.as_mut_ptr(), mbufs.len() as u32) };
+        // Another lcore has a cache of this pool from which it never allocates. What stayed there
+        // would count as in the pool, and never be received into again.
+        // SAFETY: as above; the cache is the calling thread's own.
+        unsafe { sys::pqs_pool_flush(this.pool) };
         match *outstanding {
             None => {
                 let allowed = this.may_be_used_here() || OWNED.get() > 0;

@@ -85,6 +85,28 @@ fn an_lcore_may_drop_another_lcores_mbuf() {
 }
 
 #[test]
+fn what_another_lcore_frees_can_be_allocated_again() {
+    let (mine, other) = (pool(), pool());
+    let _owner = other.own().unwrap();
+    let mut queue = MbufQueue::default();
+    (0..255).for_each(|n| queue.push_back(numbered(&other, n)));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            // With a cache in every pool, as an lcore has.
+            let _thread = EalThread::register(eal()).unwrap();
+            let _owner = mine.own().unwrap();
+            let in_bulk: MbufQueue = queue.split_front(100, |_| true);
+            drop(in_bulk);
+            while let Some(mbuf) = queue.pop_front() {
+                drop(mbuf);
+            }
+        });
+    });
+    let all: Vec<_> = (0..255).map_while(|_| other.alloc()).collect();
+    assert_eq!(all.len(), 255, "none is kept where nobody allocates");
+}
+
+#[test]
 fn lives_until_its_last_mbuf_and_no_longer() {
     // Together far more memory than the EAL was given: pools that stayed would exhaust it.
     for round in 0..60 {
