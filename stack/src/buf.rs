@@ -175,6 +175,22 @@ pub trait Returns<B: PacketBuf>: Debug + Default + Send + Sync + 'static {
     fn free_all(&self, each: impl FnMut(&SegCb, u32));
 }
 
+/// Buffers set apart for the moment when the pool runs out: what is acknowledged is copied there, so
+/// that the buffers it came in can be received into again.
+///
+/// Bounded, and made beforehand. For the lcore that owns the pool.
+pub trait Spare<B: PacketBuf> {
+    /// An empty buffer with room for `len` bytes, of the size that suits them best; `None` if none
+    /// is left, or none suits.
+    fn take(&mut self, len: usize) -> Option<B>;
+
+    /// Bytes that the largest holds.
+    fn largest(&self) -> usize;
+
+    /// Whether the buffer came from here: copying it would win nothing.
+    fn is_from_here(&self, buf: &B) -> bool;
+}
+
 impl<B: PacketBuf> BufQueue<B> for VecDeque<B> {
     fn push_back(&mut self, buf: B) {
         self.push_back(buf);
@@ -293,6 +309,38 @@ impl HeapBuf {
     pub fn with_checksum(mut self, checksum: Checksum) -> Self {
         self.checksum = checksum;
         self
+    }
+}
+
+/// The heap twin of a set of spare buffers: so many of 256 bytes, and so many of 16 KiB.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HeapSpare {
+    /// Small ones that are left.
+    pub small: u32,
+    /// Large ones that are left.
+    pub large: u32,
+}
+
+impl HeapSpare {
+    /// Data room of a small one, and of a large one.
+    pub const ROOMS: [usize; 2] = [256, 16_384];
+}
+
+impl Spare<HeapBuf> for HeapSpare {
+    fn take(&mut self, len: usize) -> Option<HeapBuf> {
+        let [small, large] = Self::ROOMS;
+        let (left, room) =
+            if len <= small { (&mut self.small, small) } else { (&mut self.large, large) };
+        *left = left.checked_sub(1)?;
+        Some(HeapBuf { room, ..HeapBuf::default() })
+    }
+
+    fn largest(&self) -> usize {
+        Self::ROOMS[1]
+    }
+
+    fn is_from_here(&self, buf: &HeapBuf) -> bool {
+        Self::ROOMS.contains(&buf.room)
     }
 }
 

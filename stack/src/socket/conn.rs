@@ -27,7 +27,7 @@ pub trait Connection<B: PacketBuf>: Send + 'static {
     /// Whether data waits in the receive queue.
     fn has_queued(&self) -> bool;
     /// Whether readers had better take what there is: less than a segment's worth of window is
-    /// open, or less than an eighth of the buffer is free.
+    /// open, less than an eighth of the buffer is free, or the pool is running out.
     fn is_pressed(&self) -> bool;
     /// The urgent mark, if there is one that the reader is not known to have passed. What is at or
     /// behind it does not go through the ring.
@@ -82,7 +82,7 @@ impl<B: PacketBuf> Connection<B> for Tcb<B> {
     }
 
     fn is_pressed(&self) -> bool {
-        self.offered_window() <= self.rcv_mss() || self.over_seven_eighths()
+        self.offered_window() <= self.rcv_mss() || self.over_seven_eighths() || self.is_squeezed()
     }
 
     fn urgent(&self) -> Option<Urgent> {

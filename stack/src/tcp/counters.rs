@@ -65,6 +65,7 @@ counters! {
     TCPZeroWindowDrop = "data that met a closed window",
     BeyondWindow = "data beyond the right edge of the window",
     PruneCalled = "times memory had to be won back",
+    TCPRcvCollapsed = "buffers given back after what they held was copied together",
     RcvPruned = "segments dropped because pruning was not enough",
     OfoPruned = "times the out-of-order queue was pruned",
     DelayedACKs = "ACKs sent by the delayed-ACK timer",

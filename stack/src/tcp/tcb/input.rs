@@ -394,7 +394,7 @@ impl<B: PacketBuf> Tcb<B> {
     #[inline(always)]
     fn enqueue(&mut self, cx: &mut Cx<'_>, mut buf: B, sink: &mut impl Sink<B>) {
         let truesize = buf.truesize();
-        let copies = buf.len() <= COPY_LIMIT && self.window.rmem > self.window.rcvbuf / COPY_FROM;
+        let copies = buf.len() <= COPY_LIMIT && self.window.rmem > copy_from(self.window.rcvbuf);
         if copies {
             if self.copy_into_tail(cx, &buf) {
                 return;
@@ -454,9 +454,14 @@ impl<B: PacketBuf> Tcb<B> {
     }
 }
 
-/// Small payloads are copied together once the reader is so far behind that this part of the receive
-/// buffer is charged. Until then it will have read them sooner than a copy could pay.
-pub(super) const COPY_FROM: u32 = 4;
+/// The truesize charged beyond which small payloads are copied together: the reader is so far behind
+/// then. Until then it will have read them sooner than a copy could pay.
+pub(super) const fn copy_from(rcvbuf: u32) -> u32 {
+    /// However large the buffer is: 64-byte messages that stay apart cost 38 times what they carry.
+    const AT_MOST: u32 = 256 * 1024;
+    let quarter = rcvbuf / 4;
+    if quarter < AT_MOST { quarter } else { AT_MOST }
+}
 
 /// Whether an in-sequence buffer may be kept.
 enum Admission<B> {

@@ -12,7 +12,7 @@ use crate::wire::Flags;
 use crate::wire::frame::{Lens, Words};
 
 use super::ack::{LEAST_MSS, Load, Owed};
-use super::input::COPY_FROM;
+use super::input::copy_from;
 use super::window::Window;
 use super::{Sink, State, Tcb, UNPREDICTABLE, Verdict};
 
@@ -307,7 +307,7 @@ impl<B: PacketBuf> Tcb<B> {
         // Small ones are copied together from a certain filling on.
         let Window { rcvbuf, rmem, .. } = self.window;
         let copies = len <= COPY_LIMIT as u32;
-        let limit = if copies { rcvbuf.min(rcvbuf / COPY_FROM + 1) } else { rcvbuf };
+        let limit = if copies { rcvbuf.min(copy_from(rcvbuf) + 1) } else { rcvbuf };
         Expected {
             numbers: u64::from(self.rcv_nxt.raw()) << 32 | u64::from(self.snd_nxt.raw()),
             control: Words::control(HEADERS, Flags::ACK, (self.prediction >> 8) as u16),

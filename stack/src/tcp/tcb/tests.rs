@@ -6,6 +6,7 @@ mod harness;
 mod layout;
 mod memory;
 mod random;
+mod relief;
 mod rows;
 mod runs;
 mod validate;

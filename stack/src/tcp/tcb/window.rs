@@ -12,6 +12,13 @@ const INITIAL_RATIO: u8 = 128;
 /// The largest buffer: twice the largest window (RFC 7323 §2.3), and sums stay within 32 bits.
 const RCVBUF_MAX: u32 = 1 << 31;
 
+/// Memory came back since the reader's progress was last looked at.
+const FREED: u8 = 1;
+
+/// The pool was running out when the connection was last asked to help, and nothing has come back
+/// since.
+const SQUEEZED: u8 = 2;
+
 /// The largest window field.
 const MAX_FIELD: u32 = 65_535;
 
@@ -46,8 +53,8 @@ pub(super) struct Window {
     ratio: u8,
     /// Windows are shifted right by this on the wire.
     shift: u8,
-    /// Memory came back since the reader's progress was last looked at.
-    freed: bool,
+    /// [`FREED`] and [`SQUEEZED`], in one byte so that the in-order path's lines suffice.
+    marks: u8,
     /// `clamp` is the application's.
     is_clamped: bool,
 }
@@ -79,7 +86,7 @@ impl Window {
             clamp: 0,
             ratio: INITIAL_RATIO,
             shift,
-            freed: false,
+            marks: 0,
             is_clamped: false,
         };
         window.clamp = window.payload_of(window.rcvbuf).min(MAX_FIELD << window.shift);
@@ -125,7 +132,7 @@ impl Window {
     pub(super) fn uncharge(&mut self, truesize: u32) {
         debug_assert!(truesize <= self.rmem, "more came back than was charged");
         self.rmem = self.rmem.saturating_sub(truesize);
-        self.freed = true;
+        self.marks = FREED;
     }
 
     /// Our window shift.
@@ -133,9 +140,21 @@ impl Window {
         self.shift
     }
 
+    /// Notes that the pool is running out.
+    pub(super) fn squeeze(&mut self) {
+        self.marks |= SQUEEZED;
+    }
+
+    /// Whether the pool was running out, and nothing has come back since.
+    pub(super) const fn is_squeezed(&self) -> bool {
+        self.marks & SQUEEZED != 0
+    }
+
     /// Whether memory came back since the last call.
     pub(super) fn take_freed(&mut self) -> bool {
-        std::mem::take(&mut self.freed)
+        let freed = self.marks & FREED != 0;
+        self.marks &= !FREED;
+        freed
     }
 
     /// The payload that so much truesize is expected to hold.
@@ -168,14 +187,14 @@ impl Window {
         let most = self.payload_of(self.rcvbuf);
         self.set_clamp(if self.is_clamped { self.clamp.min(most) } else { most });
         // There may be room now that the peer does not know of.
-        self.freed = true;
+        self.marks |= FREED;
     }
 
     /// The application limits the window, in bytes.
     pub(super) fn clamp_to(&mut self, bytes: u32) {
         self.is_clamped = true;
         self.set_clamp(bytes);
-        self.freed = true;
+        self.marks |= FREED;
     }
 
     fn set_clamp(&mut self, clamp: u32) {
