@@ -25,7 +25,7 @@ use super::park::{Park, Status, UrgentRead, UrgentWord};
 use super::poller::{Facts, Readiness, Watchers};
 use super::recv::ReaderSide;
 use super::ring::Producer;
-use super::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering, OwnLines};
+use super::sync::{AtomicBool, AtomicU32, AtomicU64, FirstLine, Ordering, OwnLines};
 use super::wait::{ThreadWaiter, Waiter, wait};
 
 /// Which socket: its place in its lcore's table, and how often the place was used before.
@@ -42,24 +42,29 @@ pub struct SocketId {
 /// Three groups of cache lines: what threads and the lcore publish to each other, what the reader
 /// writes, and what belongs to the owner.
 #[derive(Debug)]
+#[repr(C)] // the order is that of the groups
 pub struct Socket<B: PacketBuf, C: Connection<B> = Tcb<B>> {
-    pub(super) shared: OwnLines<Shared>,
-    /// Written by the reader at its own pace, read by the lcore when it wants to know.
-    pub(super) progress: OwnLines<Progress>,
+    pub(super) shared: FirstLine<Shared>,
+    // In the other line of the pair, and filling it: what is hardly ever written.
+    pub(super) options: Options,
+    watchers: Watchers,
+    pub(super) home: Arc<Home<B, C>>,
+    // Begins a pair of lines, and ends with them.
     pub(super) reader: Owned<ReaderSide<B>>,
     /// The memory of a call that waits, in low-latency mode. Claimed last.
     pub(super) slot: Owned<Slot>,
-    pub(super) inner: OwnLines<Owned<Inner<B, C>>>,
-    pub(super) options: Options,
-    pub(super) home: Arc<Home<B, C>>,
-    pub(super) tuple: FourTuple,
-    id: SocketId,
+    /// Written by the reader at its own pace, read by the lcore when it wants to know.
+    pub(super) progress: FirstLine<Progress>,
     /// Handles that are not dropped; the last one closes.
     handles: AtomicU32,
     /// The lcore has given up its reference.
     retired: AtomicBool,
     /// The thread that holds a guard, so that it can be told instead of waiting for itself.
     pub(super) guarded_by: AtomicU64,
+    // Seldom read: here is room.
+    pub(super) tuple: FourTuple,
+    id: SocketId,
+    pub(super) inner: OwnLines<Owned<Inner<B, C>>>,
 }
 
 /// What one side writes for the other to see.
@@ -75,7 +80,6 @@ pub(super) struct Shared {
     pub(super) urgent_read: UrgentRead,
     /// An exclusive reader has the token.
     exclusive: AtomicBool,
-    watchers: Watchers,
 }
 
 /// What the owner word guards.
@@ -123,7 +127,7 @@ impl<B: PacketBuf, C: Connection<B>> Socket<B, C> {
     pub(super) fn new(tcb: C, home: &Arc<Home<B, C>>, id: SocketId, tuple: FourTuple) -> Ref<Self> {
         let edge = tcb.edge();
         Ref::new(Self {
-            shared: OwnLines(Shared {
+            shared: FirstLine(Shared {
                 park: Park::new(edge),
                 notify_at: NotifyAt::new(),
                 offer: Offer::new(),
@@ -131,9 +135,8 @@ impl<B: PacketBuf, C: Connection<B>> Socket<B, C> {
                 error: AtomicU32::new(0),
                 urgent_read: UrgentRead::default(),
                 exclusive: AtomicBool::new(false),
-                watchers: Watchers::default(),
             }),
-            progress: OwnLines(Progress::new(edge)),
+            progress: FirstLine(Progress::new(edge)),
             reader: Owned::new(ReaderSide::new(edge)),
             slot: Owned::new(Slot::default()),
             inner: OwnLines(Owned::new(Inner {
@@ -146,6 +149,7 @@ impl<B: PacketBuf, C: Connection<B>> Socket<B, C> {
                 requests_taken: 0,
             })),
             options: Options::default(),
+            watchers: Watchers::default(),
             home: home.clone(),
             tuple,
             id,
@@ -172,13 +176,13 @@ impl<B: PacketBuf, C: Connection<B>> Socket<B, C> {
 
     /// The pollers that watch the socket.
     pub(super) fn watchers(&self) -> &Watchers {
-        &self.shared.watchers
+        &self.watchers
     }
 
     /// Tells pollers of what was published before [`Park::fence`].
     #[inline]
     pub(super) fn notify_pollers(&self) {
-        self.shared.watchers.notify(|| self.readiness());
+        self.watchers.notify(|| self.readiness());
     }
 
     /// What a poll would say: of published words alone, as `readable`.
@@ -266,6 +270,15 @@ impl<B: PacketBuf, C: Connection<B>> Socket<B, C> {
         self.reader.unshared().take_buffers(chain);
         chain.append(&mut self.inner.0.unshared().tcb.take_all());
     }
+}
+
+/// What a socket costs while nothing is installed or queued.
+#[cfg(all(test, feature = "dpdk", not(loom)))]
+#[test]
+fn an_idle_socket_takes_twelve_lines() {
+    use std::mem::offset_of;
+    type Real = Socket<crate::dpdk::Mbuf>;
+    assert_eq!((size_of::<Real>(), offset_of!(Real, reader)), (12 * 64, 128));
 }
 
 impl<B: PacketBuf, C: Connection<B>> Last for Socket<B, C> {

@@ -188,6 +188,20 @@ impl EventFd {
 #[repr(align(128))]
 pub(crate) struct OwnLines<T>(pub(crate) T);
 
+/// The same, but its neighbour in the second line of the pair is what follows it: something that is
+/// hardly ever written.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub(crate) struct FirstLine<T>(pub(crate) T);
+
+impl<T> std::ops::Deref for FirstLine<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
 impl<T> std::ops::Deref for OwnLines<T> {
     type Target = T;
 
