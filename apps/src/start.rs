@@ -4,11 +4,11 @@
 //! sentences for people and say what to do.
 
 use std::{
-    thread,
+    fmt, thread,
     time::{Duration, Instant},
 };
 
-use prequeue::{LocalStack, Stack, StackBuilder, StartError, tcp::Counters};
+use prequeue::{LocalStack, Stack, StackBuilder, StartError, lcore::Holder, tcp::Counters};
 
 use crate::args::Network;
 
@@ -57,6 +57,10 @@ pub fn finish(stack: Stack) -> Counters {
         thread::sleep(Duration::from_millis(1));
     }
     let counters = stack.counters();
+    let holders = stack.holders_at_pressure();
+    if !holders.is_empty() {
+        eprint!("{}", RanOut { holders: &holders });
+    }
     stack.stop();
     counters
 }
@@ -68,4 +72,43 @@ pub fn finish_local(mut stack: LocalStack) -> Counters {
         stack.poll();
     }
     stack.counters().clone()
+}
+
+/// What to say when packet buffers ran out: who held them.
+struct RanOut<'a> {
+    holders: &'a [Holder],
+}
+
+/// Holders that are named.
+const NAMED: usize = 5;
+
+impl fmt::Display for RanOut<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "segments were dropped because packet buffers ran out; those that held most:")?;
+        for holder in self.holders.iter().take(NAMED) {
+            writeln!(f, "  {holder}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddrV4;
+
+    use super::*;
+
+    #[test]
+    fn the_largest_holders_are_named_one_a_line() {
+        let holder = |n: u8| Holder {
+            local: SocketAddrV4::new([10, 0, 0, 1].into(), 7000),
+            peer: SocketAddrV4::new([10, 0, 0, n].into(), 40_000),
+            rmem: 1 << 20,
+            backlog: 0,
+            queues: None,
+        };
+        let text = RanOut { holders: &[2, 3, 4, 5, 6, 7].map(holder) }.to_string();
+        assert_eq!(text.lines().count(), 1 + NAMED);
+        assert_eq!(text.lines().nth(1), Some("  10.0.0.2:40000 at port 7000: 1024 KiB"));
+    }
 }

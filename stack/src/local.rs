@@ -12,7 +12,7 @@ use std::net::SocketAddrV4;
 use crate::dpdk::{Clock, Lcore, Link, Mbuf, Mempool, Port, PortStats};
 use crate::lcore::drive::Drive;
 use crate::lcore::poll::Claims;
-use crate::lcore::{Interface, Listeners, Population, local_engine};
+use crate::lcore::{Holder, HolderScan, Interface, Listeners, Population, local_engine};
 use crate::socket::{self, Local, SocketId};
 use crate::stack::{ListenError, ListenOptions, Prepared, StackBuilder, StartError, plan};
 use crate::tcp::{Counters, Settings, listen};
@@ -125,14 +125,14 @@ impl StackBuilder {
         let (Some(pair), Some(pools)) = (pairs.pop(), pools.pop()) else {
             return Err(StartError::QueuesAndLcores { queues: 0, lcores: eal.lcores().len() });
         };
-        let claims = Claims::of_this_thread(eal, [&pools.rx, &pools.tx]);
+        let claims = Claims::of_this_thread(eal, &pools.rx, &pools.tx, &pools.spare);
         let claims = claims.map_err(StartError::Thread)?;
         let interface = engine.interface;
         let settings = engine.settings.clone();
         let (engine, listeners) = local_engine(&engine);
         let plan = plan(pair.0.descriptors());
         let pool = pools.rx.clone();
-        let pools = (pools.rx, pools.tx);
+        let pools = (pools.rx, pools.tx, pools.spare);
         let drive = Drive::new(engine, pair, pools, plan, Clock::new(eal), self.faults);
         let lcore = eal.lcores()[0];
         let _claims = claims;
@@ -210,6 +210,16 @@ impl LocalStack {
     /// Packet buffers that are not in their pool: on the device's ring, in a queue, or lent.
     pub fn mbufs_in_use(&self) -> u32 {
         self.pool.in_use()
+    }
+
+    /// The connections that hold most of the packet buffers, largest first: up to sixteen.
+    pub fn memory_holders(&mut self) -> Vec<Holder> {
+        let mut scan = HolderScan::default();
+        loop {
+            if let Some(holders) = self.drive.engine.find_holders(&mut scan) {
+                return holders;
+            }
+        }
     }
 
     /// Whether the device notes when it received each frame.

@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 
 use crate::dpdk::{
     Clock, Eal, EalError, Link, Mbuf, Mempool, PoolConfig, PoolError, PoolPlan, Port, PortConfig,
-    PortError, PortId, PortStats, RxQueue, TxQueue, run_args,
+    PortError, PortId, PortStats, RxQueue, SpareMbufs, TxQueue, run_args,
 };
 use crate::lcore::fault::Faults;
 use crate::lcore::hash::HashKey;
 use crate::lcore::poll::{Board, PollLoop};
-use crate::lcore::{EngineConfig, Interface, Listeners, Population, engines};
+use crate::lcore::{EngineConfig, Holder, Interface, Listeners, Population, engines};
 use crate::socket;
 use crate::tcp::isn::Secret;
 use crate::tcp::{Counters, Settings, listen};
@@ -383,6 +383,34 @@ impl Stack {
         self.pools.iter().map(Mempool::in_use).sum()
     }
 
+    /// The connections that hold most of the packet buffers, largest first: up to sixteen of each
+    /// lcore. The lcores are asked, and answer within a few polls; one that has ended says nothing.
+    pub fn memory_holders(&self) -> Vec<Holder> {
+        let questions: Vec<_> = self.boards.iter().map(|board| board.desk.ask()).collect();
+        let end = Instant::now() + NOTICE;
+        let mut all = Vec::new();
+        for ((board, question), lcore) in self.boards.iter().zip(questions).zip(&self.threads) {
+            while !lcore.is_finished() && Instant::now() < end {
+                if let Some(holders) = board.desk.answer(question) {
+                    all.extend(holders);
+                    break;
+                }
+                thread::sleep(Duration::from_micros(50));
+            }
+        }
+        all.sort_by_key(|holder| std::cmp::Reverse(holder.rmem));
+        all
+    }
+
+    /// As [`Self::memory_holders`], but of the last time that segments were dropped because the
+    /// buffers were running out (`PoolPressureDrop`). Empty if none ever was.
+    pub fn holders_at_pressure(&self) -> Vec<Holder> {
+        let mut all: Vec<_> =
+            self.boards.iter().flat_map(|board| board.desk.at_pressure()).collect();
+        all.sort_by_key(|holder| std::cmp::Reverse(holder.rmem));
+        all
+    }
+
     /// How many connections there are, on all lcores.
     pub fn population(&self) -> Population {
         let mut sum = Population::default();
@@ -507,8 +535,8 @@ impl StackBuilder {
         self
     }
 
-    /// Packet buffers per lcore, some 2.3 KiB each. 2ⁿ − 1 wastes no memory; some 1650 are the least,
-    /// for the device keeps a thousand.
+    /// Packet buffers per lcore, some 3 KiB each with the spare ones for the case that they run out.
+    /// 2ⁿ − 1 wastes no memory; some 1650 are the least, for the device keeps a thousand.
     pub fn mbufs(mut self, mbufs: u32) -> Self {
         self.mbufs = Some(mbufs);
         self
@@ -573,6 +601,7 @@ impl StackBuilder {
                 tx,
                 pool: pools.rx,
                 tx_pool: pools.tx,
+                spare: pools.spare,
                 engine,
                 clock,
                 faults: self.faults,
@@ -718,8 +747,9 @@ impl StackBuilder {
                     ..PoolConfig::default()
                 };
                 let rx = Mempool::new(eal, &config)?;
+                let spare = SpareMbufs::new(eal, mbufs, numa_node)?;
                 let config = PoolConfig { mbufs: TX_MBUFS, cache: TX_CACHE, ..config };
-                Ok(Pools { rx, tx: Mempool::new(eal, &config)? })
+                Ok(Pools { rx, tx: Mempool::new(eal, &config)?, spare })
             });
             pools.collect()
         };
@@ -754,6 +784,7 @@ pub(crate) fn plan(rx_descriptors: u16) -> PoolPlan {
 pub(crate) struct Pools {
     pub rx: Mempool,
     pub tx: Mempool,
+    pub spare: SpareMbufs,
 }
 
 /// No Ethernet address was given: the device's is taken.

@@ -149,7 +149,6 @@ impl Mbuf {
         raw
     }
 
-    #[cfg(test)]
     pub(super) fn as_raw(&self) -> NonNull<sys::rte_mbuf> {
         self.raw
     }

@@ -225,6 +225,12 @@ impl Mempool {
         unsafe { sys::rte_mempool_in_use_count(self.raw()) }
     }
 
+    /// Whether the mbuf is one of this pool's.
+    pub fn has_made(&self, mbuf: &Mbuf) -> bool {
+        // SAFETY: an mbuf of a pool of ours; the place is written when that is made, never again.
+        std::ptr::eq(unsafe { (*private(mbuf.as_raw().as_ptr())).core }, self.0.0.as_ptr())
+    }
+
     /// Mbufs the pool was made with.
     pub fn capacity(&self) -> u32 {
         // SAFETY: the handle keeps the pool.

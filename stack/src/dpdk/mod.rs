@@ -28,6 +28,8 @@ mod returns;
 #[cfg(feature = "dpdk")]
 pub mod ring_port;
 #[cfg(feature = "dpdk")]
+mod spare;
+#[cfg(feature = "dpdk")]
 mod thread;
 
 #[cfg(all(test, feature = "dpdk", not(loom)))]
@@ -43,5 +45,6 @@ pub use {
     port::{Link, Port, PortConfig, PortError, PortId, PortStats, RxCounters, RxQueue, TxQueue},
     queue::{Iter, MbufQueue},
     returns::MbufReturns,
+    spare::SpareMbufs,
     thread::{EalThread, RegisterError},
 };

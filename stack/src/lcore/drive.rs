@@ -5,9 +5,10 @@
 //! is kept for the next time or dropped.
 
 use crate::buf::PacketBuf;
-use crate::dpdk::{Burst, Clock, Mbuf, Mempool, PoolPlan, RxQueue, TxQueue};
+use crate::dpdk::{Burst, Clock, Mbuf, Mempool, PoolPlan, RxQueue, SpareMbufs, TxQueue};
 use crate::socket::Mode;
 use crate::tcp::Counter;
+use crate::time::Instant;
 
 use super::engine::{BURST, Engine};
 use super::fault::{BadWire, Faults};
@@ -23,17 +24,21 @@ pub(crate) struct Drive<M: Mode<Mbuf>> {
     rx: RxQueue,
     out: Out,
     pool: Mempool,
+    spare: SpareMbufs,
     pub clock: Clock,
+    /// When the last burst was taken.
+    pub now: Instant,
     wire: Option<BadWire<Mbuf>>,
     gauge: Gauge,
 }
 
 impl<M: Mode<Mbuf>> Drive<M> {
-    /// Of the pools the first is for what is received, the second for what is sent.
+    /// Of the pools the first is for what is received, the second for what is sent, the third for
+    /// what is acknowledged and not read when the first runs out.
     pub fn new(
         engine: Engine<Mbuf, M>,
         (rx, tx): (RxQueue, TxQueue),
-        (pool, tx_pool): (Mempool, Mempool),
+        (pool, tx_pool, spare): (Mempool, Mempool, SpareMbufs),
         plan: PoolPlan,
         clock: Clock,
         faults: Faults,
@@ -44,7 +49,9 @@ impl<M: Mode<Mbuf>> Drive<M> {
             rx,
             out: Out { tx, pool: tx_pool, staged: Burst::new(), dropped: 0 },
             pool,
+            spare,
             clock,
+            now: Instant::default(),
             wire: (!faults.are_none()).then(|| BadWire::new(faults)),
         }
     }
@@ -54,6 +61,7 @@ impl<M: Mode<Mbuf>> Drive<M> {
         let mut burst = Burst::<BURST>::new();
         let came = self.rx.rx(&mut burst);
         let now = self.clock.now();
+        self.now = now;
         if came > 0 {
             match &mut self.wire {
                 None => {
@@ -76,6 +84,9 @@ impl<M: Mode<Mbuf>> Drive<M> {
             self.engine.input(&mut frames, now, &mut self.out);
         }
         let busy = self.engine.turn(now, &mut self.out);
+        if self.engine.pressure() != Pressure::None {
+            self.engine.relieve(now, &mut self.out, &mut self.spare);
+        }
         self.out.flush();
         self.engine.count(Counter::OutDiscards, std::mem::take(&mut self.out.dropped));
         self.gauge.look(&self.pool, &mut self.engine);
@@ -157,14 +168,7 @@ impl Gauge {
         }
         let held = pool.in_use().saturating_sub(self.descriptors);
         let room = self.holdable.saturating_sub(held);
-        let burst = BURST as u32;
-        engine.set_pressure(if room <= 2 * burst {
-            Pressure::Critical
-        } else if room <= self.holdable / 4 {
-            Pressure::High
-        } else {
-            Pressure::None
-        });
-        self.polls = (room / (2 * burst)).clamp(1, 256);
+        engine.set_pressure(Pressure::of(room, self.holdable));
+        self.polls = (room / (2 * BURST as u32)).clamp(1, 256);
     }
 }

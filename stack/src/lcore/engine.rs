@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::buf::PacketBuf;
+use crate::buf::{PacketBuf, Spare};
 use crate::socket::{Local, Mode, Threaded};
 use crate::tcp::isn::Secret;
 use crate::tcp::ratelimit::RstLimiter;
@@ -23,6 +23,7 @@ use super::dispatch::{EchoLimit, Frame};
 use super::flow::{FlowHash, FlowTable, Target};
 use super::groups::Groups;
 use super::hash::HashKey;
+use super::memory::{Hoards, Holder, HolderScan};
 use super::mesh::{Mesh, Message, mesh};
 use super::neighbour::{Neighbours, News};
 use super::opening::{MOST_REQUESTS, RequestSlot};
@@ -151,6 +152,10 @@ pub(super) struct Tables<B: PacketBuf, M: Mode<B> = Threaded> {
     mesh: Option<Mesh<B>>,
     /// Sockets to which buffers came back.
     pub with_returns: Vec<u32>,
+    /// Sockets that hold much.
+    pub hoards: Hoards,
+    /// Where the sweep over all sockets goes on when the pool runs out.
+    pub swept: u32,
 }
 
 impl<B: PacketBuf, M: Mode<B>> Engine<B, M> {
@@ -180,6 +185,8 @@ impl<B: PacketBuf, M: Mode<B>> Engine<B, M> {
                 home: M::Home::default(),
                 mesh,
                 with_returns: Vec::new(),
+                hoards: Hoards::default(),
+                swept: 0,
             },
         }
     }
@@ -210,6 +217,30 @@ impl<B: PacketBuf, M: Mode<B>> Engine<B, M> {
     /// Tells how far the buffer pool has been used up.
     pub fn set_pressure(&mut self, pressure: Pressure) {
         self.base.pressure = pressure;
+    }
+
+    /// How far the buffer pool has been used up, as last told.
+    pub fn pressure(&self) -> Pressure {
+        self.base.pressure
+    }
+
+    /// Wins buffers back for the pool, from the largest holders first. To be called once per poll
+    /// while there is [`pressure`](Self::set_pressure): the work of a call is bounded. How many
+    /// buffers were won.
+    pub fn relieve(
+        &mut self,
+        now: Instant,
+        tx: &mut impl Transmit,
+        spare: &mut impl Spare<B>,
+    ) -> u32 {
+        let mut work = Work { base: &mut self.base, now, tx };
+        self.tables.relieve(&mut work, spare)
+    }
+
+    /// Goes on looking for the largest holders of buffers; they are told when all sockets have been
+    /// seen, largest first. The work of a call is bounded.
+    pub fn find_holders(&mut self, scan: &mut HolderScan) -> Option<Vec<Holder>> {
+        self.tables.find_holders(scan)
     }
 
     /// What has been counted.

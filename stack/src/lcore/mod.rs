@@ -3,6 +3,8 @@
 //! Each lcore has one of everything here and its own thread; lcores meet only through the rings of
 //! [`mesh`]. Nothing here knows what application threads do with a socket.
 
+#[cfg(feature = "dpdk")]
+mod census;
 mod closing;
 mod dispatch;
 #[cfg(feature = "dpdk")]
@@ -12,6 +14,7 @@ pub mod fault;
 pub mod flow;
 mod groups;
 pub mod hash;
+mod memory;
 pub mod mesh;
 pub mod neighbour;
 mod opening;
@@ -30,6 +33,7 @@ use std::net::Ipv4Addr;
 use crate::wire::{MacAddr, ipv4};
 
 pub use engine::{BURST, Engine, EngineConfig, Population, engines, local_engine};
+pub use memory::{Holder, HolderScan};
 pub use shared::{ListenOptions, Listeners};
 
 /// Where frames go: a device's TX queue, or a list in a test.
@@ -65,10 +69,24 @@ pub enum Pressure {
     /// There is enough.
     #[default]
     None,
-    /// Nothing more is queued above holes, where it could stay for long.
+    /// Nothing more is queued above holes, where it could stay for long, nor for those that hold
+    /// much already.
     High,
     /// No payload is taken: what is left is for the RX descriptors, without which everything stops.
     Critical,
+}
+
+impl Pressure {
+    /// With room for so many more buffers, of all that sockets may hold.
+    pub const fn of(room: u32, holdable: u32) -> Self {
+        if room <= 2 * BURST as u32 {
+            Self::Critical
+        } else if room <= holdable / 4 {
+            Self::High
+        } else {
+            Self::None
+        }
+    }
 }
 
 /// The one interface of a stack: its addresses, and who is on the link.

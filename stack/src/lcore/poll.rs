@@ -9,11 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crate::dpdk::{
-    Clock, Eal, EalThread, Lcore, Mbuf, Mempool, PoolOwner, PoolPlan, RxQueue, TxQueue,
+    Clock, Eal, EalThread, Lcore, Mbuf, Mempool, PoolOwner, PoolPlan, RxQueue, SpareMbufs, TxQueue,
 };
 use crate::socket::Threaded;
 use crate::tcp::{Counter, Counters};
 
+use super::census::{Census, Desk};
 use super::drive::Drive;
 use super::engine::{Engine, Population};
 use super::fault::Faults;
@@ -36,6 +37,8 @@ pub(crate) struct PollLoop {
     /// For what is sent: small, and never held by a socket, so that ACKs go out however full the
     /// other is.
     pub tx_pool: Mempool,
+    /// For what is acknowledged and not read, when the pool runs out.
+    pub spare: SpareMbufs,
     pub plan: PoolPlan,
     pub engine: Engine<Mbuf>,
     pub clock: Clock,
@@ -52,6 +55,8 @@ pub(crate) struct Board {
     listeners_version: AtomicU32,
     counters: [AtomicU64; Counter::ALL.len()],
     population: [AtomicU32; 3],
+    /// Where its largest holders of buffers are asked for.
+    pub desk: Desk,
 }
 
 impl Default for Board {
@@ -61,6 +66,7 @@ impl Default for Board {
             listeners_version: AtomicU32::new(0),
             counters: [const { AtomicU64::new(0) }; Counter::ALL.len()],
             population: [const { AtomicU32::new(0) }; 3],
+            desk: Desk::default(),
         }
     }
 }
@@ -107,14 +113,14 @@ impl PollLoop {
     /// Runs until told to stop. `ready` is called when the thread is pinned, registered and owns its
     /// pools, or with the reason why it cannot; in the latter case that was all.
     pub fn run(self, eal: &'static Eal, ready: impl FnOnce(Result<(), String>)) {
-        let Self { lcore, pool, tx_pool, .. } = &self;
+        let Self { lcore, pool, tx_pool, spare, .. } = &self;
         if !core_affinity::set_for_current(core_affinity::CoreId { id: lcore.cpu as usize }) {
             return ready(Err(format!(
                 "cannot pin the thread of {lcore}: is that CPU allowed to this process (taskset, cgroup)?"
             )));
         }
         // Given up last, in this order, when no buffer of theirs is left on this thread.
-        let _claims = match Claims::of_this_thread(eal, [pool, tx_pool]) {
+        let _claims = match Claims::of_this_thread(eal, pool, tx_pool, spare) {
             Ok(claims) => claims,
             Err(reason) => return ready(Err(reason)),
         };
@@ -126,16 +132,22 @@ impl PollLoop {
 /// What makes a thread an lcore: the EAL knows it, and the pools are its own. Given up in this order.
 #[derive(Debug)]
 pub(crate) struct Claims {
-    _pools: [PoolOwner; 2],
+    _pools: [PoolOwner; 4],
     _thread: EalThread,
 }
 
 impl Claims {
     /// For the calling thread; or the reason why not.
-    pub fn of_this_thread(eal: &'static Eal, pools: [&Mempool; 2]) -> Result<Self, String> {
+    pub fn of_this_thread(
+        eal: &'static Eal,
+        rx: &Mempool,
+        tx: &Mempool,
+        spare: &SpareMbufs,
+    ) -> Result<Self, String> {
         let thread = EalThread::register(eal).map_err(|error| error.to_string())?;
-        let [rx, tx] = pools.map(|pool| pool.own().map_err(|error| error.to_string()));
-        Ok(Self { _pools: [rx?, tx?], _thread: thread })
+        let own = |pool: &Mempool| pool.own().map_err(|error| error.to_string());
+        let [small, large] = spare.pools();
+        Ok(Self { _pools: [own(rx)?, own(tx)?, own(small)?, own(large)?], _thread: thread })
     }
 }
 
@@ -145,14 +157,28 @@ struct Running {
     drive: Drive<Threaded>,
     yields: bool,
     board: Arc<Board>,
+    census: Census,
 }
 
 impl Running {
     fn new(parts: PollLoop) -> Self {
-        let PollLoop { rx, tx, pool, tx_pool, plan, engine, clock, faults, yields, board, .. } =
-            parts;
-        let drive = Drive::new(engine, (rx, tx), (pool, tx_pool), plan, clock, faults);
-        Self { drive, yields, board }
+        let PollLoop {
+            lcore: _,
+            rx,
+            tx,
+            pool,
+            tx_pool,
+            spare,
+            plan,
+            engine,
+            clock,
+            faults,
+            yields,
+            board,
+        } = parts;
+        let pools = (pool, tx_pool, spare);
+        let drive = Drive::new(engine, (rx, tx), pools, plan, clock, faults);
+        Self { drive, yields, board, census: Census::default() }
     }
 
     fn poll(&mut self) {
@@ -164,7 +190,9 @@ impl Running {
             } else {
                 idle = idle.saturating_add(1);
             }
-            let version = self.drive.engine.listeners_version();
+            let Drive { engine, now, .. } = &mut self.drive;
+            self.census.work(engine, &self.board.desk, *now);
+            let version = engine.listeners_version();
             if version != self.board.listeners_version() {
                 self.board.listeners_version.store(version, Ordering::Relaxed);
             }
@@ -317,6 +345,7 @@ mod tests {
             tx,
             pool: pool.clone(),
             tx_pool: tx_pool.clone(),
+            spare: SpareMbufs::new(eal, 1023, None).unwrap(),
             plan: PoolPlan { rx_descriptors: 0, tx_descriptors: 0, held: 0, cache: 32 },
             engine: engines.pop().unwrap(),
             clock: Clock::new(eal),

@@ -6,7 +6,10 @@
 mod closing;
 mod datagrams;
 mod local;
+#[cfg(all(feature = "dpdk", not(loom)))]
 mod low_latency;
+mod mbufs;
+mod memory;
 mod opening;
 mod polling;
 mod prequeue;

@@ -45,6 +45,11 @@ impl<T> Slab<T> {
         Self { slots: Vec::new(), free: END, len: 0, limit }
     }
 
+    /// Indices that have ever been used: all records are below.
+    pub const fn slots(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
     /// Number of records.
     pub const fn len(&self) -> u32 {
         self.len

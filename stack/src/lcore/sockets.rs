@@ -6,10 +6,10 @@
 
 use std::marker::PhantomData;
 
-use crate::buf::PacketBuf;
+use crate::buf::{PacketBuf, Spare};
 use crate::socket::{Claimed, Deferred, Mode, SocketId, Threaded};
 use crate::tcp::request::Opened;
-use crate::tcp::tcb::{Owner, State, Tcb, Verdict};
+use crate::tcp::tcb::{Owner, State, Tcb, Verdict, Won};
 use crate::tcp::time_wait::Ending;
 use crate::tcp::{Counter, SeqNum};
 use crate::time::Instant;
@@ -22,6 +22,7 @@ use super::Transmit;
 use super::engine::Tables;
 use super::flow::Target;
 use super::groups::Members;
+use super::memory::{Account, HOARD, Holder};
 use super::shared::Count;
 use super::slab::{Key, Slab};
 use super::wheel::Timer;
@@ -37,11 +38,13 @@ pub(super) struct SocketSlot<B: PacketBuf, M: Mode<B> = Threaded> {
     /// When the wheel will call, or [`NEVER`]: a deadline that is not earlier needs nothing.
     armed: Instant,
     /// Truesize that came back since the last claim.
-    returned: u32,
+    pub(super) returned: u32,
     /// Buffers that come back are a reason to look at the window.
     wants_memory: bool,
     /// It counts against tcp_max_orphans.
     is_orphan: bool,
+    /// What it holds.
+    pub(super) account: Account,
 }
 
 /// No deadline.
@@ -52,6 +55,8 @@ const NEVER: Instant = Instant::from_nanos(u64::MAX);
 struct Left {
     deadline: Option<Instant>,
     wants_memory: bool,
+    /// Truesize charged to it.
+    rmem: u32,
     /// Its application has gone with this visit, and the connection has not.
     became_orphan: bool,
     end: End,
@@ -173,6 +178,44 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
         }
     }
 
+    /// Wins back what one socket can give, copying `most` bytes and a buffer's worth at most. Nothing
+    /// if a thread owns it.
+    pub(super) fn relieve_one(
+        &mut self,
+        work: &mut Work<'_, impl Transmit>,
+        index: u32,
+        spare: &mut impl Spare<B>,
+        most: usize,
+    ) -> Won {
+        let Some(slot) = self.sockets.at_mut(index) else { return Won::default() };
+        let SocketSlot { lcore, tuple, returned, account, .. } = slot;
+        let Some(claim) = M::claim(lcore) else { return Won::default() };
+        let mut visit = Visit::new(claim, tuple, work);
+        visit.uncharge(std::mem::take(returned));
+        visit.work_off();
+        let won = visit.relieve(spare, most);
+        let left = visit.leave(&self.shared.orphans);
+        // There may be more to copy where the limit has ended it.
+        account.tried(if won.copied < most { left.rmem } else { 0 });
+        self.settle(work, index, left);
+        won
+    }
+
+    /// What one of the largest holders holds, and where as far as that is known.
+    pub(super) fn holder(&mut self, key: Key) -> Option<Holder> {
+        let slot = self.sockets.get(key)?;
+        let mut holder = Holder::new(&slot.tuple, slot.held(), M::backlog_len(&slot.lcore));
+        // Whoever claims works off what was deferred, which is not for here.
+        if !M::has_deferred(&slot.lcore)
+            && let Some(mut claim) = M::claim(&slot.lcore)
+        {
+            let copied_seq = claim.copied_seq();
+            holder.queues = Some(claim.tcb().queues(copied_seq));
+            claim.leave();
+        }
+        Some(holder)
+    }
+
     /// Makes the socket of a connection that has just been established.
     pub(super) fn open(
         &mut self,
@@ -200,6 +243,7 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
                 returned: 0,
                 wants_memory: false,
                 is_orphan: false,
+                account: Account::default(),
             }
         })?;
         flows.insert(tuple, Target::Socket(key.index));
@@ -209,9 +253,13 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
     /// Does what follows from a visit, the socket having been left.
     fn settle(&mut self, work: &mut Work<'_, impl Transmit>, index: u32, left: Left) {
         let Some(slot) = self.sockets.at_mut(index) else { return };
-        let Left { deadline, wants_memory, became_orphan, end } = left;
+        let Left { deadline, wants_memory, rmem, became_orphan, end } = left;
         slot.wants_memory = wants_memory;
         slot.is_orphan |= became_orphan;
+        if slot.account.settle(rmem) {
+            let key = Key { index: slot.id.slot, generation: slot.id.generation };
+            self.hoards.list(key, &mut slot.account);
+        }
         match end {
             End::GoesOn => {
                 if let Some(deadline) = deadline.filter(|&deadline| deadline < slot.armed) {
@@ -303,6 +351,10 @@ impl<B: PacketBuf, M: Mode<B>> SocketSlot<B, M> {
             let Some(frame) = burst[at].take() else { continue };
             let Some(tcp) = work.parse(&frame) else { continue };
             work.bump(Counter::InSegs);
+            if work.base.pressure == Pressure::Critical && tcp.segment.len > 0 {
+                work.bump(Counter::PoolPressureDrop);
+                continue;
+            }
             let what = Deferred::Segment(tcp.segment, payload(frame, &tcp, self.id, work.now));
             if let Some(claim) = M::defer(&self.lcore, what, &mut work.base.counters) {
                 return Some(claim);
@@ -466,11 +518,13 @@ impl<'a, 'w, B: PacketBuf, K: Claimed<B>, T: Transmit> Visit<'a, 'w, B, K, T> {
     /// acknowledged is never given up.
     #[cold]
     fn is_refused(&mut self, segment: &Segment) -> bool {
-        let above_hole = SeqNum::new(segment.seq).after(self.claim.tcb().rcv_nxt());
+        let tcb = self.claim.tcb();
+        let above_hole = SeqNum::new(segment.seq).after(tcb.rcv_nxt());
         let refused = segment.len > 0
             && match self.work.base.pressure {
                 Pressure::None => false,
-                Pressure::High => above_hole,
+                // What is left then is for those who hold little: a hoard must not take it.
+                Pressure::High => above_hole || tcb.rmem() >= HOARD,
                 Pressure::Critical => true,
             };
         if refused {
@@ -491,6 +545,28 @@ impl<'a, 'w, B: PacketBuf, K: Claimed<B>, T: Transmit> Visit<'a, 'w, B, K, T> {
                 break;
             }
         }
+    }
+
+    /// Copies together what is acknowledged, wherever it is; if that wins little, drops some of what
+    /// waits above holes. Readers are woken to take what there is.
+    fn relieve(&mut self, spare: &mut impl Spare<B>, most: usize) -> Won {
+        let mut won = Won::default();
+        if self.is_over() {
+            return won;
+        }
+        let mut cx = self.work.cx();
+        let older =
+            self.claim.with_unread(|tcb, queue| tcb.compact_lent(&mut cx, queue, spare, most));
+        won = won.and(older.unwrap_or_default());
+        let tcb = self.claim.tcb();
+        if won.copied < most {
+            won = won.and(tcb.compact(&mut cx, spare, most - won.copied));
+        }
+        if won.truesize < tcb.rcvbuf() / 8 {
+            won = won.and(tcb.prune(&mut cx));
+        }
+        tcb.squeeze();
+        won
     }
 
     fn uncharge(&mut self, truesize: u32) {
@@ -557,7 +633,8 @@ impl<'a, 'w, B: PacketBuf, K: Claimed<B>, T: Transmit> Visit<'a, 'w, B, K, T> {
         };
         let deadline = tcb.next_deadline();
         let wants_memory = tcb.wants_memory();
+        let rmem = tcb.rmem();
         self.claim.leave();
-        Left { deadline, wants_memory, became_orphan, end }
+        Left { deadline, wants_memory, rmem, became_orphan, end }
     }
 }

@@ -66,6 +66,10 @@ pub trait Mode<B: PacketBuf>: Debug + Sized + 'static {
     ) -> Option<Self::Claim<'a>>;
     /// The segments that were left so, oldest first.
     fn backlog(lcore: &Self::Lcore) -> Vec<Span>;
+    /// How many those are.
+    fn backlog_len(lcore: &Self::Lcore) -> usize;
+    /// Whether anything was left that the next claim has to work off.
+    fn has_deferred(lcore: &Self::Lcore) -> bool;
     /// The lcore stops: every call on the socket returns an error from now on.
     fn kill(lcore: &Self::Lcore);
 
@@ -108,11 +112,13 @@ pub trait Claimed<B: PacketBuf> {
     fn take_requests(&mut self) -> Requests;
     /// The reader's progress.
     fn copied_seq(&self) -> SeqNum;
-    /// Gives back what a reader has lent, before the progress is looked at for the last time; whether
-    /// that has moved it. Nothing where nobody lends.
-    #[inline]
-    fn return_memory(&mut self) -> bool {
         false
+    #[inline]
+    /// Gives back what a reader has lent, before the progress is looked at for the last time; whether
+    /// Lends what was taken from the connection and is not read, if it can be had now.
+    /// that has moved it. Nothing where nobody lends.
+    fn return_memory(&mut self) -> bool {
+    fn with_unread<R>(&mut self, work: impl FnOnce(&mut Tcb<B>, &mut B::Queue) -> R) -> Option<R>;
     }
     /// Publishes what has changed, and gives the socket up.
     fn leave(self);
@@ -160,6 +166,14 @@ impl<B: PacketBuf> Mode<B> for Threaded {
 
     fn backlog(lcore: &Self::Lcore) -> Vec<Span> {
         lcore.backlog()
+    }
+
+    fn backlog_len(lcore: &Self::Lcore) -> usize {
+        lcore.backlog_len()
+    }
+
+    fn has_deferred(lcore: &Self::Lcore) -> bool {
+        lcore.has_deferred()
     }
 
     fn kill(lcore: &Self::Lcore) {
@@ -240,6 +254,10 @@ impl<B: PacketBuf> Claimed<B> for Claim<'_, B> {
     #[inline]
     fn copied_seq(&self) -> SeqNum {
         self.copied_seq()
+    }
+
+    fn with_unread<R>(&mut self, work: impl FnOnce(&mut Tcb<B>, &mut B::Queue) -> R) -> Option<R> {
+        self.with_unread(work)
     }
 
     #[inline]

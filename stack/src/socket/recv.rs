@@ -134,6 +134,17 @@ impl<B: PacketBuf> ReaderSide<B> {
         ReaderSeen { copied_seq: self.copied_seq.raw(), taken, ring }
     }
 
+    /// All that was taken or waits in the ring, as one queue.
+    pub(super) fn unread(&mut self) -> &mut B::Queue {
+        if mutant!(RingBeforeTaken) {
+            let mut older = mem::take(&mut self.taken);
+            self.empty_ring();
+            self.taken.append(&mut older);
+        }
+        self.empty_ring();
+        &mut self.taken
+    }
+
     /// Moves what is in the ring behind what was taken.
     pub(super) fn empty_ring(&mut self) {
         if let Some(ring) = &mut self.ring {

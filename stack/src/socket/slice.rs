@@ -40,7 +40,8 @@ use super::home::Home;
 pub enum Arrival {
     /// The device's own RX timestamp, in ticks of its own clock.
     Device(u64),
-    /// The device says nothing: when the burst was taken from it, on the clock of the stack.
+    /// The device says nothing, or the bytes were copied together since because packet buffers were
+    /// running out: when the burst that brought the first was taken, on the clock of the stack.
     Burst(Instant),
 }
 

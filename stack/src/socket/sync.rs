@@ -276,6 +276,8 @@ pub(crate) mod mutants {
         StatusBeforeRingNotRead,
         /// Data goes into the ring although older data waits in the receive queue.
         SpillNotSticky,
+        /// The lcore puts what is in the ring in front of what was taken.
+        RingBeforeTaken,
         /// Uninstalling puts back what is in the ring behind the receive queue.
         PutBackBehind,
         /// The lcore copies to a reader's memory without the slot's word.

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use proptest::prelude::*;
 
+use crate::buf::HeapSpare;
 use crate::socket::{Local, LocalListener, LocalSocket, LocalStream, RecvFlags, Slice};
 
 use super::*;
@@ -55,6 +56,22 @@ impl Own {
         self.engine.input(&mut burst, self.now, &mut tx);
         while self.engine.turn(self.now, &mut tx) {}
         self.sent.extend(tx);
+    }
+
+    fn relieve(&mut self, spare: &mut HeapSpare) -> u32 {
+        let mut tx = Vec::new();
+        let won = self.engine.relieve(self.now, &mut tx, spare);
+        self.sent.extend(tx);
+        won
+    }
+
+    fn holders(&mut self) -> Vec<Holder> {
+        let mut scan = HolderScan::default();
+        loop {
+            if let Some(holders) = self.engine.find_holders(&mut scan) {
+                return holders;
+            }
+        }
     }
 
     fn sent(&mut self) -> Option<Segment> {
@@ -146,6 +163,46 @@ fn what_a_poll_brings_can_be_read_in_every_way() {
     drop(stream);
     own.poll([]);
     assert!(own.last_sent().flags.has(FIN), "all was read: closed in order");
+}
+
+#[test]
+fn what_is_read_in_part_and_what_is_queued_are_copied_together_but_not_what_is_lent() {
+    let mut own = Own::new(1 << 20);
+    let listener = own.listen(5);
+    let (mut peer, mut stream) = own.connected(&listener);
+    for i in 0..100 {
+        own.poll([peer.data(&bytes(300 * i, 300))]);
+    }
+    let mut one = [0];
+    assert_eq!(stream.read(&mut one).unwrap(), 1);
+    for i in 100..150 {
+        own.poll([peer.data(&bytes(300 * i, 300))]);
+    }
+    let queues = own.holders()[0].queues.unwrap();
+    assert_eq!((queues.receive_queue, queues.with_readers), (50, 29_999));
+    let mut spare = HeapSpare { small: 1000, large: 1000 };
+    let before = own.holders()[0].rmem;
+    {
+        let mut segments = stream.segments().unwrap();
+        let segment = segments.next_segment().unwrap();
+        assert_eq!(own.relieve(&mut spare), 0, "all of it is with the stream");
+        assert_eq!(&*segment, bytes(1, 299));
+    }
+    for i in 150..170 {
+        own.poll([peer.data(&bytes(300 * i, 300))]);
+    }
+    let mut rest = vec![0; 100_000];
+    assert_eq!(stream.recv(&mut rest, RecvFlags::PEEK).unwrap(), 170 * 300 - 300);
+    assert_eq!(own.relieve(&mut spare), 162, "the last seven are better left as they are");
+    assert!(own.holders()[0].rmem < before / 3);
+    assert_eq!(stream.read(&mut rest).unwrap(), 170 * 300 - 300);
+    assert_eq!(rest[..170 * 300 - 300], bytes(300, 170 * 300 - 300));
+    // What is freed is uncharged as what it was copied to, to the last byte.
+    own.poll([peer.data(b"x")]);
+    assert_eq!(stream.read(&mut rest).unwrap(), 1);
+    own.poll([]);
+    own.poll([peer.ack()]);
+    assert!(own.holders().is_empty());
 }
 
 #[test]

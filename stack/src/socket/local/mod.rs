@@ -301,6 +301,12 @@ impl<B: PacketBuf> Claimed<B> for LocalClaim<'_, B> {
         self.inner.side.copied_seq
     }
 
+    /// All but what the stream has taken out of the socket to lend it.
+    fn with_unread<R>(&mut self, work: impl FnOnce(&mut Tcb<B>, &mut B::Queue) -> R) -> Option<R> {
+        let Inner { tcb, side, .. } = &mut *self.inner;
+        Some(work(tcb, &mut side.taken))
+    }
+
     #[inline]
     fn leave(mut self) {
         let inner = &mut *self.inner;
@@ -413,6 +419,15 @@ impl<B: PacketBuf> Mode<B> for Local {
     /// Always empty, for the same reason.
     fn backlog(_lcore: &Self::Lcore) -> Vec<Span> {
         Vec::new()
+    }
+
+    fn backlog_len(_lcore: &Self::Lcore) -> usize {
+        0
+    }
+
+    /// Nothing but truesize to be uncharged, which waits for whoever comes next.
+    fn has_deferred(_lcore: &Self::Lcore) -> bool {
+        false
     }
 
     fn kill(lcore: &Self::Lcore) {

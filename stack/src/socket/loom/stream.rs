@@ -312,6 +312,40 @@ fn loom_two_readers_get_each_byte_once() {
     two_readers();
 }
 
+/// The lcore copies what a reader has and has not read into other buffers, whatever that is doing.
+fn relief() {
+    explore_bounded(2, || {
+        let (mut lcore, handle) = open();
+        let reader = thread::spawn(move || read_singly(&handle.into(), 2));
+        for seq in 0..2 {
+            lcore.push(seq);
+            lcore.settle();
+            if let Some(mut claim) = lcore.socket.claim() {
+                drain(&mut claim, &mut lcore.deferred);
+                claim.with_unread(|_, queue| {
+                    for old in std::mem::take(queue) {
+                        queue.push_back(byte(old.cb().seq));
+                    }
+                });
+                claim.leave();
+            }
+        }
+        lcore.settle();
+        assert_eq!(reader.join().unwrap(), [0, 1]);
+        lcore.finish();
+    });
+}
+
+#[test]
+fn loom_what_a_reader_has_is_exchanged_in_order() {
+    relief();
+}
+
+#[test]
+fn loom_mutant_ring_before_taken() {
+    mutants::must_fail(Mutant::RingBeforeTaken, "loom_what_a_reader_has_is_exchanged_in_order");
+}
+
 /// The last handle goes while the lcore stops: the socket's end comes once, and somebody has it.
 fn teardown() {
     explore(|| {

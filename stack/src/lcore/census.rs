@@ -1,0 +1,179 @@
+//! The largest holders of an lcore's buffers, for whoever asks, and kept from when the pool ran out.
+//!
+//! Threads ask at a [`Desk`] and look there for the answer; the lcore looks there once per poll and
+//! goes through its sockets a few hundred at a time. It never waits for the lock on the answer: what
+//! cannot be told now is told with a later poll.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::buf::PacketBuf;
+use crate::socket::Mode;
+use crate::tcp::Counter;
+use crate::time::Instant;
+
+use super::engine::Engine;
+use super::{Holder, HolderScan};
+
+/// Where threads ask, and the lcore answers.
+#[derive(Debug, Default)]
+pub(crate) struct Desk {
+    /// Questions asked so far. Relaxed: a number that stands for itself.
+    asked: AtomicU32,
+    told: Mutex<Told>,
+}
+
+/// What the lcore has said.
+#[derive(Debug, Default)]
+struct Told {
+    /// The question, by number, that was answered last.
+    answered: u32,
+    now: Vec<Holder>,
+    /// Those of the last time that segments were dropped because the pool was running out.
+    at_pressure: Vec<Holder>,
+}
+
+impl Desk {
+    /// Asks who holds most; the number of the question.
+    pub fn ask(&self) -> u32 {
+        self.asked.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
+    }
+
+    /// The answer to a question, when there is one.
+    pub fn answer(&self, question: u32) -> Option<Vec<Holder>> {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        (told.answered.wrapping_sub(question) as i32 >= 0).then(|| told.now.clone())
+    }
+
+    /// The largest holders when segments were last dropped for want of buffers.
+    pub fn at_pressure(&self) -> Vec<Holder> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).at_pressure.clone()
+    }
+}
+
+/// Time between two looks while segments are being dropped.
+const AGAIN: Duration = Duration::from_millis(10);
+
+/// The lcore's side of the desk.
+#[derive(Debug, Default)]
+pub(super) struct Census {
+    scan: HolderScan,
+    under_way: Option<Occasion>,
+    /// The question, by number, that was answered last.
+    answered: u32,
+    /// Segments dropped for want of buffers when that was last looked into, and when that was.
+    drops: u64,
+    looked_at: Instant,
+}
+
+/// Why holders are looked for.
+#[derive(Clone, Copy, Debug)]
+enum Occasion {
+    Question(u32),
+    Drops(u64),
+}
+
+impl Census {
+    /// One step, if there is anything to do.
+    #[inline]
+    pub fn work<B: PacketBuf, M: Mode<B>>(
+        &mut self,
+        engine: &mut Engine<B, M>,
+        desk: &Desk,
+        now: Instant,
+    ) {
+        let asked = desk.asked.load(Ordering::Relaxed);
+        let drops = engine.counters().value(Counter::PoolPressureDrop);
+        if self.under_way.is_some() || asked != self.answered || drops != self.drops {
+            self.look(engine, desk, (asked, drops), now);
+        }
+    }
+
+    #[cold]
+    fn look<B: PacketBuf, M: Mode<B>>(
+        &mut self,
+        engine: &mut Engine<B, M>,
+        desk: &Desk,
+        (asked, drops): (u32, u64),
+        now: Instant,
+    ) {
+        let occasion = match self.under_way {
+            Some(occasion) => occasion,
+            None if asked != self.answered => Occasion::Question(asked),
+            // The first time at once: what is looked for may be gone soon.
+            None if self.drops != 0 && now.since(self.looked_at) < AGAIN => return,
+            None => Occasion::Drops(drops),
+        };
+        self.under_way = Some(occasion);
+        let Ok(mut told) = desk.told.try_lock() else { return };
+        let Some(found) = engine.find_holders(&mut self.scan) else { return };
+        self.under_way = None;
+        match occasion {
+            Occasion::Question(number) => {
+                self.answered = number;
+                told.answered = number;
+                told.now = found;
+            }
+            Occasion::Drops(drops) => {
+                self.drops = drops;
+                self.looked_at = now;
+                told.at_pressure = found;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buf::HeapBuf;
+    use crate::lcore::hash::HashKey;
+    use crate::lcore::{EngineConfig, Interface, engines};
+    use crate::tcp::Settings;
+    use crate::tcp::isn::Secret;
+    use crate::wire::MacAddr;
+
+    fn engine() -> Engine<HeapBuf> {
+        let config = EngineConfig {
+            settings: Settings::default(),
+            interface: Interface {
+                mac: MacAddr([2, 0, 0, 0, 0, 1]),
+                addr: [10, 0, 0, 1].into(),
+                prefix_len: 24,
+                gateway: None,
+                mtu: 1500,
+            },
+            secret: Secret::from_seed(1),
+            key: HashKey::new([1, 2]),
+            max_connections: 1,
+        };
+        engines(&config, 1).0.pop().expect("one was asked for")
+    }
+
+    #[test]
+    fn a_question_is_answered_once_and_never_waited_for() {
+        let (mut engine, desk, mut census) = (engine(), Desk::default(), Census::default());
+        let now = Instant::from_millis(1);
+        let (first, second) = (desk.ask(), desk.ask());
+        assert!(desk.answer(first).is_none());
+        {
+            let _reader = desk.told.lock().unwrap();
+            census.work(&mut engine, &desk, now);
+        }
+        assert!(desk.answer(first).is_none(), "the lock was held");
+        census.work(&mut engine, &desk, now);
+        assert!(desk.answer(first).is_some() && desk.answer(second).is_some());
+        assert!(desk.answer(desk.ask()).is_none());
+    }
+
+    #[test]
+    fn drops_are_looked_into_but_not_all_the_time() {
+        let (mut engine, desk, mut census) = (engine(), Desk::default(), Census::default());
+        for (ms, looked_at) in [(5, 5), (6, 5), (14, 5), (15, 15), (200, 200)] {
+            engine.count(Counter::PoolPressureDrop, 1);
+            census.work(&mut engine, &desk, Instant::from_millis(ms));
+            assert_eq!(census.looked_at, Instant::from_millis(looked_at));
+        }
+    }
+}
