@@ -10,6 +10,8 @@ mod local;
 mod low_latency;
 mod mbufs;
 mod memory;
+#[cfg(not(loom))]
+mod model;
 mod opening;
 mod polling;
 mod prequeue;

@@ -281,6 +281,33 @@ fn a_panic_of_the_library_while_owning_kills_the_socket() {
 }
 
 #[test]
+fn a_panic_of_the_library_leaves_nobody_asleep() {
+    let (lcore, stream) = start(silent(10));
+    let socket = stream.handle().socket.clone();
+    let (reader, waiter) = (stream.try_clone().unwrap(), stream.try_clone().unwrap());
+    // One sleeps for more than there is, one for the word.
+    let reader = std::thread::spawn(move || reader.recv(&mut [0; 20], RecvFlags::WAITALL));
+    std::thread::sleep(Duration::from_millis(50));
+    let panicked = std::thread::scope(|scope| {
+        let failing = scope.spawn(|| {
+            let _owner = socket.own();
+            scope.spawn(move || drop(waiter.lock()));
+            std::thread::sleep(Duration::from_millis(20));
+            panic!("a bug");
+        });
+        failing.join()
+    });
+    assert!(panicked.is_err());
+    within_ten_seconds(move || {
+        // What it had is not lost to it; whoever calls next gets the error.
+        assert_eq!(reader.join().unwrap().unwrap(), 10);
+    });
+    assert_eq!(kind(stream.recv(&mut [0; 9], RecvFlags::NONE)), ErrorKind::ConnectionAborted);
+    drop((socket, stream));
+    lcore.assert_all_comes_back();
+}
+
+#[test]
 fn acceptors_get_connections_in_order_up_to_the_limit() {
     let queue = AcceptQueue::<Buf>::new(1);
     let listener = TcpListener::new(queue.clone(), "10.0.0.1:7000".parse().unwrap());

@@ -1,7 +1,7 @@
 //! Bytes reach readers in order, each once, however they read.
 
 use std::io::Read;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -159,6 +159,41 @@ fn guards_send_segments_to_the_backlog_and_lose_nothing() {
     let recv = |buf: &mut [u8]| stream.recv(buf, RecvFlags::NONE).unwrap();
     assert_eq!(read_all(recv, &SIZES), plan.bytes);
     locker.join().unwrap();
+    drop(stream);
+    lcore.assert_all_comes_back();
+}
+
+#[test]
+fn threads_in_tight_loops_do_not_keep_the_lcore_out() {
+    let plan = Plan { rcvbuf: 50_000, ..Plan::new(BYTES / 4) };
+    let (lcore, stream) = {
+        let (lcore, handle) = Lcore::start(plan);
+        (lcore, TcpStream::<Buf>::from(handle))
+    };
+    // Whoever releases with the lcore due cannot claim again before it: the stream goes on, however
+    // quickly these two come back.
+    let done = AtomicBool::new(false);
+    let rounds = thread::scope(|scope| {
+        let locker = scope.spawn(|| {
+            let mut rounds = 0_u64;
+            while !done.load(Ordering::SeqCst) {
+                drop(stream.lock());
+                rounds += 1;
+            }
+            rounds
+        });
+        let recv = |buf: &mut [u8]| loop {
+            // Never waits for data: install, claim, uninstall as fast as it can.
+            match stream.recv(buf, RecvFlags::DONTWAIT) {
+                Ok(n) => return n,
+                Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock),
+            }
+        };
+        assert_eq!(read_all(recv, &SIZES), plan.bytes);
+        done.store(true, Ordering::SeqCst);
+        locker.join().unwrap()
+    });
+    assert!(rounds > 0);
     drop(stream);
     lcore.assert_all_comes_back();
 }

@@ -188,6 +188,7 @@ impl<B> Segments<B> {
 
     /// Takes the highest segment.
     pub(super) fn pop_last(&mut self) -> Option<Slot<B>> {
+        count_steps(1);
         let chunk = self.chunks.last_mut()?;
         let slot = chunk.pop_back()?;
         if chunk.is_empty() {

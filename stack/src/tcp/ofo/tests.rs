@@ -389,6 +389,44 @@ fn removals_are_paid_by_what_they_remove() {
     assert!(sum / arrivals <= 40, "{sum} steps for {arrivals} arrivals");
 }
 
+/// Tiny segments for ever, far more than fit: SegmentSmack. An eighth of the buffer is pruned at once,
+/// so that the search for memory is paid by hundreds of arrivals, and the number of segments, and with
+/// it that of holes, has its own cap where the buffer is huge.
+#[test]
+fn a_flood_of_tiny_segments_is_pruned_in_batches_at_few_steps_each() {
+    let truesize = segment(0, 1, 0).truesize();
+    for (rcvbuf, prunes) in [(131_072, true), (6 << 20, true), (64 << 20, false)] {
+        let mut queue = OutOfOrder::new();
+        let (mut pruned, mut batches, mut most, mut full) = (0, 0, 0, 0);
+        take_steps();
+        let mut sum = 0;
+        const ARRIVALS: u32 = 50_000;
+        for n in 0..ARRIVALS {
+            // Every second number, so that nothing is ever adjacent: each is a hole of its own.
+            let seq = 2 + 2 * (n.wrapping_mul(2_654_435_761) >> 15);
+            if queue.truesize() > rcvbuf {
+                let batch = queue.prune(rcvbuf / 8, SeqNum::new(1));
+                assert!(batch.freed >= rcvbuf / 8, "a batch is an eighth");
+                pruned += batch.segments as usize;
+                batches += 1;
+            }
+            let inserted = queue.insert(segment(seq, seq + 1, b'x'));
+            full += u32::from(inserted.outcome == Outcome::Full);
+            let steps = take_steps();
+            most = most.max(steps);
+            sum += steps;
+        }
+        assert!(queue.len() <= MAX_SEGMENTS && queue.truesize() <= rcvbuf + truesize);
+        assert_eq!((batches > 0, full > 0), (prunes, !prunes));
+        assert!(pruned <= ARRIVALS as usize, "each removal is paid by an arrival");
+        let per_batch = rcvbuf / 8 / truesize;
+        assert!(batches <= ARRIVALS / per_batch.max(1), "{batches} batches");
+        assert!((sum + pruned) / ARRIVALS as usize <= 40, "{sum} steps, {pruned} removals");
+        let batch = per_batch as usize + 1;
+        assert!(most <= 14 + 32 + 32 + 128 + batch, "{most} steps for one arrival");
+    }
+}
+
 /// The numbers below `n` in an order that is the same every time.
 fn shuffled(n: u32) -> Vec<u32> {
     let mut order: Vec<_> = (0..n).collect();
