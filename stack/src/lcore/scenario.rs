@@ -6,8 +6,8 @@
 mod closing;
 mod datagrams;
 mod local;
-#[cfg(all(feature = "dpdk", not(loom)))]
 mod low_latency;
+#[cfg(all(feature = "dpdk", not(loom)))]
 mod mbufs;
 mod memory;
 #[cfg(not(loom))]

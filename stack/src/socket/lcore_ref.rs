@@ -243,46 +243,53 @@ impl<'a, B: PacketBuf, C: Connection<B>> Claim<'a, B, C> {
         self.lcore.socket.progress.copied_seq()
     }
 
-
-            // Nobody has to be rung: the lcore looks at the progress itself before it leaves.
-            let _ = socket.progress.publish(side.copied_seq(), &socket.shared.notify_at);
-            return false;
+    /// Tries the reader token once, and takes the reader's loan if there is one.
+    #[inline(never)]
+    fn borrow_memory(&mut self) {
+        self.may_ask = false;
+        let socket = &self.lcore.socket;
+        if !socket.shared.offer.is_made() {
             return;
-            self.inner().sink.1 = Some(loan);
-            self.reader = Some(ReaderClaim { slot, side });
+        }
+        let (Some(side), Some(mut slot)) = (
             try_claim(&socket.reader, mutant!(DirectWithoutToken)),
             try_claim(&socket.slot, mutant!(DirectWithoutSlot)),
-            unclaim(side, mutant!(DirectWithoutToken));
-            unclaim(slot, mutant!(DirectWithoutSlot));
         ) else {
-        Some(work(&mut self.inner().tcb, side.unread()))
-        if !socket.shared.offer.is_made() {
-        if let Some(loan) = slot.take_out(side.copied_seq()) {
-        if moved {
-        let (Some(claimed), Some(loan)) = (self.reader.take(), inner.sink.1.take()) else {
-        let (Some(side), Some(mut slot)) = (
-        let ReaderClaim { mut slot, mut side } = claimed;
-        let Some(inner) = &mut self.inner else { return false };
-        let moved = socket.progress.is_behind(side.copied_seq());
-        let mut side = self.lcore.socket.reader.try_claim_thread()?;
-        let socket = &self.lcore.socket;
-        moved
-        self.may_ask = false;
-        side.read_up_to(slot.put_back(loan));
-        unclaim(side, mutant!(DirectWithoutToken));
-        unclaim(slot, mutant!(DirectWithoutSlot));
-        }
-        } else {
+            return;
         };
-    #[inline(never)]
-    /// Gives the reader's memory back, and publishes how far it has been filled; whether it has been.
-    /// Lends what readers have taken, or find in the ring, and have not read: unless a call is just
-    /// Tries the reader token once, and takes the reader's loan if there is one.
-    /// at work on it, or an exclusive reader has it for good. A try, which waits for nobody.
-    fn borrow_memory(&mut self) {
-    pub fn return_memory(&mut self) -> bool {
-    pub fn with_unread<R>(&mut self, work: impl FnOnce(&mut C, &mut B::Queue) -> R) -> Option<R> {
+        if let Some(loan) = slot.take_out(side.copied_seq()) {
+            self.inner().sink.1 = Some(loan);
+            self.reader = Some(ReaderClaim { slot, side });
+        } else {
+            unclaim(slot, mutant!(DirectWithoutSlot));
+            unclaim(side, mutant!(DirectWithoutToken));
+        }
     }
+
+    /// Gives the reader's memory back, and publishes how far it has been filled; whether it has been.
+    pub fn return_memory(&mut self) -> bool {
+        let Some(inner) = &mut self.inner else { return false };
+        let (Some(claimed), Some(loan)) = (self.reader.take(), inner.sink.1.take()) else {
+            return false;
+        };
+        let ReaderClaim { mut slot, mut side } = claimed;
+        let socket = &self.lcore.socket;
+        side.read_up_to(slot.put_back(loan));
+        unclaim(slot, mutant!(DirectWithoutSlot));
+        let moved = socket.progress.is_behind(side.copied_seq());
+        if moved {
+            // Nobody has to be rung: the lcore looks at the progress itself before it leaves.
+            let _ = socket.progress.publish(side.copied_seq(), &socket.shared.notify_at);
+        }
+        unclaim(side, mutant!(DirectWithoutToken));
+        moved
+    }
+
+    /// Lends what readers have taken, or find in the ring, and have not read: unless a call is just
+    /// at work on it, or an exclusive reader has it for good. A try, which waits for nobody.
+    pub fn with_unread<R>(&mut self, work: impl FnOnce(&mut C, &mut B::Queue) -> R) -> Option<R> {
+        let mut side = self.lcore.socket.reader.try_claim_thread()?;
+        Some(work(&mut self.inner().tcb, side.unread()))
     }
 
     /// Publishes what has changed, gives the socket up and wakes whoever waits for it.

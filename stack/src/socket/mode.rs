@@ -112,14 +112,14 @@ pub trait Claimed<B: PacketBuf> {
     fn take_requests(&mut self) -> Requests;
     /// The reader's progress.
     fn copied_seq(&self) -> SeqNum;
-        false
-    #[inline]
     /// Gives back what a reader has lent, before the progress is looked at for the last time; whether
-    /// Lends what was taken from the connection and is not read, if it can be had now.
     /// that has moved it. Nothing where nobody lends.
+    #[inline]
     fn return_memory(&mut self) -> bool {
-    fn with_unread<R>(&mut self, work: impl FnOnce(&mut Tcb<B>, &mut B::Queue) -> R) -> Option<R>;
+        false
     }
+    /// Lends what was taken from the connection and is not read, if it can be had now.
+    fn with_unread<R>(&mut self, work: impl FnOnce(&mut Tcb<B>, &mut B::Queue) -> R) -> Option<R>;
     /// Publishes what has changed, and gives the socket up.
     fn leave(self);
 }

@@ -34,29 +34,31 @@ fn ways(world: &World) -> (u64, u64) {
 
 #[test]
 fn what_spills_takes_what_follows_with_it_until_the_queue_is_taken() {
+    const LEN: usize = 300;
     let (mut world, mut peer, stream) = connected();
-    let mut buf = [0; 4000];
+    let mut buf = vec![0; 80_000];
     let mut waits = call(&stream, &mut buf, RecvFlags::WAITALL);
     sleeps(&mut waits);
-    // Each fills a buffer of its own: so small a part of the memory that none is copied together.
+    // Each fills a buffer of its own: too long to be copied together with others.
+    let message = |n: u32| n.to_be_bytes().repeat(LEN / 4);
     for n in 0..RING as u32 + 2 {
-        world.receive([peer.data(&n.to_be_bytes())]);
+        world.receive([peer.data(&message(n))]);
     }
     assert_eq!(ways(&world), (RING as u64, 2));
 
     // Another reader makes room in the ring; what comes then is newer than what was queued.
-    assert_eq!(read(&stream, 8).unwrap(), [0, 0, 0, 0, 0, 0, 0, 1]);
-    world.receive([peer.data(&(RING as u32 + 2).to_be_bytes())]);
+    assert_eq!(read(&stream, 2 * LEN).unwrap(), [message(0), message(1)].concat());
+    world.receive([peer.data(&message(RING as u32 + 2))]);
     assert_eq!(ways(&world), (RING as u64, 3), "the spill is sticky");
 
     sleeps(&mut waits);
-    world.receive([peer.data(&(RING as u32 + 3).to_be_bytes())]);
+    world.receive([peer.data(&message(RING as u32 + 3))]);
     assert_eq!(ways(&world), (RING as u64 + 1, 3), "the queue was taken");
     world.receive([peer.fin()]);
-    assert_eq!(waits.step(Instant::ZERO), Step::Done(4 * (RING + 2)));
+    assert_eq!(waits.step(Instant::ZERO), Step::Done(LEN * (RING + 2)));
     drop(waits);
-    for (at, number) in buf[..4 * (RING + 2)].chunks(4).enumerate() {
-        assert_eq!(number, (at as u32 + 2).to_be_bytes());
+    for (at, number) in buf[..LEN * (RING + 2)].chunks(LEN).enumerate() {
+        assert_eq!(number, message(at as u32 + 2));
     }
 }
 
