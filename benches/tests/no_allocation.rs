@@ -82,8 +82,8 @@ fn segments_in_order_allocate_nothing() {
     }
 }
 
-/// Runs [`SEGMENTS`] through the ring to a thread that reads by `recv`, which is given the buffer
-/// and returns what it has read. Returns allocations of the lcore and of the reader, and the
+/// Runs [`SEGMENTS`] to a thread that reads them all, through its ring or, where it owns the socket
+/// at the time, through the backlog. Returns allocations of the lcore and of the reader, and the
 /// reader's calls.
 fn beside_a_reader(scene: &mut Scene, exclusive: bool, workload: Workload) -> (u64, u64, u64) {
     scene.open();
@@ -92,6 +92,11 @@ fn beside_a_reader(scene: &mut Scene, exclusive: bool, workload: Workload) -> (u
     let pieces = workload.pieces(WARM_UP + SEGMENTS);
     let total = pieces.len() * len;
     let progress = &AtomicUsize::new(0);
+    // Nobody can tell how much will wait in the backlog while the reader owns the socket, a chunk at
+    // most: it grows to that now.
+    let guard = stream.lock();
+    scene.receive(&pieces[..CHUNK]);
+    drop(guard);
     thread::scope(|scope| {
         let reader = scope.spawn(move || {
             let mut buf = vec![0; READ_BUFFER];
@@ -122,7 +127,7 @@ fn beside_a_reader(scene: &mut Scene, exclusive: bool, workload: Workload) -> (u
         });
         let mut allocations = 0;
         for (at, chunk) in pieces.chunks(CHUNK).enumerate() {
-            let mut count = scene.receive(chunk).0;
+            let mut count = if at == 0 { 0 } else { scene.receive(chunk).0 };
             // The pool is not much larger than a chunk: the next must wait for the buffers.
             let end = (at * CHUNK + chunk.len()) * len;
             while progress.load(Ordering::Acquire) < end {
@@ -156,17 +161,16 @@ fn a_call_that_waits_on_a_shared_stream_allocates_no_more_than_its_ring() {
 }
 
 #[test]
-fn a_hole() {
+fn a_hole_allocates_for_the_nodes_of_its_tree_and_never_for_each_segment() {
     let mut scene = Scene::new();
     for behind in [1, 4, 8, 16, 32, 64, 128, 200] {
         scene.open();
-        let pieces = Workload::W1.pieces(100 * CHUNK);
-        let mut counts = Vec::new();
-        for chunk in pieces.chunks(CHUNK).take(60) {
+        let pieces = Workload::W1.pieces(60 * CHUNK);
+        for chunk in pieces.chunks(CHUNK) {
             let mut chunk = chunk.to_vec();
             chunk[..=behind].rotate_left(1);
-            counts.push(scene.receive(&chunk).0);
+            let (count, _) = scene.receive(&chunk);
+            assert!(count <= 2 + behind as u64 / 8, "{count} for {behind} segments behind a hole");
         }
-        println!("{behind}: {counts:?}");
     }
 }
