@@ -351,6 +351,11 @@ pub(super) trait Source<B: PacketBuf> {
             if call.is_full() {
                 return Step::Done(call.copied);
             }
+            // A call of length 0 waits for data too, and takes none: the ring keeps what it holds, and
+            // the queue behind it must stay where it is.
+            if call.len == 0 && side.has_data() {
+                return Step::Done(0);
+            }
             let low_latency = status.has(Status::LOW_LATENCY);
             if low_latency && side.ring.is_some() && !self.is_guarded() {
                 self.remove_ring(side);
@@ -367,10 +372,6 @@ pub(super) trait Source<B: PacketBuf> {
             }
             if call.copied >= call.target {
                 return Step::Done(call.copied);
-            }
-            // A call of length 0 waits for data too, and takes none.
-            if call.len == 0 && side.has_data() {
-                return Step::Done(0);
             }
             if let Some(step) = self.cannot_wait(call, status, now) {
                 return step;
