@@ -220,6 +220,7 @@ fn what_is_held_is_charged_and_closes_the_window_until_it_is_dropped() {
     let other = stream.try_clone().unwrap();
     let mut reader = stream.reader().unwrap();
     let mut held = Vec::new();
+    let mut rmem = 0;
     // A reader that reads all it gets and drops nothing is given what the buffer holds, no more.
     eventually("the window closes", || {
         if let Ok(mut segments) = reader.segments(RecvFlags::DONTWAIT) {
@@ -227,10 +228,13 @@ fn what_is_held_is_charged_and_closes_the_window_until_it_is_dropped() {
                 held.push(segment.into_slice());
             }
         }
-        other.readable() == 0 && other.lock().connection().offered_window() < 1460
+        // Under the lock, so that nothing comes between one look and the next.
+        let locked = other.lock();
+        rmem = locked.connection().rmem();
+        other.readable() == 0 && locked.connection().offered_window() < 1460
     });
     let charge: u32 = held.iter().map(|slice| slice.view().truesize()).sum();
-    assert_eq!(other.lock().connection().rmem(), charge);
+    assert_eq!(rmem, charge);
     assert!(charge + 1460 * 2 > plan.rcvbuf / 2, "{charge} bytes fill it");
     let before = held.iter().map(|slice| slice.len() as u64).sum::<u64>();
 
