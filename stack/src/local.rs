@@ -130,10 +130,12 @@ impl StackBuilder {
         let interface = engine.interface;
         let settings = engine.settings.clone();
         let (engine, listeners) = local_engine(&engine);
+        let clock = Clock::new(eal);
+        engine.home().set_clock(move || clock.now());
         let plan = plan(pair.0.descriptors());
         let pool = pools.rx.clone();
         let pools = (pools.rx, pools.tx, pools.spare);
-        let drive = Drive::new(engine, pair, pools, plan, Clock::new(eal), self.faults);
+        let drive = Drive::new(engine, pair, pools, plan, clock, self.faults);
         let lcore = eal.lcores()[0];
         let _claims = claims;
         Ok(LocalStack { drive, listeners, port, interface, settings, pool, lcore, _claims })

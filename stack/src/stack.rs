@@ -592,6 +592,7 @@ impl StackBuilder {
         let (ready, started) = mpsc::channel();
         for (((lcore, (rx, tx)), engine), pools) in lcores.iter().zip(pairs).zip(engines).zip(pools)
         {
+            engine.home().set_clock(move || clock.now());
             let board = Arc::new(Board::default());
             stack.boards.push(board.clone());
             let poll_loop = PollLoop {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use libc::{SHUT_RD, SHUT_RDWR, SHUT_WR, pollfd};
 use prequeue::lcore::ListenOptions;
 use prequeue::socket::{Recv, RecvError, RecvFlags, Step, TcpStream};
-use prequeue::tcp::tcb::ConnError;
+use prequeue::tcp::tcb::{ConnError, Tcb};
 use prequeue::time::Instant;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -248,6 +248,7 @@ impl Adapter {
     /// getsockopt(2): the value's bytes.
     pub fn option(&self, fd: RawFd, level: i32, name: i32) -> Result<Vec<u8>, Errno> {
         let mut turn = self.clock.enter();
+        let now = turn.now();
         let world = &mut *turn;
         let settings = world.settings.clone();
         let socket = world.socket(fd)?;
@@ -267,16 +268,15 @@ impl Adapter {
             (libc::IPPROTO_TCP, libc::TCP_MAXSEG)
                 if let Role::Connected(connected) = &socket.role =>
             {
-                Ok(info::send_mss(connected, &socket.options).to_ne_bytes().to_vec())
+                Ok(info::send_mss(connected, &socket.options, now).to_ne_bytes().to_vec())
             }
             (libc::IPPROTO_TCP, libc::TCP_QUICKACK)
                 if let Role::Connected(connected) = &socket.role =>
             {
-                let quick = !connected.look(|tcb| tcb.info().pingpong);
-                Ok(i32::from(quick).to_ne_bytes().to_vec())
+                Ok(i32::from(connected.look(Tcb::is_quick_ack)).to_ne_bytes().to_vec())
             }
             (libc::SOL_SOCKET, info::SO_MEMINFO) => Ok(info::memory(socket, &settings)),
-            (libc::IPPROTO_TCP, libc::TCP_INFO) => Ok(info::tcp(socket)),
+            (libc::IPPROTO_TCP, libc::TCP_INFO) => Ok(info::tcp(socket, now)),
             (libc::IPPROTO_TCP, info::TCP_CC_INFO) => Ok(info::congestion()),
             _ => socket.options.get(&settings, level, name),
         }

@@ -5,9 +5,11 @@
 //! whoever brings it.
 
 use std::fmt;
+use std::sync::OnceLock;
 
 use crate::buf::{BufQueue, PacketBuf, Returns};
 use crate::tcp::tcb::Tcb;
+use crate::time::Instant;
 
 use super::conn::Connection;
 use super::owner::{List, Parcel, Parcels, Ref};
@@ -27,6 +29,8 @@ pub struct Home<B: PacketBuf, C: Connection<B> = Tcb<B>> {
     pub(super) rings: Spares<B>,
     closed: AtomicBool,
     wake: Option<Box<dyn Fn() + Send + Sync>>,
+    /// Reads the lcore's clock, from any thread.
+    clock: OnceLock<Box<dyn Fn() -> Instant + Send + Sync>>,
 }
 
 impl<B: PacketBuf, C: Connection<B>> Default for Home<B, C> {
@@ -45,7 +49,19 @@ impl<B: PacketBuf, C: Connection<B>> Home<B, C> {
             rings: Spares::default(),
             closed: AtomicBool::new(false),
             wake,
+            clock: OnceLock::new(),
         }
+    }
+
+    /// Says how the lcore's clock is read, which application threads do that want to know how long ago
+    /// something was. Only the first says so.
+    pub fn set_clock(&self, clock: impl Fn() -> Instant + Send + Sync + 'static) {
+        let _ = self.clock.set(Box::new(clock));
+    }
+
+    /// The lcore's time of this moment, if it was said how that is read.
+    pub(super) fn now(&self) -> Option<Instant> {
+        self.clock.get().map(|clock| clock())
     }
 
     /// Where buffers are given back.

@@ -24,6 +24,8 @@ mod poller;
 mod reader;
 mod recv;
 mod ring;
+#[cfg(not(loom))]
+mod sight;
 mod slice;
 #[expect(clippy::module_inception, reason = "the room is named after its one big thing")]
 mod socket;

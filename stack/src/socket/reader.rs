@@ -147,6 +147,11 @@ impl<'a, B: PacketBuf, C: Connection<B>> Reader<'a, B, C> {
         Ok(self.exclusive.finish(call, waiter)? > 0)
     }
 
+    #[cfg(not(loom))]
+    pub(super) fn socket(&self) -> &Ref<Socket<B, C>> {
+        self.exclusive.socket
+    }
+
     fn settle(&mut self) {
         let Exclusive { socket, side } = &mut self.exclusive;
         settle(socket, side, &mut self.lent);

@@ -30,7 +30,8 @@ use super::{Cx, SeqNum, SeqRange};
 
 use ack::{AckState, Owed};
 use close::Closing;
-pub use info::Info;
+use info::Tally;
+pub use info::{MemInfo, TcpInfo};
 pub use keepalive::KeepAlive;
 pub use options::Linger2;
 use options::{Asked, Limits};
@@ -163,7 +164,8 @@ pub struct Tcb<B: PacketBuf> {
     ts: Option<TsState>,
     receive: B::Queue,
 
-    // Cold from here.
+    // Cold from here; an ACK, and so each burst, looks at the first of it.
+    tally: Tally,
     snd_una: SeqNum,
     /// rcv_nxt at which duplicate ACKs were last counted.
     hole: SeqNum,
@@ -181,8 +183,6 @@ pub struct Tcb<B: PacketBuf> {
     scaled: bool,
     /// The peer's MSS.
     snd_mss: u16,
-    /// The peer's initial sequence number.
-    irs: SeqNum,
     /// The largest window that the peer ever advertised, in bytes.
     max_window: u32,
     replies: ReplyStamp,
@@ -213,12 +213,14 @@ impl<B: PacketBuf> Tcb<B> {
         let rcv_nxt = opened.rcv_nxt();
         let snd_nxt = opened.snd_nxt();
         let window = Window::new(cx.settings, opened, rcv_nxt);
+        let tally = Tally::new(cx.now, opened, window.wnd.min(window.ssthresh));
         let mut tcb = Self {
+            tally,
             rcv_nxt,
             prediction: UNPREDICTABLE,
             snd_nxt,
             snd_una: snd_nxt,
-            ack: AckState::new(opened, window.open(rcv_nxt)),
+            ack: AckState::new(cx.now, opened, window.open(rcv_nxt)),
             window,
             state: State::Established,
             wants: Wants::default(),
@@ -234,7 +236,6 @@ impl<B: PacketBuf> Tcb<B> {
             snd_shift: opened.scale.map_or(0, |scale| scale.snd),
             scaled: opened.scale.is_some(),
             snd_mss: opened.mss,
-            irs: opened.irs,
             max_window: u32::from(opened.snd_wnd),
             replies: ReplyStamp::default(),
             urgent: urgent::UrgentState::default(),

@@ -7,14 +7,16 @@
 
 mod stream;
 
-use std::cell::{Cell, RefCell, RefMut};
+use std::cell::{Cell, OnceCell, RefCell, RefMut};
 use std::collections::VecDeque;
+use std::fmt;
 use std::mem;
 use std::rc::Rc;
 
 use crate::buf::{BufQueue, PacketBuf, SegCb};
-use crate::tcp::tcb::{ConnError, NoSink, Tcb};
+use crate::tcp::tcb::{ConnError, MemInfo, NoSink, Tcb, TcpInfo};
 use crate::tcp::{Counters, SeqNum};
+use crate::time::Instant;
 use crate::watch::Span;
 use crate::wire::FourTuple;
 
@@ -54,15 +56,35 @@ pub struct LocalHome<B: PacketBuf> {
     /// Sockets that the application had better look at.
     ready: RefCell<VecDeque<Rc<LocalSocket<B>>>>,
     closed: Cell<bool>,
+    clock: OnceCell<Clock>,
+}
+
+/// The engine's clock.
+struct Clock(Box<dyn Fn() -> Instant>);
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clock")
+    }
 }
 
 impl<B: PacketBuf> Default for LocalHome<B> {
     fn default() -> Self {
-        Self { bells: RefCell::default(), ready: RefCell::default(), closed: Cell::new(false) }
+        Self {
+            bells: RefCell::default(),
+            ready: RefCell::default(),
+            closed: Cell::new(false),
+            clock: OnceCell::new(),
+        }
     }
 }
 
 impl<B: PacketBuf> LocalHome<B> {
+    /// Says how the engine's clock is read. Only the first says so.
+    pub fn set_clock(&self, clock: impl Fn() -> Instant + 'static) {
+        let _ = self.clock.set(Clock(Box::new(clock)));
+    }
+
     /// The next connection to which something has happened since it was last given: data, the end,
     /// an error. One that is read in part, or has an end behind its data, is given again; one that is
     /// not read at all is not.
@@ -110,6 +132,21 @@ struct Inner<B: PacketBuf> {
 }
 
 impl<B: PacketBuf> LocalSocket<B> {
+    /// What the connection tells of itself.
+    pub(super) fn info(&self) -> TcpInfo {
+        let tcb = &self.inner.borrow().tcb;
+        // Without a clock it is the moment when something last came.
+        let now = self.home.clock.get().map_or_else(|| tcb.last_heard_at(), |clock| (clock.0)());
+        tcb.info(now)
+    }
+
+    /// The memory that it takes.
+    pub(super) fn mem_info(&self) -> MemInfo {
+        let inner = self.inner.borrow();
+        let MemInfo { rmem_alloc, rcvbuf, drops } = inner.tcb.mem_info();
+        MemInfo { rmem_alloc: rmem_alloc - inner.returned, rcvbuf, drops }
+    }
+
     /// Has the engine look at the socket in its next turn.
     fn ring(self: &Rc<Self>) {
         if !self.home.closed.get() && !self.rung.replace(true) {

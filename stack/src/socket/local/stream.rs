@@ -267,6 +267,10 @@ impl<B: PacketBuf> LocalStream<B> {
         SocketAddrV4::new(tuple.local_addr, tuple.local_port).into()
     }
 
+    pub(in crate::socket) fn socket(&self) -> &LocalSocket<B> {
+        &self.socket
+    }
+
     /// Takes everything that is in sequence out of the socket, to be lent; `false` at the end.
     fn take_ahead(&mut self) -> io::Result<bool> {
         self.put_back();

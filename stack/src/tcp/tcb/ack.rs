@@ -66,6 +66,12 @@ pub(super) struct Load {
 }
 
 impl Load {
+    /// Segments as the peer has sent them.
+    #[inline]
+    pub(super) const fn segments(&self) -> u32 {
+        if self.len == self.unit { 1 } else { self.len.div_ceil(self.unit) }
+    }
+
     #[inline]
     pub(super) fn of(len: u32, flags: Flags, buf: &impl PacketBuf) -> Self {
         let unit = buf.merged_from().unwrap_or(len);
@@ -110,7 +116,7 @@ impl Owed {
 pub(super) struct AckState {
     /// When a delayed or compressed ACK must go.
     pub(super) deadline: Instant,
-    /// When data last came.
+    /// When data last came, or the connection began.
     last_data: Instant,
     /// Estimate of the peer's segment size.
     pub(super) rcv_mss: u16,
@@ -132,14 +138,14 @@ pub(super) struct AckState {
 }
 
 impl AckState {
-    pub(super) fn new(opened: &Opened, window: u32) -> Self {
+    pub(super) fn new(now: Instant, opened: &Opened, window: u32) -> Self {
         let half = u16::try_from(window / 2).unwrap_or(u16::MAX);
         let options = if opened.ts.is_some() { TIMESTAMPS_ROOM } else { 0 };
         let mss = opened.mss.saturating_sub(options);
         let rcv_mss = opened.advmss.min(mss).min(half).clamp(LEAST_MSS, DEFAULT_MSS);
         Self {
             deadline: NEVER,
-            last_data: Instant::ZERO,
+            last_data: now,
             rcv_mss,
             advmss: opened.advmss,
             last_small: 0,
@@ -152,7 +158,7 @@ impl AckState {
         }
     }
 
-    /// When data last came.
+    /// When data last came, or the connection began.
     pub(super) const fn last_data(&self) -> Instant {
         self.last_data
     }
@@ -447,6 +453,7 @@ impl<B: PacketBuf> Tcb<B> {
         let target = self.window_target();
         let no_memory = self.ack.owed.has(Owed::NO_MEMORY);
         let was_open = self.window.is_open();
+        self.tally.advertises(self.rcv_nxt.since(self.window.wup));
         let window = self.window.advertise(cx, self.rcv_nxt, target, no_memory);
         self.ack.sent(cx);
         if was_open != self.window.is_open() {

@@ -98,6 +98,21 @@ impl Closing {
         (self.srtt_us != 0).then_some(self.srtt_us / 1000)
     }
 
+    /// Its mean deviation.
+    pub(super) fn rttvar(&self) -> Duration {
+        Duration::from_micros(u64::from(self.rttvar_us))
+    }
+
+    /// Retransmissions of the FIN by its timeout so far.
+    pub(super) const fn retries(&self) -> u8 {
+        self.retries
+    }
+
+    /// Whether a FIN of ours was ever sent.
+    pub(super) fn has_sent_fin(&self) -> bool {
+        self.fin_sent != Instant::ZERO
+    }
+
     /// Arms for the next retransmission, `patience` being how long the FIN may be without an answer.
     fn arm(&mut self, now: Instant, patience: Option<Duration>) {
         let rto = now + Duration::from_millis(u64::from(self.rto));
@@ -427,6 +442,7 @@ impl<B: PacketBuf> Tcb<B> {
 
     /// `<SEQ=SND.NXT><ACK=RCV.NXT><CTL=RST,ACK>`, with the options that any ACK would carry.
     pub(super) fn outgoing_rst(&mut self, cx: &Cx<'_>) -> Outgoing {
+        self.tally.segs_out += 1;
         Outgoing {
             seq: self.snd_nxt.raw(),
             ack: self.rcv_nxt.raw(),

@@ -81,11 +81,13 @@ impl<B: PacketBuf> Tcb<B> {
         self.snd_wl1 = self.rcv_nxt;
         if seg.len == 0 {
             cx.counters.bump(Counter::TCPHPAcks);
+            self.tally.bare();
             self.heard_ack(cx.now);
             return;
         }
         cx.counters.bump(Counter::TCPHPHits);
         let load = Load::of(seg.len, seg.flags, &buf);
+        self.tally.data(load.segments());
         let cb = buf.cb_mut();
         cb.seq = seg.seq;
         cb.fin = false;
@@ -104,10 +106,15 @@ impl<B: PacketBuf> Tcb<B> {
         sink: &mut impl Sink<B>,
     ) -> Verdict {
         let seg = &seg;
+        match seg.len {
+            0 => self.tally.bare(),
+            len => self.tally.data(Load::of(len, seg.flags, &buf).segments()),
+        }
         if matches!(self.state, State::Closed | State::TimeWait) {
             return Verdict::Later;
         }
         if let Err(verdict) = self.validate(cx, seg) {
+            self.tally.dropped();
             return verdict;
         }
         self.on_urgent(cx, seg);
@@ -161,16 +168,18 @@ impl<B: PacketBuf> Tcb<B> {
         if seq == self.rcv_nxt {
             // A bare FIN takes no memory: it is taken even if the window is closed.
             if open == 0 && seg.len > 0 {
-                cx.counters.bump(Counter::TCPZeroWindowDrop);
+                self.drop_segment(cx, Counter::TCPZeroWindowDrop);
                 self.ack.enter_quick(&self.window);
                 return Verdict::Later;
             }
             return self.on_text_in_order(cx, seg.len, seg.flags, buf, sink);
         }
         if end.at_or_before(self.rcv_nxt) {
+            self.tally.dropped();
             return self.on_duplicate(cx, SeqRange::new(seq, end));
         }
         if seq.at_or_after(self.rcv_nxt.plus(open)) {
+            self.tally.dropped();
             self.ack.enter_quick(&self.window);
             return self.answer(None);
         }
@@ -180,7 +189,7 @@ impl<B: PacketBuf> Tcb<B> {
         // Some of it is old. The report is made before that is cut off.
         let earlier = self.note_dsack(cx, SeqRange::new(seq, self.rcv_nxt));
         let verdict = if open == 0 && seq.plus(seg.len).after(self.rcv_nxt) {
-            cx.counters.bump(Counter::TCPZeroWindowDrop);
+            self.drop_segment(cx, Counter::TCPZeroWindowDrop);
             self.ack.enter_quick(&self.window);
             Verdict::Later
         } else {
@@ -286,7 +295,7 @@ impl<B: PacketBuf> Tcb<B> {
         self.cut_at_right_edge(cx, &mut buf);
         let seq = SeqNum::new(seg.seq);
         if self.window.is_over() && !self.reclaim(cx, seq) {
-            cx.counters.bump(Counter::TCPOFODrop);
+            self.drop_segment(cx, Counter::TCPOFODrop);
             return Verdict::Later;
         }
         self.queue_above_hole(cx, seg.len, seg.flags, buf)
@@ -302,10 +311,11 @@ impl<B: PacketBuf> Tcb<B> {
     ) -> Verdict {
         let load = Load::of(len, flags, &buf);
         let truesize = load.truesize;
+        self.tally.out_of_order += load.segments();
         self.ack.measure(&mut self.window, load);
         let inserted = self.ofo.insert(buf);
         if inserted.outcome == Outcome::Full {
-            cx.counters.bump(Counter::TCPOFODrop);
+            self.drop_segment(cx, Counter::TCPOFODrop);
             return Verdict::Later;
         }
         self.window.charge(truesize);
@@ -364,8 +374,14 @@ impl<B: PacketBuf> Tcb<B> {
         // window, or the peer would only send more to be dropped.
         debug_assert!(self.ofo.is_empty(), "not all was pruned");
         self.ack.owe(Owed::NOW.with(Owed::NO_MEMORY));
-        cx.counters.bump(Counter::TCPRcvQDrop);
+        self.drop_segment(cx, Counter::TCPRcvQDrop);
         Admission::Refused
+    }
+
+    /// Counts a segment that is dropped.
+    fn drop_segment(&mut self, cx: &mut Cx<'_>, reason: Counter) {
+        cx.counters.bump(reason);
+        self.tally.dropped();
     }
 
     /// Wins memory back for a segment that starts at `incoming`; tells whether it was enough.

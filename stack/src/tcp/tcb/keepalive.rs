@@ -96,6 +96,7 @@ impl<B: PacketBuf> Tcb<B> {
     /// The peer has acknowledged something, new or not.
     #[inline]
     pub(super) fn heard_ack(&mut self, now: Instant) {
+        self.tally.heard_ack(now);
         if let Some(asked) = &mut self.asked {
             asked.keeping.last_ack = now;
         }
@@ -143,6 +144,11 @@ impl<B: PacketBuf> Tcb<B> {
         // A number that the peer has acknowledged: it answers where it stands.
         let ack = self.outgoing_ack(cx);
         Some(Outgoing { seq: self.snd_una.minus(1).raw(), ..ack })
+    }
+
+    /// Probes that the peer has not answered.
+    pub(super) fn unanswered_probes(&self) -> u8 {
+        self.asked.as_ref().map_or(0, |asked| asked.keeping.unanswered)
     }
 
     fn last_heard(&self) -> Instant {

@@ -185,6 +185,7 @@ impl<B: PacketBuf> Tcb<B> {
         }
         self.rcv_nxt = SeqNum::new(expected.seq());
         self.window.rmem += (memory - expected.memory) as u32;
+        self.tally.data(taken.len() as u32);
         if !teaches {
             self.ack.on_more_of_the_same(cx.now);
         } else if let [Some(only)] = taken {
@@ -270,6 +271,8 @@ impl<B: PacketBuf> Tcb<B> {
             self.take_window(seq, self.snd_window);
         }
         let flags = flags_of(control);
+        self.tally.data(Load::of(len, flags, &buf).segments());
+        self.heard_ack(cx.now);
         if seq == self.rcv_nxt {
             if seq == self.window.wup
                 && let Some(ts) = &mut self.ts

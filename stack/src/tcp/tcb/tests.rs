@@ -3,6 +3,7 @@
 mod ack;
 mod closing;
 mod harness;
+mod info;
 mod layout;
 mod memory;
 mod random;

@@ -15,6 +15,6 @@ fn the_in_order_path_stays_in_two_cache_lines() {
 }
 
 #[test]
-fn a_connection_takes_less_than_five_cache_lines() {
-    assert!(size_of::<Tcb<HeapBuf>>() <= 320, "{}", size_of::<Tcb<HeapBuf>>());
+fn a_connection_takes_six_cache_lines_at_most() {
+    assert!(size_of::<Tcb<HeapBuf>>() <= 384, "{}", size_of::<Tcb<HeapBuf>>());
 }

@@ -1,10 +1,12 @@
 //! One segment in, the reaction: what Linux 6.18 was seen to do, row by row.
 
+use std::time::Duration;
+
 use super::harness::Out::{Ack, Fin, Rst};
 use super::harness::*;
 use crate::tcp::Counter::*;
 use crate::tcp::request::Opened;
-use crate::tcp::tcb::{ConnError, State};
+use crate::tcp::tcb::{ConnError, State, TcpInfo};
 use crate::wire::{Flags, Segment};
 
 #[test]
@@ -262,9 +264,15 @@ fn a_connection_tells_what_was_agreed_on_and_where_it_stands() {
     let mut c = Conn::of(&Opened { scale, sack_ok: true, mss: 1000, ..opened() });
     c.on(data(1, 700));
     c.on(fin(701));
-    let info = c.tcb.info();
-    assert_eq!((info.sack, info.timestamps, info.scale), (true, false, Some((3, 0))));
-    assert_eq!((info.snd_mss, info.advmss, info.rcv_mss), (1000, 1460, 700));
-    assert_eq!((info.bytes_received, info.state), (700, State::CloseWait));
-    assert_eq!((info.rmem, info.pingpong), (c.tcb.rmem(), true));
+    let info = c.tcb.info(c.world.now + Duration::from_millis(30));
+    assert_eq!((info.tcpi_state, info.tcpi_options), (8, TcpInfo::SACK | TcpInfo::WSCALE));
+    assert_eq!((info.tcpi_rcv_wscale, info.tcpi_snd_wscale), (3, 0));
+    assert_eq!((info.tcpi_snd_mss, info.tcpi_advmss, info.tcpi_rcv_mss), (1000, 1460, 700));
+    assert_eq!(info.tcpi_pmtu, 1500);
+    // The FIN counts, as in Linux.
+    assert_eq!(info.tcpi_bytes_received, 701);
+    assert_eq!((info.tcpi_segs_in, info.tcpi_data_segs_in, info.tcpi_segs_out), (3, 1, 1));
+    assert_eq!((info.tcpi_last_data_recv, info.tcpi_last_ack_recv), (30, 30));
+    assert_eq!((info.tcpi_ato, c.tcb.is_quick_ack()), (40_000, false));
+    assert_eq!(c.tcb.mem_info().rmem_alloc, c.tcb.rmem());
 }
