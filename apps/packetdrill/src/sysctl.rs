@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use prequeue::tcp::{Counter, Counters, Settings};
+use prequeue::tcp::{Counter, Counters, Settings, SynCookies};
 
 /// Where both are found.
 #[derive(Debug, Default)]
@@ -41,7 +41,9 @@ impl Sysctl {
             tcp_dsack,
             somaxconn,
             tcp_max_syn_backlog,
+            tcp_syncookies,
             tcp_synack_retries,
+            tcp_rto_max_ms,
             tcp_abort_on_overflow,
             tcp_fin_timeout,
             tcp_max_orphans,
@@ -62,6 +64,9 @@ impl Sysctl {
         self.read_flag("net/ipv4/tcp_dsack", tcp_dsack);
         self.read("net/core/somaxconn", somaxconn);
         self.read("net/ipv4/tcp_max_syn_backlog", tcp_max_syn_backlog);
+        let mut cookies = tcp_syncookies.sysctl();
+        self.read("net/ipv4/tcp_syncookies", &mut cookies);
+        *tcp_syncookies = SynCookies::from_sysctl(cookies).unwrap_or(*tcp_syncookies);
         self.read("net/ipv4/tcp_synack_retries", tcp_synack_retries);
         self.read_flag("net/ipv4/tcp_abort_on_overflow", tcp_abort_on_overflow);
         self.read_span("net/ipv4/tcp_fin_timeout", Duration::from_secs, tcp_fin_timeout);
@@ -72,6 +77,7 @@ impl Sysctl {
         self.read_flag("net/ipv4/tcp_rfc1337", tcp_rfc1337);
         let millis = Duration::from_millis;
         self.read_span("net/ipv4/tcp_invalid_ratelimit", millis, tcp_invalid_ratelimit);
+        self.read_span("net/ipv4/tcp_rto_max_ms", millis, tcp_rto_max_ms);
         self.read_flag("net/ipv4/tcp_stdurg", tcp_stdurg);
         settings
     }
@@ -188,11 +194,15 @@ mod tests {
             fs::write(root.0.join("net/ipv4/tcp_rmem"), format!("{a}\t{b} {c}\n")).unwrap();
             fs::write(root.0.join("net/ipv4/tcp_sack"), format!("{}\n", u8::from(sack))).unwrap();
             fs::write(root.0.join("net/ipv4/tcp_invalid_ratelimit"), "0\n").unwrap();
+            fs::write(root.0.join("net/ipv4/tcp_syncookies"), "2\n").unwrap();
+            fs::write(root.0.join("net/ipv4/tcp_rto_max_ms"), "2500\n").unwrap();
             fs::write(root.0.join("net/ipv4/tcp_retries2"), "many\n").unwrap();
             let expected = Settings {
                 tcp_rmem: rmem,
                 tcp_sack: sack,
                 tcp_invalid_ratelimit: Duration::ZERO,
+                tcp_syncookies: SynCookies::Always,
+                tcp_rto_max_ms: Duration::from_millis(2500),
                 ..Settings::default()
             };
             assert_eq!(sysctl.settings(), expected);

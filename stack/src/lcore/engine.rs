@@ -436,8 +436,7 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
             };
             return work.bump(counter);
         }
-        work.bump(Counter::InSegs);
-        self.judge(work, tcp, &frame);
+        self.judge(work, tcp, frame);
     }
 
     /// Takes what the lcore before us has passed on.

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use crate::buf::PacketBuf;
 use crate::socket::{Mode, Threaded};
-use crate::tcp::Counter;
 use crate::tcp::isn::Numbers;
 use crate::tcp::listen::{self, ListenVerdict, SynOrigin, SynVerdict};
 use crate::tcp::request::{Opened, Request, RequestTimer, RequestVerdict};
+use crate::tcp::{Counter, cookie};
 use crate::wire::frame::Tcp4;
 use crate::wire::tcp;
 
@@ -34,19 +34,65 @@ pub(super) struct RequestSlot<B: PacketBuf, M: Mode<B> = Threaded> {
 pub(super) const MOST_REQUESTS: u32 = 1 << 17;
 
 impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
-    /// Judges a segment without a connection, a request or a TIME-WAIT entry on any lcore.
-    pub(super) fn judge(&mut self, work: &mut Work<'_, impl Transmit>, tcp: &Tcp4, frame: &B) {
+    /// Judges a segment without a connection, a request or a TIME-WAIT entry on any lcore, and
+    /// counts it.
+    pub(super) fn judge(&mut self, work: &mut Work<'_, impl Transmit>, tcp: &Tcp4, frame: B) {
         let Some(listening) = self.listener(tcp.tuple.local_port) else {
+            work.bump(Counter::InSegs);
             return work.reset(&tcp.tuple, &tcp.segment, tcp.tos);
         };
-        match listen::on_segment(&tcp.segment) {
+        let verdict = listen::on_segment(&tcp.segment);
+        if matches!(verdict, ListenVerdict::Reset(_))
+            && let Some(opened) = self.cookie(work, tcp, &listening)
+        {
+            return self.open_by_cookie(work, &opened, &listening, tcp, frame);
+        }
+        work.bump(Counter::InSegs);
+        match verdict {
             ListenVerdict::Ignore => {}
             ListenVerdict::Reset(out) => work.send_reset(&tcp.tuple, &out, tcp.tos),
             ListenVerdict::Syn => {
                 let numbers = work.base.secret.numbers(&tcp.tuple, work.now);
-                self.on_syn(work, tcp, frame, listening, SynOrigin::Wire, numbers);
+                self.on_syn(work, tcp, &frame, listening, SynOrigin::Wire, numbers);
             }
         }
+    }
+
+    /// What a segment opens that brings a cookie of this listener back.
+    fn cookie(
+        &self,
+        work: &mut Work<'_, impl Transmit>,
+        tcp: &Tcp4,
+        listening: &Listening<B, M>,
+    ) -> Option<Opened> {
+        if !listen::may_be_cookie(&work.base.settings, &tcp.segment)
+            || !listening.cookies.is_recent(work.now)
+        {
+            return None;
+        }
+        let mtu = listening.mtu(work.base.interface.mtu);
+        let secret = work.base.secret;
+        cookie::open(&mut work.cx(), &secret, &tcp.tuple, &tcp.segment, mtu)
+    }
+
+    /// A good cookie has come back. If there is no room for the connection nothing is said,
+    /// whatever `tcp_abort_on_overflow` is: there is no request to be aborted.
+    fn open_by_cookie(
+        &mut self,
+        work: &mut Work<'_, impl Transmit>,
+        opened: &Opened,
+        listening: &Listening<B, M>,
+        tcp: &Tcp4,
+        frame: B,
+    ) {
+        if !self.sockets.is_full()
+            && let Some(room) = M::reserve(&listening.queue)
+        {
+            return self.complete(work, opened, room, tcp, frame);
+        }
+        work.bump(Counter::InSegs);
+        work.bump(Counter::ListenOverflows);
+        work.bump(Counter::ListenDrops);
     }
 
     /// A SYN for a listener.
@@ -59,12 +105,23 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
         origin: SynOrigin,
         numbers: Numbers,
     ) {
-        if listen::on_syn(&mut work.cx(), origin, &listening.queues()) == SynVerdict::Drop {
-            return;
+        let mut queues = listening.queues();
+        if self.requests.is_full() {
+            queues.syn_queue = u32::MAX;
         }
         let header = &frame.data()[usize::from(tcp.header)..usize::from(tcp.payload)];
         let options = tcp::syn_options(header);
         let mtu = listening.mtu(work.base.interface.mtu);
+        match listen::on_syn(&mut work.cx(), origin, &queues) {
+            SynVerdict::Drop => return,
+            SynVerdict::Cookie => {
+                listening.cookies.note(work.now);
+                let (secret, syn) = (work.base.secret, &tcp.segment);
+                let out = cookie::syn_ack(&mut work.cx(), &secret, &tcp.tuple, syn, &options, mtu);
+                return work.send(&tcp.tuple, &out);
+            }
+            SynVerdict::Admit => {}
+        }
         let mut request = Request::new(&work.cx(), tcp.tuple, &tcp.segment, &options, numbers, mtu);
         let syn_ack = request.syn_ack(&work.cx());
         let deadline = request.next_deadline();
@@ -97,10 +154,12 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
         if !slot.listening.is_open() {
             // Requests vanish with their listener, and the segment looks for another.
             self.remove_request(index);
-            work.bump(Counter::InSegs);
-            return self.judge(work, tcp, &frame);
+            return self.judge(work, tcp, frame);
         }
         let mut verdict = slot.request.on_segment(&mut work.cx(), &tcp.segment);
+        if verdict == RequestVerdict::Foreign {
+            return self.judge(work, tcp, frame);
+        }
         if let RequestVerdict::Complete(opened) = &verdict {
             let queues = slot.listening.queues();
             if queues.defer_accept != 0
@@ -113,14 +172,14 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
                 && let Some(room) = M::reserve(&slot.listening.queue)
             {
                 let opened = *opened;
-                return self.complete(work, index, &opened, room, tcp, frame);
+                return self.complete(work, &opened, room, tcp, frame);
             }
             verdict = slot.request.on_overflow(&mut work.cx(), &tcp.segment);
         }
         // One that completes is counted by the connection.
         work.bump(Counter::InSegs);
         match verdict {
-            RequestVerdict::Ignore | RequestVerdict::Complete(_) => {}
+            RequestVerdict::Ignore | RequestVerdict::Foreign | RequestVerdict::Complete(_) => {}
             RequestVerdict::Send(out) => work.send(&tcp.tuple, &out),
             RequestVerdict::Remove(out) => {
                 work.send_any(&tcp.tuple, out);
@@ -129,17 +188,20 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
         }
     }
 
-    /// Makes the connection that a request has become, and queues it to be accepted.
+    /// Makes the connection that a request has become, or a cookie, and queues it to be accepted.
     fn complete(
         &mut self,
         work: &mut Work<'_, impl Transmit>,
-        index: u32,
         opened: &Opened,
         room: M::Room,
         tcp: &Tcp4,
         frame: B,
     ) {
-        self.remove_request(index);
+        if let Some(Target::Request(index)) =
+            self.flows.find(self.flows.hash(&tcp.tuple), &tcp.tuple)
+        {
+            self.remove_request(index);
+        }
         let Some((socket, handle)) = self.open(work, &tcp.tuple, opened) else { return };
         work.bump(Counter::PassiveOpens);
         self.run_one(work, socket, frame);

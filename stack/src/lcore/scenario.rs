@@ -4,6 +4,7 @@
 //! say what is sent and expected in words of TCP. Nothing here knows threads or devices.
 
 mod closing;
+mod cookies;
 mod datagrams;
 mod local;
 mod low_latency;
@@ -140,7 +141,8 @@ impl World {
         let parsed = parse_tcp4(&frame, Default::default()).expect("a segment with good checksums");
         let Tcp4 { tuple, segment, header, payload, .. } = parsed;
         let header = &frame[usize::from(header)..usize::from(payload)];
-        Sent { tuple, segment, options: tcp::syn_options(header) }
+        let sack = tcp::sack_blocks(header).into_vec();
+        Sent { tuple, segment, options: tcp::syn_options(header), sack }
     }
 
     #[track_caller]
@@ -163,6 +165,7 @@ struct Sent {
     tuple: FourTuple,
     segment: Segment,
     options: SynOptions,
+    sack: Vec<(u32, u32)>,
 }
 
 impl Sent {
@@ -204,6 +207,19 @@ impl Peer {
         let syn_ack = world.expect_segment();
         self.take(&syn_ack);
         world.receive([self.ack()]);
+    }
+
+    /// As [`Self::shake_hands`], with a way that takes its time and the frames of others on it.
+    fn shake_hands_later(&mut self, world: &mut World, round_trip: Duration) {
+        world.receive([self.syn()]);
+        let syn_ack =
+            std::iter::from_fn(|| (!world.sent.is_empty()).then(|| world.expect_segment()))
+                .find(|sent| sent.tuple.local_port == self.port)
+                .expect("the SYN should have been answered");
+        self.take(&syn_ack);
+        world.wait(round_trip);
+        world.receive([self.ack()]);
+        world.sent.clear();
     }
 
     /// Notes what a SYN-ACK says.

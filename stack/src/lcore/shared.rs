@@ -4,13 +4,14 @@
 //! atomic number says that something has changed, so never on the path of a connection. The counts
 //! are touched when connections open and close.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::buf::PacketBuf;
 use crate::socket::{Mode, Threaded};
-use crate::tcp::listen::QueueState;
+use crate::tcp::listen::{COOKIES_TAKEN, QueueState};
 use crate::tcp::negotiate;
+use crate::time::Instant;
 
 /// What an application asks of a listener besides its port.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -28,6 +29,39 @@ pub(crate) struct Listening<B: PacketBuf, M: Mode<B> = Threaded> {
     pub queue: M::Accept,
     options: ListenOptions,
     pub requests: RequestCounts,
+    pub cookies: CookieStamp,
+}
+
+/// When a listener has last sent a SYN cookie, on whichever lcore.
+#[derive(Debug)]
+pub(crate) struct CookieStamp(AtomicU64);
+
+impl Default for CookieStamp {
+    fn default() -> Self {
+        Self(AtomicU64::new(Self::NEVER))
+    }
+}
+
+impl CookieStamp {
+    /// No clock gets there.
+    const NEVER: u64 = u64::MAX;
+
+    /// A cookie is sent. Seconds will do: under a flood the line is then read by all lcores, and
+    /// rarely written by one. Relaxed here and below: a number that stands for itself.
+    pub fn note(&self, now: Instant) {
+        let seconds = now.as_millis() / 1000;
+        if self.0.load(Ordering::Relaxed) != seconds {
+            self.0.store(seconds, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether cookies may come back.
+    pub fn is_recent(&self, now: Instant) -> bool {
+        let last = self.0.load(Ordering::Relaxed);
+        // Another lcore's clock may be ahead of ours.
+        last != Self::NEVER
+            && (now.as_millis() / 1000).saturating_sub(last) <= COOKIES_TAKEN.as_secs()
+    }
 }
 
 /// The requests of a listener on all lcores: a shard of the SYN queue each, one limit.
@@ -104,7 +138,8 @@ impl<B: PacketBuf, M: Mode<B>> Listeners<B, M> {
         }
         let queue = M::accept_queue(options.backlog);
         let requests = RequestCounts::default();
-        list.push(Arc::new(Listening { port, queue: queue.clone(), options, requests }));
+        let cookies = CookieStamp::default();
+        list.push(Arc::new(Listening { port, queue: queue.clone(), options, requests, cookies }));
         self.0.changed();
         Some(queue)
     }

@@ -58,6 +58,25 @@ impl Secret {
         Numbers { isn: (hash as u32).wrapping_add(ticks), ts_offset: (hash >> 32) as u32 }
     }
 
+    /// One of the two keyed hashes of a SYN cookie: that of the four-tuple alone, or that of a minute
+    /// and the number that the peer began with.
+    pub(super) fn cookie(&self, tuple: &FourTuple, of: Option<(u32, u32)>) -> u32 {
+        let FourTuple { local_addr, remote_addr, local_port, remote_port } = *tuple;
+        let (domain, (minute, irs)) = match of {
+            None => (Domain::Cookie, (0, 0)),
+            Some(of) => (Domain::CookieOfMinute, of),
+        };
+        let mut bytes = [0; 21];
+        bytes[..4].copy_from_slice(&local_addr.octets());
+        bytes[4..8].copy_from_slice(&remote_addr.octets());
+        bytes[8..10].copy_from_slice(&local_port.to_be_bytes());
+        bytes[10..12].copy_from_slice(&remote_port.to_be_bytes());
+        bytes[12..16].copy_from_slice(&minute.to_be_bytes());
+        bytes[16..20].copy_from_slice(&irs.to_be_bytes());
+        bytes[20] = domain as u8;
+        self.hash(&bytes) as u32
+    }
+
     /// Keyed hash of an address without its last octet.
     pub(crate) fn prefix24(&self, addr: Ipv4Addr) -> u64 {
         let [a, b, c, _] = addr.octets();
@@ -80,6 +99,8 @@ impl fmt::Debug for Secret {
 enum Domain {
     Numbers = 1,
     Prefix = 2,
+    Cookie = 3,
+    CookieOfMinute = 4,
 }
 
 #[cfg(test)]

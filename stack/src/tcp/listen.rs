@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use crate::wire::{Flags, Outgoing, Segment};
 
-use super::request::{INITIAL_TIMEOUT, MOST_TIMEOUT};
-use super::{Counter, Cx, Settings, reset};
+use super::request::INITIAL_TIMEOUT;
+use super::settings::RTO_MAX;
+use super::{Counter, Cx, Settings, SynCookies, reset};
 
 /// What to do with a segment that reached a listener.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -17,7 +18,7 @@ pub enum ListenVerdict {
     /// Nothing; not even a counter.
     Ignore,
     /// Answer with this RST, within the limit of
-    /// [`RstLimiter`](super::ratelimit::RstLimiter); a SYN cookie would be tried here first.
+    /// [`RstLimiter`](super::ratelimit::RstLimiter), unless [`may_be_cookie`] and it is one.
     Reset(Outgoing),
     /// It asks for a connection: [`on_syn`] decides.
     Syn,
@@ -37,6 +38,17 @@ pub fn on_segment(seg: &Segment) -> ListenVerdict {
     } else {
         ListenVerdict::Ignore
     }
+}
+
+/// For how long after it has sent one a listener takes cookies, as in Linux: twice the minute for
+/// which a cookie is good at the least. At other times an ACK cannot guess one.
+pub const COOKIES_TAKEN: Duration = Duration::from_secs(120);
+
+/// Whether a segment for a listener that has sent cookies of late may bring one back.
+pub fn may_be_cookie(settings: &Settings, seg: &Segment) -> bool {
+    settings.tcp_syncookies != SynCookies::Never
+        && seg.flags.has(Flags::ACK)
+        && !seg.flags.any(Flags::SYN.with(Flags::RST))
 }
 
 /// How full a listener is.
@@ -105,9 +117,8 @@ pub fn defer_accept(wait: Duration) -> u8 {
 
 /// The time that this many retransmissions of a SYN-ACK take.
 pub fn deferred(retransmissions: u8) -> Duration {
-    let timeouts = std::iter::successors(Some(INITIAL_TIMEOUT), |timeout| {
-        Some((*timeout * 2).min(MOST_TIMEOUT))
-    });
+    let timeouts =
+        std::iter::successors(Some(INITIAL_TIMEOUT), |timeout| Some((*timeout * 2).min(RTO_MAX)));
     timeouts.take(retransmissions.into()).sum()
 }
 
@@ -129,23 +140,41 @@ pub enum SynVerdict {
     Drop,
     /// Make a request of it.
     Admit,
+    /// Answer with a cookie ([`cookie::syn_ack`](super::cookie::syn_ack)) and keep nothing.
+    Cookie,
 }
 
 /// Decides on a connection request.
 ///
-/// The order is Linux's: a full SYN queue, a full accept queue, then the last quarter of
-/// `tcp_max_syn_backlog`, which without SYN cookies is kept for peers known to be alive; we keep
-/// no such knowledge, so it stays empty. A dropped SYN is not answered: the client tries again.
+/// The order is Linux's: a full SYN queue, which asks for a cookie if `tcp_syncookies` allows it; a
+/// full accept queue; then, without cookies, the last quarter of `tcp_max_syn_backlog`, which is kept for
+/// peers known to be alive; we keep no such knowledge, so it stays empty. A dropped SYN is not
+/// answered: the client tries again.
 pub fn on_syn(cx: &mut Cx<'_>, origin: SynOrigin, queue: &QueueState) -> SynVerdict {
     let from_wire = origin == SynOrigin::Wire;
-    let most = cx.settings.tcp_max_syn_backlog;
-    if from_wire && queue.syn_queue_is_full() {
-        cx.counters.bump(Counter::TCPReqQFullDrop);
-    } else if queue.accept_queue_is_full() {
-        cx.counters.bump(Counter::ListenOverflows);
-    } else if !from_wire || most.saturating_sub(queue.syn_queue) >= most / 4 {
-        return SynVerdict::Admit;
+    let cookies = cx.settings.tcp_syncookies;
+    let mut admitted = SynVerdict::Admit;
+    if from_wire && (queue.syn_queue_is_full() || cookies == SynCookies::Always) {
+        if cookies == SynCookies::Never {
+            cx.counters.bump(Counter::TCPReqQFullDrop);
+            return drop_syn(cx);
+        }
+        cx.counters.bump(Counter::TCPReqQFullDoCookies);
+        admitted = SynVerdict::Cookie;
     }
+    if queue.accept_queue_is_full() {
+        cx.counters.bump(Counter::ListenOverflows);
+        return drop_syn(cx);
+    }
+    let most = cx.settings.tcp_max_syn_backlog;
+    let few_places = most.saturating_sub(queue.syn_queue) < most / 4;
+    if from_wire && cookies == SynCookies::Never && few_places {
+        return drop_syn(cx);
+    }
+    admitted
+}
+
+fn drop_syn(cx: &mut Cx<'_>) -> SynVerdict {
     cx.counters.bump(Counter::ListenDrops);
     SynVerdict::Drop
 }
@@ -209,6 +238,7 @@ mod tests {
         }
     }
 
+    /// Room in both queues.
     const ROOM: QueueState =
         QueueState { syn_queue: 0, young: 0, accept_queue: 0, backlog: 4, defer_accept: 0 };
 
@@ -226,35 +256,80 @@ mod tests {
         assert_eq!(world.counted(), []);
     }
 
-    #[test]
-    fn a_full_syn_queue_drops_syns_but_those_that_replace_time_wait() {
-        let mut world = World::default();
-        let queue = QueueState { syn_queue: 5, ..ROOM };
-        assert_eq!(decide(&mut world, SynOrigin::Wire, queue), SynVerdict::Drop);
-        assert_eq!(world.counted(), [(Counter::ListenDrops, 1), (Counter::TCPReqQFullDrop, 1)]);
-        assert_eq!(decide(&mut world, SynOrigin::TimeWait, queue), SynVerdict::Admit);
+    fn world(tcp_syncookies: SynCookies) -> World {
+        World { settings: Settings { tcp_syncookies, ..Settings::default() }, ..World::default() }
     }
 
+    const FULL: QueueState = QueueState { syn_queue: 5, ..ROOM };
+    const NO_ROOM: QueueState = QueueState { accept_queue: 5, ..ROOM };
+    const NEITHER: QueueState = QueueState { accept_queue: 5, ..FULL };
+
     #[test]
-    fn a_full_accept_queue_drops_every_syn() {
-        for origin in [SynOrigin::Wire, SynOrigin::TimeWait] {
-            let mut world = World::default();
-            let queue = QueueState { accept_queue: 5, ..ROOM };
-            assert_eq!(decide(&mut world, origin, queue), SynVerdict::Drop);
-            assert_eq!(world.counted(), [(Counter::ListenOverflows, 1), (Counter::ListenDrops, 1)]);
+    fn what_becomes_of_a_syn_depends_on_queues_and_cookies() {
+        use Counter::{ListenDrops, ListenOverflows, TCPReqQFullDoCookies, TCPReqQFullDrop};
+        use SynCookies::{Always, Never, OnOverflow};
+        use SynVerdict::{Admit, Cookie, Drop};
+        let dropped = [(ListenOverflows, 1), (ListenDrops, 1)];
+        let cookie = [(TCPReqQFullDoCookies, 1)];
+        let neither = [(ListenOverflows, 1), (ListenDrops, 1), (TCPReqQFullDoCookies, 1)];
+        let full = [(ListenDrops, 1), (TCPReqQFullDrop, 1)];
+        for (cookies, queue, verdict, counted) in [
+            (Never, ROOM, Admit, &[][..]),
+            (Never, FULL, Drop, &full),
+            (Never, NO_ROOM, Drop, &dropped),
+            (Never, NEITHER, Drop, &full),
+            (OnOverflow, ROOM, Admit, &[]),
+            (OnOverflow, FULL, Cookie, &cookie),
+            (OnOverflow, NO_ROOM, Drop, &dropped),
+            (OnOverflow, NEITHER, Drop, &neither),
+            (Always, ROOM, Cookie, &cookie),
+            (Always, FULL, Cookie, &cookie),
+            (Always, NO_ROOM, Drop, &neither),
+            (Always, NEITHER, Drop, &neither),
+        ] {
+            let mut from_wire = world(cookies);
+            assert_eq!(decide(&mut from_wire, SynOrigin::Wire, queue), verdict, "{queue:?}");
+            assert_eq!(from_wire.counted(), counted, "{cookies:?} {queue:?}");
+
+            // One that replaces a TIME-WAIT entry meets no limit but that of the accept queue.
+            let mut replaces = world(cookies);
+            let (verdict, counted) = match queue.accept_queue_is_full() {
+                true => (Drop, &dropped[..]),
+                false => (Admit, &[][..]),
+            };
+            assert_eq!(decide(&mut replaces, SynOrigin::TimeWait, queue), verdict);
+            assert_eq!(replaces.counted(), counted, "{cookies:?} {queue:?}");
         }
     }
 
     #[test]
-    fn a_quarter_of_tcp_max_syn_backlog_stays_free() {
-        let mut world = World::default();
-        world.settings.tcp_max_syn_backlog = 100;
+    fn without_cookies_a_quarter_of_tcp_max_syn_backlog_stays_free() {
+        let mut never = world(SynCookies::Never);
+        let mut on_overflow = world(SynCookies::OnOverflow);
+        for world in [&mut never, &mut on_overflow] {
+            world.settings.tcp_max_syn_backlog = 100;
+        }
         let queue = |syn_queue| QueueState { syn_queue, backlog: 4096, ..ROOM };
-        assert_eq!(decide(&mut world, SynOrigin::Wire, queue(75)), SynVerdict::Admit);
-        assert_eq!(decide(&mut world, SynOrigin::Wire, queue(76)), SynVerdict::Drop);
-        assert_eq!(decide(&mut world, SynOrigin::Wire, queue(500)), SynVerdict::Drop);
-        assert_eq!(world.counted(), [(Counter::ListenDrops, 2)]);
-        assert_eq!(decide(&mut world, SynOrigin::TimeWait, queue(500)), SynVerdict::Admit);
+        for (length, verdict) in
+            [(75, SynVerdict::Admit), (76, SynVerdict::Drop), (500, SynVerdict::Drop)]
+        {
+            assert_eq!(decide(&mut never, SynOrigin::Wire, queue(length)), verdict);
+            assert_eq!(decide(&mut on_overflow, SynOrigin::Wire, queue(length)), SynVerdict::Admit);
+        }
+        assert_eq!(never.counted(), [(Counter::ListenDrops, 2)]);
+        assert_eq!(decide(&mut never, SynOrigin::TimeWait, queue(500)), SynVerdict::Admit);
+    }
+
+    #[test]
+    fn only_an_ack_without_syn_and_rst_may_bring_a_cookie() {
+        for bits in 0..=u8::MAX {
+            let flags = Flags(bits);
+            let may = flags.has(Flags::ACK) && !flags.any(Flags::SYN.with(Flags::RST));
+            for cookies in [SynCookies::Never, SynCookies::OnOverflow, SynCookies::Always] {
+                let expected = may && cookies != SynCookies::Never;
+                assert_eq!(may_be_cookie(&world(cookies).settings, &seg(flags)), expected);
+            }
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! Generic over the packet buffer; takes the time as an argument; returns what to send.
 
+pub mod cookie;
 pub mod counters;
 pub mod isn;
 pub mod listen;
@@ -23,7 +24,7 @@ use crate::time::Instant;
 
 pub use counters::{Counter, Counters};
 pub use seq::{SeqNum, SeqRange};
-pub use settings::Settings;
+pub use settings::{Settings, SynCookies};
 
 /// What every entry point of the core is given: the time, the settings, the counters.
 #[derive(Debug)]

@@ -19,9 +19,6 @@ use super::{Counter, Cx, SeqNum, reset};
 /// First retransmission timeout of the SYN-ACK (RFC 6298 §2, rule 2.1).
 pub(super) const INITIAL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Retransmission timeouts double up to this (Linux's TCP_RTO_MAX).
-pub(super) const MOST_TIMEOUT: Duration = Duration::from_secs(120);
-
 /// Everything that an established connection starts from.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Opened {
@@ -110,6 +107,9 @@ pub enum RequestVerdict {
     Ignore,
     /// Send this and keep the request. Its deadline may have moved.
     Send(Outgoing),
+    /// Keep the request, and let the listener judge the segment as if it had found no request: it
+    /// acknowledges something else, which an older connection may have sent or a cookie.
+    Foreign,
     /// Remove the request and send this, if anything.
     Remove(Option<Outgoing>),
     /// The handshake is complete. If the accept queue has room, count `PassiveOpens`, remove the
@@ -218,10 +218,10 @@ impl Request {
             return self.repeat_syn_ack(cx, seg);
         }
 
-        // An acknowledgement of something else comes from an older connection, which the RST
+        // An acknowledgement of something else comes from an older connection, which a RST
         // ends; this request does not suffer for it.
         if seg.flags.has(Flags::ACK) && seg.ack != self.snd_nxt().raw() {
-            return reset::reply(seg).map_or(RequestVerdict::Ignore, RequestVerdict::Send);
+            return RequestVerdict::Foreign;
         }
 
         let echo_rejected = self.echo_is_false(seg);
@@ -309,7 +309,7 @@ impl Request {
         if waits_for_data && self.expiries < defer {
             // Nothing is lost that would have to be sent again. Towards the end the client is asked
             // for an ACK that completes the handshake with or without data.
-            self.deadline = cx.now + self.timeout();
+            self.deadline = cx.now + self.timeout(cx);
             return RequestTimer::Wait;
         }
         RequestTimer::Retransmit(self.retransmission(cx))
@@ -330,14 +330,14 @@ impl Request {
         cx.counters.bump(Counter::TCPSynRetrans);
         cx.counters.bump(Counter::RetransSegs);
         self.repeated = true;
-        self.deadline = cx.now + self.timeout();
+        self.deadline = cx.now + self.timeout(cx);
         self.syn_ack(cx)
     }
 
     /// The present timeout: it has doubled with every expiry.
-    fn timeout(&self) -> Duration {
+    fn timeout(&self, cx: &Cx<'_>) -> Duration {
         let doubled = 1_u32.checked_shl(u32::from(self.expiries)).unwrap_or(u32::MAX);
-        INITIAL_TIMEOUT.saturating_mul(doubled).min(MOST_TIMEOUT)
+        INITIAL_TIMEOUT.saturating_mul(doubled).min(cx.settings.tcp_rto_max_ms)
     }
 
     fn repeat_syn_ack(&mut self, cx: &mut Cx<'_>, seg: &Segment) -> RequestVerdict {

@@ -33,10 +33,14 @@ pub struct Settings {
     pub tcp_dsack: bool,
     /// Listen backlogs are cut to this.
     pub somaxconn: u32,
-    /// Bound on half-open connections of a listener besides its backlog.
+    /// Bound on half-open connections of a listener besides its backlog, where there are no cookies.
     pub tcp_max_syn_backlog: u32,
+    /// When SYNs are answered with cookies.
+    pub tcp_syncookies: SynCookies,
     /// SYN-ACKs are sent again this often.
     pub tcp_synack_retries: u8,
+    /// Retransmission timeouts grow up to this, at most [`RTO_MAX`] and at least a second.
+    pub tcp_rto_max_ms: Duration,
     /// Answer a final ACK that meets a full accept queue with RST.
     pub tcp_abort_on_overflow: bool,
     /// How long an orphan stays in FIN-WAIT-2.
@@ -60,6 +64,50 @@ pub struct Settings {
     pub tcp_stdurg: bool,
 }
 
+/// The most that `tcp_rto_max_ms` may be, and its default.
+pub const RTO_MAX: Duration = Duration::from_secs(120);
+
+/// `tcp_syncookies`: when a SYN is answered with a cookie (RFC 4987 §3.6) instead of being kept.
+///
+/// ```
+/// use prequeue::tcp::{Settings, SynCookies};
+///
+/// assert_eq!(Settings::default().tcp_syncookies, SynCookies::OnOverflow);
+/// assert_eq!(SynCookies::from_sysctl(2), Some(SynCookies::Always));
+/// ```
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum SynCookies {
+    /// Never: SYNs that find the SYN queue full are dropped, and its last quarter of
+    /// `tcp_max_syn_backlog` stays free.
+    Never,
+    /// When the SYN queue is full.
+    #[default]
+    OnOverflow,
+    /// Always, but for SYNs that replace a TIME-WAIT entry.
+    Always,
+}
+
+impl SynCookies {
+    /// From the number that the sysctl has.
+    pub const fn from_sysctl(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::Never),
+            1 => Some(Self::OnOverflow),
+            2 => Some(Self::Always),
+            _ => None,
+        }
+    }
+
+    /// The number that the sysctl has.
+    pub const fn sysctl(self) -> u8 {
+        match self {
+            Self::Never => 0,
+            Self::OnOverflow => 1,
+            Self::Always => 2,
+        }
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -71,7 +119,9 @@ impl Default for Settings {
             tcp_dsack: true,
             somaxconn: 4096,
             tcp_max_syn_backlog: 4096,
+            tcp_syncookies: SynCookies::OnOverflow,
             tcp_synack_retries: 5,
+            tcp_rto_max_ms: RTO_MAX,
             tcp_abort_on_overflow: false,
             tcp_fin_timeout: Duration::from_secs(60),
             tcp_max_orphans: 65_536,

@@ -9,12 +9,14 @@ use std::io::ErrorKind;
 
 use prequeue::buf::{Checksum, HeapBuf, PacketBuf};
 use prequeue::tcp::isn::Secret;
-use prequeue::tcp::listen::{self, ListenVerdict, QueueState, SynOrigin, SynVerdict};
+use prequeue::tcp::listen::{
+    self, COOKIES_TAKEN, ListenVerdict, QueueState, SynOrigin, SynVerdict,
+};
 use prequeue::tcp::ratelimit::RstLimiter;
 use prequeue::tcp::request::{Opened, Request, RequestTimer, RequestVerdict};
 use prequeue::tcp::tcb::{ConnError, NoSink, State, Tcb, Verdict};
 use prequeue::tcp::time_wait::{TimeWait, TwVerdict};
-use prequeue::tcp::{Counter, Counters, Cx, SeqNum, Settings, reset};
+use prequeue::tcp::{Counter, Counters, Cx, SeqNum, Settings, cookie, reset};
 use prequeue::time::Instant;
 use prequeue::wire::frame::{Reject, Tcp4};
 use prequeue::wire::tcp::TcpError;
@@ -33,6 +35,7 @@ pub fn make(settings: Settings, seed: u64) -> Box<dyn Subject> {
         settings,
         counters: Counters::default(),
         secret,
+        last_cookie: None,
         limiter: RstLimiter::new(secret),
         flows: HashMap::new(),
         connections: Vec::new(),
@@ -46,6 +49,8 @@ struct CoreHost {
     settings: Settings,
     counters: Counters,
     secret: Secret,
+    /// When a cookie was last sent, by whichever listener.
+    last_cookie: Option<Instant>,
     limiter: RstLimiter,
     flows: HashMap<FourTuple, Flow>,
     /// Never shrinks: an index is a [`Conn`].
@@ -191,7 +196,7 @@ impl CoreHost {
         let options = tcp::syn_options(&frame[usize::from(header)..usize::from(payload)]);
         let data = &frame[usize::from(payload)..][..segment.len as usize];
         match self.flows.get_mut(&tuple) {
-            None => self.on_unknown(&tuple, &segment, &options, now),
+            None => return self.on_unknown(&tuple, &segment, &options, data, now),
             Some(Flow::Connection(index)) => {
                 let index = *index;
                 self.on_connection(index, &segment, data, now);
@@ -209,7 +214,14 @@ impl CoreHost {
         None
     }
 
-    fn on_unknown(&mut self, tuple: &FourTuple, seg: &Segment, options: &SynOptions, now: Instant) {
+    fn on_unknown(
+        &mut self,
+        tuple: &FourTuple,
+        seg: &Segment,
+        options: &SynOptions,
+        data: &[u8],
+        now: Instant,
+    ) -> Option<usize> {
         let verdict = match self.listeners.contains_key(&tuple.local_port) {
             true => listen::on_segment(seg),
             false => reset::reply(seg).map_or(ListenVerdict::Ignore, ListenVerdict::Reset),
@@ -217,12 +229,29 @@ impl CoreHost {
         match verdict {
             ListenVerdict::Ignore => {}
             ListenVerdict::Reset(rst) => {
+                let cookies = self.last_cookie.is_some_and(|last| now <= last + COOKIES_TAKEN);
+                if cookies
+                    && self.listeners.contains_key(&tuple.local_port)
+                    && listen::may_be_cookie(&self.settings, seg)
+                    && let Some(opened) =
+                        cookie::open(&mut cx!(self, now), &self.secret, tuple, seg, MTU)
+                {
+                    if self.queue_state(tuple.local_port).accept_queue_is_full() {
+                        self.counters.bump(Counter::ListenOverflows);
+                        self.counters.bump(Counter::ListenDrops);
+                        return None;
+                    }
+                    let index = self.open(tuple, &opened, now);
+                    self.on_connection(index, seg, data, now);
+                    return Some(index);
+                }
                 if self.limiter.permits(&mut cx!(self, now), tuple.remote_addr) {
                     self.send(tuple, &rst);
                 }
             }
             ListenVerdict::Syn => self.on_syn(tuple, seg, options, SynOrigin::Wire, None, now),
         }
+        None
     }
 
     fn on_syn(
@@ -235,8 +264,15 @@ impl CoreHost {
         now: Instant,
     ) {
         let queue = self.queue_state(tuple.local_port);
-        if listen::on_syn(&mut cx!(self, now), origin, &queue) == SynVerdict::Drop {
-            return;
+        match listen::on_syn(&mut cx!(self, now), origin, &queue) {
+            SynVerdict::Admit => {}
+            SynVerdict::Drop => return,
+            SynVerdict::Cookie => {
+                self.last_cookie = Some(now);
+                let (cx, secret) = (&mut cx!(self, now), &self.secret);
+                let out = cookie::syn_ack(cx, secret, tuple, syn, options, MTU);
+                return self.send(tuple, &out);
+            }
         }
         let mut numbers = self.secret.numbers(tuple, now);
         numbers.isn = isn.unwrap_or(numbers.isn);
@@ -257,6 +293,10 @@ impl CoreHost {
     ) -> Option<usize> {
         match verdict {
             RequestVerdict::Ignore => None,
+            RequestVerdict::Foreign => {
+                // Only an ACK is, so that its options do not matter.
+                self.on_unknown(tuple, seg, &SynOptions::default(), data, now)
+            }
             RequestVerdict::Send(out) => {
                 self.send(tuple, &out);
                 None

@@ -1,6 +1,7 @@
 //! How connections begin.
 
 use super::*;
+use crate::tcp::SynCookies;
 
 #[test]
 fn a_connection_is_opened_and_read_from() {
@@ -165,7 +166,8 @@ fn requests_vanish_with_their_listener_and_connections_are_reset() {
 
 #[test]
 fn the_syn_queue_is_bounded() {
-    let mut world = World::new(Settings::default());
+    let settings = Settings { tcp_syncookies: SynCookies::Never, ..Settings::default() };
+    let mut world = World::new(settings);
     let _listener = listening(&mut world, 3);
     world.receive((0..20).map(|n| Peer::new(40_000 + n).syn()));
     assert_eq!((world.sent.len(), world.population().requests), (4, 4));

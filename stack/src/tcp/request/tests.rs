@@ -64,6 +64,10 @@ impl Peer {
         match self.hear(seg) {
             RequestVerdict::Ignore => "–".into(),
             RequestVerdict::Send(out) => self.brief(&out),
+            RequestVerdict::Foreign => {
+                let seg = self.absolute(seg);
+                reset::reply(&seg).map_or("–".into(), |out| self.brief(&out))
+            }
             RequestVerdict::Remove(None) => "gone".into(),
             RequestVerdict::Remove(Some(out)) => format!("gone {}", self.brief(&out)),
             RequestVerdict::Complete(_) => "open".into(),
@@ -449,6 +453,17 @@ fn the_timeout_stops_doubling_at_120_s() {
 }
 
 #[test]
+fn tcp_rto_max_ms_ends_the_doubling_sooner() {
+    let mut peer = Peer::new(STARTS[1]);
+    peer.world.settings.tcp_rto_max_ms = Duration::from_secs(3);
+    for seconds in [1, 3, 6, 9, 12] {
+        assert_eq!(peer.timer(seconds * 1000 - 1), RequestTimer::Wait);
+        assert!(matches!(peer.timer(seconds * 1000), RequestTimer::Retransmit(_)), "{seconds} s");
+    }
+    assert_eq!(peer.timer(15_000), RequestTimer::Expired);
+}
+
+#[test]
 fn pressure_ends_an_old_request_sooner() {
     let mut peer = Peer::new(STARTS[1]);
     let crowded =
@@ -519,6 +534,7 @@ proptest! {
             RequestVerdict::Send(out) => {
                 prop_assert!(!(seg.flags.has(RST) && out.flags.has(RST)));
             }
+            RequestVerdict::Foreign => prop_assert!(seg.flags.has(ACK) && ack != 1),
             RequestVerdict::Ignore => {}
         }
     }

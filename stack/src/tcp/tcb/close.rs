@@ -22,8 +22,8 @@ const RTO_INITIAL: u32 = 1000;
 /// this for decades.
 const RTO_MIN: u32 = 200;
 
-/// Most (RFC 6298 §2.5 allows a limit of at least 60 s).
-const RTO_MAX: u32 = 120_000;
+/// The most that a measured round trip may make of it; the setting may ask for less.
+const RTO_MAX: u32 = crate::tcp::settings::RTO_MAX.as_millis() as u32;
 
 /// Retransmissions of an orphan's FIN if the setting is zero, unless the timeout is at its most.
 const ORPHAN_RETRIES: u8 = 8;
@@ -133,11 +133,16 @@ impl Closing {
         self.probes = true;
     }
 
-    /// Doubles the timeout (RFC 6298 §5.5).
-    fn back_off(&mut self) {
+    /// Doubles the timeout, up to `most` milliseconds (RFC 6298 §5.5).
+    fn back_off(&mut self, most: u32) {
         self.retries = self.retries.saturating_add(1);
-        self.rto = (self.rto * 2).min(RTO_MAX);
+        self.rto = self.rto.saturating_mul(2).min(most);
     }
+}
+
+/// `tcp_rto_max_ms`, in milliseconds.
+fn rto_max(cx: &Cx<'_>) -> u32 {
+    u32::try_from(cx.settings.tcp_rto_max_ms.as_millis()).unwrap_or(RTO_MAX)
 }
 
 impl<B: PacketBuf> Tcb<B> {
@@ -296,7 +301,7 @@ impl<B: PacketBuf> Tcb<B> {
             return Some(rst);
         }
         cx.counters.bump(Counter::RetransSegs);
-        self.closing.back_off();
+        self.closing.back_off(rto_max(cx));
         self.closing.arm(cx.now, self.user_timeout());
         Some(self.outgoing_fin(cx))
     }
@@ -316,7 +321,7 @@ impl<B: PacketBuf> Tcb<B> {
         let settings = cx.settings;
         match (self.wants.orphan, settings.tcp_orphan_retries) {
             (false, _) => settings.tcp_retries2,
-            (true, 0) if self.closing.rto >= RTO_MAX => 0,
+            (true, 0) if self.closing.rto >= rto_max(cx) => 0,
             (true, 0) => ORPHAN_RETRIES,
             (true, retries) => retries,
         }
