@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use prequeue::buf::Checksum;
 use prequeue::dpdk::ring_port::RingPort;
 use prequeue::dpdk::{
-    Eal, EalThread, Mempool, PoolConfig, PoolOwner, PortConfig, RxQueue, TEST_ARGS, TxQueue,
+    Clock, Eal, EalThread, Mempool, PoolConfig, PoolOwner, PortConfig, RxQueue, TEST_ARGS, TxQueue,
     run_args,
 };
 
@@ -33,6 +33,7 @@ pub const CHUNKS: usize = 64;
 /// The device side of the bench, for the thread that made it.
 #[derive(Debug)]
 pub struct Bench {
+    eal: &'static Eal,
     pool: PoolOwner,
     near_rx: RxQueue,
     near_tx: Option<TxQueue>,
@@ -85,6 +86,7 @@ impl Bench {
         let mut rng = fastrand::Rng::with_seed(1);
         let stream = (0..1 << 20).map(|_| rng.u8(..)).collect();
         Self {
+            eal,
             pool,
             near_rx: near.0,
             near_tx: Some(near.1),
@@ -103,6 +105,21 @@ impl Bench {
     /// The pool of all mbufs.
     pub fn pool(&self) -> &Mempool {
         self.pool.pool()
+    }
+
+    /// A pool of so few mbufs that whoever has none left has to wait for the reader.
+    ///
+    /// # Panics
+    /// With the reason, if there is no memory for it.
+    pub fn small_pool(&self, mbufs: u32) -> PoolOwner {
+        let config = PoolConfig { mbufs, cache: 64, ..PoolConfig::default() };
+        let pool = Mempool::new(self.eal, &config).unwrap_or_else(|error| panic!("{error}"));
+        pool.own().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// A clock that begins now.
+    pub fn clock(&self) -> Clock {
+        Clock::new(self.eal)
     }
 
     /// Runs every contender that fits over `chunks` chunks of the workload, `rounds` times, a fresh
@@ -203,15 +220,25 @@ impl Bench {
 
     /// Puts the frames of the pieces into the ring, their checksums taken as verified.
     pub fn load(&mut self, client: &Client, iss: u32, pieces: &[Piece]) {
+        let stream = self.stream.clone();
         for piece in pieces {
-            let frame = client.data(iss, *piece, &self.stream);
-            let mut mbuf = self.pool.pool().alloc().expect("a pool larger than a chunk");
-            mbuf.extend(frame.len()).expect("room for a frame").copy_from_slice(&frame);
-            mbuf.set_checksum(Checksum::Good);
-            let mut burst = prequeue::dpdk::Burst::<1>::new();
-            burst.push(mbuf).expect("room for one");
-            assert_eq!(self.far_tx.send(&mut burst), 1, "a ring larger than a chunk");
+            self.load_frame(&client.data(iss, *piece, &stream));
         }
+    }
+
+    /// Puts a frame into the ring, its checksums taken as verified.
+    pub fn load_frame(&mut self, frame: &[u8]) {
+        let mut mbuf = self.pool.pool().alloc().expect("a pool larger than a chunk");
+        mbuf.extend(frame.len()).expect("room for a frame").copy_from_slice(frame);
+        mbuf.set_checksum(Checksum::Good);
+        let mut burst = prequeue::dpdk::Burst::<1>::new();
+        burst.push(mbuf).expect("room for one");
+        assert_eq!(self.far_tx.send(&mut burst), 1, "a ring larger than a chunk");
+    }
+
+    /// Takes a burst out of the ring; how many frames.
+    pub fn rx(&mut self, burst: &mut Burst) -> usize {
+        self.near_rx.rx(burst)
     }
 
     /// Runs what waits in the ring through the contender; the time it took and the bytes read.

@@ -77,14 +77,19 @@ impl Client {
 
     /// One piece of the stream.
     pub fn data(&self, iss: u32, piece: Piece, stream: &[u8]) -> Vec<u8> {
+        self.segment(iss, piece.offset, piece.bytes(stream))
+    }
+
+    /// A segment with the payload that stands at `offset` in the stream.
+    pub fn segment(&self, iss: u32, offset: u32, payload: &[u8]) -> Vec<u8> {
         let out = Outgoing {
-            seq: self.isn.wrapping_add(1).wrapping_add(piece.offset),
+            seq: self.isn.wrapping_add(1).wrapping_add(offset),
             ack: iss.wrapping_add(1),
             flags: Flags::ACK,
             window: 502,
             ..Outgoing::default()
         };
-        self.frame(&out, piece.bytes(stream))
+        self.frame(&out, payload)
     }
 
     /// The ISS in a SYN-ACK sent to this client; `None` if the frame is something else.

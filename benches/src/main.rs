@@ -6,6 +6,8 @@ use clap::Parser;
 use prequeue_benches::bench::{Bench, CHUNKS};
 use prequeue_benches::contender::Contender;
 use prequeue_benches::contenders;
+use prequeue_benches::handover::claim::Pair;
+use prequeue_benches::handover::{self, Effort, Places};
 use prequeue_benches::memory::{Memory, WANTED_MIB};
 use prequeue_benches::table::Table;
 use prequeue_benches::workload::Workload;
@@ -33,6 +35,7 @@ thread that polls, copied and in place); smoltcp, fastcp.
 
   scripts/bench                                 sees to hugepages, builds, and runs all of it
   cargo run --release -p prequeue-benches       the table alone
+  prequeue-benches --handover                   from the lcore to a thread that reads, on two CPUs
   prequeue-benches --only W1 prequeue           one of them once; set PREQUEUE_BENCH_NO_HUGE=1 to run
                                                 it under valgrind --tool=callgrind
                                                 --toggle-collect=timed_part
@@ -48,6 +51,12 @@ struct Args {
     /// quick; 1 with --only].
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: Option<u16>,
+    /// Measures the hand-over to a thread that reads instead: latency, throughput, claiming, waiting.
+    #[arg(long, conflicts_with_all = ["rounds", "only", "claims"])]
+    handover: bool,
+    /// Claims and releases a socket so many times, as an lcore and as a thread, for callgrind.
+    #[arg(long, value_name = "TIMES", conflicts_with_all = ["quick", "rounds", "only"])]
+    claims: Option<u32>,
     /// Runs one receiver over one workload and prints the number of segments it was given.
     #[arg(long, num_args = 2, value_names = ["WORKLOAD", "RECEIVER"])]
     only: Option<Vec<String>>,
@@ -70,18 +79,24 @@ fn run(args: &Args) -> Result<(), String> {
         Some([name, receiver]) => Some((workload(name)?, receiver.as_str())),
         _ => None,
     };
+    if let Some(times) = args.claims {
+        Pair::default().run(times);
+        return Ok(());
+    }
+    let places = Places::of_this_process();
     let memory = Memory::of_this_machine();
     let mut bench = Bench::new(memory);
+    if args.handover {
+        let effort = if args.quick { Effort::Quick } else { Effort::Full };
+        warn_of(memory);
+        print!("{}", handover::run(&mut bench, places, effort));
+        return Ok(());
+    }
     let mut contenders = contenders(&mut bench);
     if let Some((workload, receiver)) = only {
         return once(&mut bench, workload, receiver, &mut contenders, args.rounds.unwrap_or(1));
     }
-    if memory == Memory::Ordinary {
-        eprintln!(
-            "prequeue-benches: less than {WANTED_MIB} MiB of hugepages are free (or their use was \
-             forbidden): every buffer costs TLB misses, these figures are not to be quoted"
-        );
-    }
+    warn_of(memory);
     verify(&mut bench, &mut contenders)?;
     let rounds = args.rounds.unwrap_or(if args.quick { 3 } else { 12 });
     let table = Table(
@@ -92,6 +107,15 @@ fn run(args: &Args) -> Result<(), String> {
     );
     print!("{table}");
     all_delivered(&table)
+}
+
+fn warn_of(memory: Memory) {
+    if memory == Memory::Ordinary {
+        eprintln!(
+            "prequeue-benches: less than {WANTED_MIB} MiB of hugepages are free (or their use was \
+             forbidden): every buffer costs TLB misses, these figures are not to be quoted"
+        );
+    }
 }
 
 fn workload(name: &str) -> Result<Workload, String> {

@@ -1,0 +1,139 @@
+//! An lcore whose connection is read by another thread, and the clock that both go by.
+
+use std::net::SocketAddrV4;
+use std::sync::atomic::{Ordering, fence};
+
+use prequeue::dpdk::{Clock, Mbuf, Mempool};
+use prequeue::lcore::neighbour::News;
+use prequeue::lcore::{Engine, Listeners, Transmit, engines};
+use prequeue::socket::{TcpListener, TcpStream};
+use prequeue::tcp::Counter;
+
+use crate::contender::{BURST, Burst};
+use crate::engine;
+use crate::frames::{self, Client};
+
+/// An engine with one listener and at most one connection. What it sends is built and dropped.
+#[derive(Debug)]
+pub struct Lcore {
+    engine: Engine<Mbuf>,
+    _listeners: Listeners<Mbuf>,
+    listener: TcpListener<Mbuf>,
+    clock: Clock,
+    answers: Answers,
+    /// The client of the last connection, and our ISS of it.
+    pub client: Client,
+    /// See [`Self::client`].
+    pub iss: u32,
+}
+
+/// What would be sent: counted, and the last one kept while a connection opens.
+#[derive(Debug, Default)]
+struct Answers {
+    sent: u64,
+    keep: bool,
+    last: Vec<u8>,
+}
+
+impl Transmit for Answers {
+    fn send(&mut self, frame: &[u8]) {
+        self.sent += 1;
+        if self.keep {
+            self.last = frame.to_vec();
+        }
+    }
+}
+
+impl Lcore {
+    /// One without a connection.
+    ///
+    /// # Panics
+    /// Never: nobody else listens.
+    pub fn new(clock: Clock) -> Self {
+        let (mut engines, listeners) = engines(&engine::config(), 1);
+        let queue = listeners.listen(frames::PORT, 128).expect("a free port");
+        let local = SocketAddrV4::new(frames::OUR_ADDR, frames::PORT);
+        let mut lcore = Self {
+            engine: engines.pop().expect("one engine"),
+            _listeners: listeners,
+            listener: TcpListener::new(queue, local),
+            clock,
+            answers: Answers::default(),
+            client: Client::any(),
+            iss: 0,
+        };
+        lcore.turn();
+        let client = News { addr: frames::CLIENT_ADDR, mac: frames::CLIENT_MAC };
+        lcore.engine.learn_neighbour(client, lcore.clock.now(), &mut lcore.answers);
+        lcore
+    }
+
+    /// Opens a connection from a fresh client. Dropping the stream resets it.
+    ///
+    /// # Panics
+    /// If it does not open.
+    pub fn open(&mut self, pool: &Mempool) -> TcpStream<Mbuf> {
+        self.turn();
+        self.client = Client::any();
+        self.exchange(pool, &self.client.syn());
+        self.iss = self.client.iss_of(&self.answers.last).expect("a SYN-ACK");
+        self.exchange(pool, &self.client.ack(self.iss));
+        let stream = self.listener.accept().expect("a connection").0;
+        stream.set_linger_zero();
+        stream
+    }
+
+    /// What follows the device's giving of a burst: the clock is read, the burst worked on, and what
+    /// threads left is taken.
+    #[inline]
+    pub fn input(&mut self, burst: &mut Burst) {
+        let now = self.clock.now();
+        let n = burst.len();
+        let mut frames: [Option<Mbuf>; BURST] = std::mem::take(burst).into_places();
+        if n > 0 {
+            self.engine.input(&mut frames[..n], now, &mut self.answers);
+        }
+        self.engine.turn(now, &mut self.answers);
+    }
+
+    /// A poll without frames.
+    pub fn turn(&mut self) {
+        self.engine.turn(self.clock.now(), &mut self.answers);
+    }
+
+    /// What has been counted of something.
+    pub fn count(&self, counter: Counter) -> u64 {
+        self.engine.counters().value(counter)
+    }
+
+    /// Nanoseconds on the clock of both threads, all that came before being done.
+    #[inline(always)]
+    pub fn now(&self) -> u64 {
+        now(&self.clock)
+    }
+
+    /// The clock, for the other thread.
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    fn exchange(&mut self, pool: &Mempool, frame: &[u8]) {
+        let mut mbuf = pool.alloc().expect("an mbuf");
+        mbuf.extend(frame.len()).expect("room for a frame").copy_from_slice(frame);
+        let mut burst = Burst::new();
+        burst.push(mbuf).expect("room for one");
+        self.answers.keep = true;
+        self.input(&mut burst);
+        self.turn();
+        self.turn();
+        self.answers.keep = false;
+    }
+}
+
+/// Nanoseconds on the clock, read when all that the thread did before is done: loads that are still
+/// under way would not count else.
+#[inline(always)]
+pub fn now(clock: &Clock) -> u64 {
+    fence(Ordering::SeqCst);
+    clock.now().as_nanos()
+}
