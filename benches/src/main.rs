@@ -7,7 +7,7 @@ use prequeue_benches::bench::{Bench, CHUNKS};
 use prequeue_benches::contender::Contender;
 use prequeue_benches::contenders;
 use prequeue_benches::handover::claim::Pair;
-use prequeue_benches::handover::{self, Effort, Places};
+use prequeue_benches::handover::{self, Effort, Part, Places};
 use prequeue_benches::memory::{Memory, WANTED_MIB};
 use prequeue_benches::table::Table;
 use prequeue_benches::workload::Workload;
@@ -51,9 +51,11 @@ struct Args {
     /// quick; 1 with --only].
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: Option<u16>,
-    /// Measures the hand-over to a thread that reads instead: latency, throughput, claiming, waiting.
-    #[arg(long, conflicts_with_all = ["rounds", "only", "claims"])]
-    handover: bool,
+    /// Measures the hand-over to a thread that reads instead: latency, throughput, claiming, waiting;
+    /// all of it, or the parts that are named.
+    #[arg(long, value_name = "PART", num_args = 0.., value_enum,
+          conflicts_with_all = ["rounds", "only", "claims"])]
+    handover: Option<Vec<Part>>,
     /// Claims and releases a socket so many times, as an lcore and as a thread, for callgrind.
     #[arg(long, value_name = "TIMES", conflicts_with_all = ["quick", "rounds", "only"])]
     claims: Option<u32>,
@@ -86,10 +88,11 @@ fn run(args: &Args) -> Result<(), String> {
     let places = Places::of_this_process();
     let memory = Memory::of_this_machine();
     let mut bench = Bench::new(memory);
-    if args.handover {
+    if let Some(parts) = &args.handover {
+        let parts = if parts.is_empty() { &Part::ALL[..] } else { parts };
         let effort = if args.quick { Effort::Quick } else { Effort::Full };
         warn_of(memory);
-        print!("{}", handover::run(&mut bench, places, effort));
+        print!("{}", handover::run(&mut bench, places, parts, effort));
         return Ok(());
     }
     let mut contenders = contenders(&mut bench);

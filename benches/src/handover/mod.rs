@@ -71,25 +71,58 @@ impl Places {
     }
 }
 
-/// Measures all of it, and tells what a single CPU cannot.
+/// What can be measured by itself.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+pub enum Part {
+    /// Claim and release that nobody contends.
+    Claim,
+    /// A Poller with ten thousand idle connections; an idle reader.
+    Idle,
+    /// Message by message.
+    Latency,
+    /// As many segments as go through.
+    Throughput,
+    /// A reader that sleeps.
+    Parked,
+    /// The socket held for a millisecond at a time.
+    Guard,
+}
+
+impl Part {
+    /// All of them, in the order of the table.
+    pub const ALL: [Self; 6] =
+        [Self::Claim, Self::Idle, Self::Latency, Self::Throughput, Self::Parked, Self::Guard];
+}
+
+/// Measures the parts, and tells what a single CPU cannot.
 ///
 /// # Panics
 /// If a byte that was read is not the one that was sent, or the connection fails.
-pub fn run(bench: &mut Bench, places: Option<Places>, effort: Effort) -> Report {
+pub fn run(bench: &mut Bench, places: Option<Places>, parts: &[Part], effort: Effort) -> Report {
     let mut report = Report::default();
-    claim::measure(&mut report, effort);
-    idle::measure_poller(&mut report, effort);
     let mut lcore = Lcore::new(bench.clock());
-    idle::measure_reader(&mut lcore, bench, &mut report, effort);
-    let Some(places) = places.filter(|places| places.pin_lcore()) else {
-        report.note(
-            "one CPU: nothing is handed from thread to thread at speed, and nothing measured of it",
-        );
-        return report;
-    };
-    latency::measure(&mut lcore, bench, places, &mut report, effort);
-    throughput::measure(&mut lcore, bench, places, &mut report, effort);
-    parked::measure(&mut lcore, bench, places, &mut report, effort);
-    guard::measure(&mut lcore, bench, places, &mut report, effort);
+    let two = places.filter(|places| places.pin_lcore());
+    for part in parts {
+        match (part, two) {
+            (Part::Claim, _) => claim::measure(&mut report, effort),
+            (Part::Idle, _) => {
+                idle::measure_poller(&mut report, effort);
+                idle::measure_reader(&mut lcore, bench, &mut report, effort);
+            }
+            (Part::Latency, Some(two)) => {
+                latency::measure(&mut lcore, bench, two, &mut report, effort);
+            }
+            (Part::Throughput, Some(two)) => {
+                throughput::measure(&mut lcore, bench, two, &mut report, effort);
+            }
+            (Part::Parked, Some(two)) => {
+                parked::measure(&mut lcore, bench, two, &mut report, effort);
+            }
+            (Part::Guard, Some(two)) => guard::measure(&mut lcore, bench, two, &mut report, effort),
+            (part, None) => {
+                report.note(format!("{part:?}: not measured, for it takes two CPUs"));
+            }
+        }
+    }
     report
 }

@@ -7,7 +7,7 @@
 use std::hint::spin_loop;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use prequeue::buf::Checksum;
 use prequeue::dpdk::{Mbuf, Mempool};
@@ -18,7 +18,7 @@ use crate::bench::Bench;
 use crate::contender::{BURST, Burst, READ_BUFFER};
 
 use super::lcore::Lcore;
-use super::report::Report;
+use super::report::{Report, Times};
 use super::{Effort, Places};
 
 /// Payload bytes of a segment.
@@ -30,16 +30,19 @@ const HEADERS: usize = 54;
 /// Where the sequence number lies in a frame.
 const SEQ: std::ops::Range<usize> = 38..42;
 
-/// Segments, and numbers through the bare ring, of a round: a millisecond's, so that a few of many
-/// rounds are undisturbed.
-const SEGMENTS: usize = 1 << 15;
-const NUMBERS: usize = 1 << 17;
+/// Segments, and numbers through the bare ring, of a round; and of the parts of a round that are timed.
+/// A part takes a millisecond or less, so that many are undisturbed.
+const SEGMENTS: usize = 1 << 17;
+const NUMBERS: usize = 1 << 19;
+const PART: usize = 1 << 13;
+const PART_OF_NUMBERS: usize = 1 << 15;
 
 /// Mbufs of the traffic.
 pub(super) const MBUFS: u32 = 383;
 
-/// Rounds, of whose times the best of each kind are compared.
-const ROUNDS: usize = 300;
+/// Rounds. Of all parts of each kind the medians are compared: the best would be parts that found the
+/// ring empty, or everything read.
+const ROUNDS: usize = 100;
 
 /// Elements that the bare ring holds and that cross it at once: those of the figure that the target
 /// was taken from.
@@ -128,26 +131,47 @@ pub(super) fn measure(
     effort: Effort,
 ) {
     let pool = bench.small_pool(MBUFS);
-    let [mut bare, mut rewriting, mut prequeue] = [Duration::MAX; 3];
+    let [mut bare, mut rewriting, mut prequeue] = <[Times; 3]>::default();
     for _ in 0..effort.of(ROUNDS) {
-        bare = bare.min(numbers(places));
-        rewriting = rewriting.min({
-            drop(lcore.open(bench.pool()));
-            rewrite(lcore, pool.pool())
-        });
-        prequeue = prequeue.min(segments(lcore, bench, pool.pool(), places));
+        numbers(places, &mut bare);
+        drop(lcore.open(bench.pool()));
+        rewrite(lcore, pool.pool(), &mut rewriting);
+        segments(lcore, bench, pool.pool(), places, &mut prequeue);
     }
-    let rate = |n: usize, time: Duration| n as f64 / time.as_secs_f64() / 1e6;
-    let bare = rate(NUMBERS, bare);
-    let prequeue = rate(SEGMENTS, prequeue);
+    let rate = |n: usize, mut times: Times| n as f64 * 1e3 / times.quantiles([500])[0];
+    let bare = rate(PART_OF_NUMBERS, bare);
+    let prequeue = rate(PART, prequeue);
     report.tell("bare ring in chunks of 32", format!("{bare:.1} M/s"));
-    report.tell("rewriting frames, alone", format!("{:.1} M/s", rate(SEGMENTS, rewriting)));
+    report.tell("rewriting frames, alone", format!("{:.1} M/s", rate(PART, rewriting)));
     report.tell("segments of 64 B through the prequeue", format!("{prequeue:.1} M/s"));
     report.at_least("  of the bare ring's rate", prequeue / bare, TARGET, "");
 }
 
-/// The time that numbers take through a bare ring.
-fn numbers(places: Places) -> Duration {
+/// Records the times of parts, of which the first is not counted.
+#[derive(Debug)]
+struct Parts<'a> {
+    times: &'a mut Times,
+    began: Instant,
+    first: bool,
+}
+
+impl<'a> Parts<'a> {
+    fn new(times: &'a mut Times) -> Self {
+        Self { times, began: Instant::now(), first: true }
+    }
+
+    /// One more is done.
+    fn done(&mut self) {
+        let now = Instant::now();
+        let began = std::mem::replace(&mut self.began, now);
+        if !std::mem::take(&mut self.first) {
+            self.times.record((now - began).as_nanos() as u64);
+        }
+    }
+}
+
+/// The times that numbers take through a bare ring.
+fn numbers(places: Places, times: &mut Times) {
     let (mut producer, mut consumer) = RingBuffer::<usize>::new(RING);
     let ready = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -163,7 +187,7 @@ fn numbers(places: Places) -> Duration {
             sum
         });
         wait_for(&ready);
-        let began = Instant::now();
+        let mut parts = Parts::new(times);
         for begin in (0..NUMBERS).step_by(CHUNK) {
             let chunk = loop {
                 match producer.write_chunk_uninit(CHUNK) {
@@ -172,30 +196,34 @@ fn numbers(places: Places) -> Duration {
                 }
             };
             chunk.fill_from_iter(begin..begin + CHUNK);
+            if (begin + CHUNK).is_multiple_of(PART_OF_NUMBERS) {
+                parts.done();
+            }
         }
         let sum = reader.join().expect("a reader that does not fail");
         assert_eq!(sum, NUMBERS * (NUMBERS - 1) / 2);
-        began.elapsed()
-    })
+    });
 }
 
-/// The time that making the traffic takes, and freeing it.
-fn rewrite(lcore: &Lcore, pool: &Mempool) -> Duration {
+/// The times that making the traffic takes, and freeing it.
+fn rewrite(lcore: &Lcore, pool: &Mempool, times: &mut Times) {
     let read = Read::default();
     let mut traffic = Traffic::new(lcore, pool, &read);
-    let began = Instant::now();
-    for _ in 0..SEGMENTS / BURST {
+    let mut parts = Parts::new(times);
+    while traffic.sent < SEGMENTS {
         let mut burst = Burst::new();
         traffic.next(&mut burst);
         read.tell(traffic.bytes());
         std::hint::black_box(&burst);
         burst.clear();
+        if traffic.sent.is_multiple_of(PART) {
+            parts.done();
+        }
     }
-    began.elapsed()
 }
 
-/// The time that segments take to a reader that spins.
-fn segments(lcore: &mut Lcore, bench: &Bench, pool: &Mempool, places: Places) -> Duration {
+/// The times that segments take to a reader that spins.
+fn segments(lcore: &mut Lcore, bench: &Bench, pool: &Mempool, places: Places, times: &mut Times) {
     let stream = lcore.open(bench.pool());
     let progress = Read::default();
     let mut traffic = Traffic::new(lcore, pool, &progress);
@@ -206,20 +234,22 @@ fn segments(lcore: &mut Lcore, bench: &Bench, pool: &Mempool, places: Places) ->
             read(stream, &ready, &progress);
         });
         wait_for(&ready);
-        let began = Instant::now();
-        while traffic.bytes() < SEGMENTS * LEN {
+        let mut parts = Parts::new(times);
+        while traffic.sent < SEGMENTS {
             let mut burst = Burst::new();
             traffic.next(&mut burst);
+            let part_ends = !burst.is_empty() && traffic.sent.is_multiple_of(PART);
             lcore.input(&mut burst);
+            if part_ends {
+                parts.done();
+            }
         }
         while !reader.is_finished() {
             lcore.turn();
         }
-        let time = began.elapsed();
         reader.join().expect("a reader that does not fail");
-        lcore.turn();
-        time
-    })
+    });
+    lcore.turn();
 }
 
 /// Reads all segments of a round; looks at the number in the last of each read.
