@@ -126,9 +126,9 @@ mod tests {
         report.at_least("large", 0.1, 0.154, "");
         report.note("of one run");
         let lines: Vec<_> = report.to_string().lines().map(str::to_owned).collect();
-        assert_eq!(lines[0], "a               7 ns");
-        assert_eq!(lines[1], "to be small    12 ns  <= 15: reached");
-        assert_eq!(lines[2], "large          0.100  >= 0.154: not yet");
+        assert_eq!(lines[0], "a             7 ns");
+        assert_eq!(lines[1], "to be small  12 ns  <= 15: reached");
+        assert_eq!(lines[2], "large        0.100  >= 0.154: not yet");
         assert_eq!(lines[3], "(of one run)");
     }
 
