@@ -94,15 +94,13 @@ impl fmt::Display for RanOut<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddrV4;
-
     use super::*;
 
     #[test]
     fn the_largest_holders_are_named_one_a_line() {
         let holder = |n: u8| Holder {
-            local: SocketAddrV4::new([10, 0, 0, 1].into(), 7000),
-            peer: SocketAddrV4::new([10, 0, 0, n].into(), 40_000),
+            local: ([10, 0, 0, 1], 7000).into(),
+            peer: ([10, 0, 0, n], 40_000).into(),
             rmem: 1 << 20,
             backlog: 0,
             queues: None,

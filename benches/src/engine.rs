@@ -79,7 +79,7 @@ impl Contender for Receiver {
         }
         while self.engine.turn(self.now, &mut *self.tx.borrow_mut()) {}
         self.engine.learn_neighbour(
-            News { addr: frames::CLIENT_ADDR, mac: frames::CLIENT_MAC },
+            News { addr: frames::CLIENT_ADDR.into(), mac: frames::CLIENT_MAC },
             self.now,
             &mut *self.tx.borrow_mut(),
         );
@@ -124,13 +124,7 @@ pub(crate) fn config() -> EngineConfig {
     EngineConfig {
         // Room for what a delayed segment holds up, as the peers have it.
         settings: Settings { tcp_rmem: [4096, 1 << 20, 1 << 22], ..Settings::default() },
-        interface: Interface {
-            mac: frames::OUR_MAC,
-            addr: frames::OUR_ADDR,
-            prefix_len: 24,
-            gateway: None,
-            mtu: 1500,
-        },
+        interface: Interface::new(frames::OUR_MAC, 1500).with_address(frames::OUR_ADDR, 24),
         secret: Secret::from_seed(fastrand::u64(..)),
         key: HashKey::new([fastrand::u64(..), fastrand::u64(..)]),
         max_connections: 1024,

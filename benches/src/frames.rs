@@ -94,7 +94,7 @@ impl Client {
 
     /// The ISS in a SYN-ACK sent to this client; `None` if the frame is something else.
     pub fn iss_of(&self, frame: &[u8]) -> Option<u32> {
-        let parsed = wire::frame::parse_tcp4(frame, prequeue::buf::Checksum::Good).ok()?;
+        let parsed = wire::frame::parse_tcp(frame, prequeue::buf::Checksum::Good).ok()?;
         let syn_ack = parsed.segment.flags.has(Flags::SYN.with(Flags::ACK))
             && parsed.tuple.local_port == self.port;
         syn_ack.then_some(parsed.segment.seq)
@@ -102,8 +102,8 @@ impl Client {
 
     fn frame(&self, out: &Outgoing, payload: &[u8]) -> Vec<u8> {
         let tuple = FourTuple {
-            local_addr: CLIENT_ADDR,
-            remote_addr: OUR_ADDR,
+            local_addr: CLIENT_ADDR.into(),
+            remote_addr: OUR_ADDR.into(),
             local_port: self.port,
             remote_port: PORT,
         };

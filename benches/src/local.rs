@@ -110,7 +110,7 @@ impl Contender for Receiver {
             stream.set_linger_zero();
         }
         while self.engine.turn(self.now, &mut *self.tx.borrow_mut()) {}
-        let news = News { addr: frames::CLIENT_ADDR, mac: frames::CLIENT_MAC };
+        let news = News { addr: frames::CLIENT_ADDR.into(), mac: frames::CLIENT_MAC };
         self.engine.learn_neighbour(news, self.now, &mut *self.tx.borrow_mut());
         self.exchange(&client.syn());
         let iss = client.iss_of(&self.tx.borrow().last).expect("a SYN-ACK");

@@ -51,7 +51,7 @@ impl Many {
             now: Instant::from_millis(1000),
             tx: Vec::new(),
         };
-        let client = News { addr: frames::CLIENT_ADDR, mac: frames::CLIENT_MAC };
+        let client = News { addr: frames::CLIENT_ADDR.into(), mac: frames::CLIENT_MAC };
         while many.engine.turn(many.now, &mut many.tx) {}
         many.engine.learn_neighbour(client, many.now, &mut many.tx);
         many.iss = many.open(active);

@@ -7,7 +7,6 @@
 //! early as it can be had, and has a CPU to spend on it.
 
 use std::fmt;
-use std::net::SocketAddrV4;
 
 use crate::dpdk::{Clock, Lcore, Link, Mbuf, Mempool, Port, PortStats};
 use crate::lcore::drive::Drive;
@@ -180,7 +179,7 @@ impl LocalStack {
         let backlog = listen::backlog(&self.settings, backlog);
         let queue = self.listeners.listen(port, backlog).ok_or(ListenError::PortInUse(port))?;
         self.drive.turn();
-        Ok(LocalListener::new(queue, SocketAddrV4::new(self.interface.addr, port)))
+        Ok(LocalListener::new(queue, self.interface.listening_at(port)))
     }
 
     /// Pins the calling thread to the first CPU of the EAL's `-l`; whether that was allowed.

@@ -4,8 +4,7 @@
 //! streams from it in the manner of [`std::net`]. Everything that can be wrong with what it is given
 //! is found before a thread starts, and told in a sentence that says what to do.
 
-use std::fmt;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::IpAddr;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -17,7 +16,7 @@ use crate::dpdk::{
 use crate::lcore::fault::Faults;
 use crate::lcore::hash::HashKey;
 use crate::lcore::poll::{Board, PollLoop};
-use crate::lcore::{EngineConfig, Holder, Interface, Listeners, Population, engines};
+use crate::lcore::{EngineConfig, Holder, Interface, Listeners, Net, Population, engines};
 use crate::socket;
 use crate::tcp::isn::Secret;
 use crate::tcp::{Counters, Settings, listen};
@@ -344,7 +343,7 @@ impl Stack {
         }
         let backlog = listen::backlog(&self.settings, backlog);
         let queue = self.listeners.listen(port, backlog).ok_or(ListenError::PortInUse(port))?;
-        let listener = TcpListener::new(queue, SocketAddrV4::new(self.interface.addr, port));
+        let listener = TcpListener::new(queue, self.interface.listening_at(port));
         let version = self.listeners.version();
         let end = Instant::now() + NOTICE;
         let knows =
@@ -671,9 +670,7 @@ impl StackBuilder {
     fn interface(&self) -> Result<Interface, StartError> {
         let address = self.address.as_deref().ok_or(StartError::NoAddress)?;
         let bad = || StartError::BadAddress(address.to_owned());
-        let (addr, prefix_len) = address.split_once('/').ok_or_else(bad)?;
-        let addr: Ipv4Addr = addr.parse().map_err(|_| bad())?;
-        let prefix_len: u8 = prefix_len.parse().map_err(|_| bad())?;
+        let net: Net = address.parse().map_err(|_| bad())?;
         let mac = match &self.mac {
             None => NO_MAC,
             Some(text) => text
@@ -685,27 +682,19 @@ impl StackBuilder {
         if let Some(mtu) = self.mtu.filter(|mtu| *mtu < LEAST_MTU) {
             return Err(StartError::BadMtu(mtu));
         }
-        let interface = Interface { mac, addr, prefix_len, gateway: None, mtu: LEAST_MTU };
-        let is_host = prefix_len <= 32
-            && !addr.is_unspecified()
-            && !addr.is_loopback()
-            && !interface.is_broadcast(addr);
-        if !is_host {
+        if net.addr.is_ipv6() || !net.is_of_a_host() {
             return Err(bad());
         }
-        let gateway = match &self.gateway {
-            None => None,
-            Some(text) => {
-                let on_link =
-                    |gateway: &Ipv4Addr| *gateway != addr && interface.is_on_link(*gateway);
-                let gateway = text.parse().ok().filter(on_link);
-                Some(gateway.ok_or_else(|| StartError::BadGateway {
-                    gateway: text.clone(),
-                    address: address.to_owned(),
-                })?)
-            }
-        };
-        Ok(Interface { gateway, ..interface })
+        let interface = Interface::new(mac, LEAST_MTU).with_net(net);
+        let Some(text) = &self.gateway else { return Ok(interface) };
+        let on_link =
+            |gateway: &IpAddr| !interface.is_ours(*gateway) && interface.is_on_link(*gateway);
+        let gateway = text.parse().ok().filter(on_link);
+        let gateway = gateway.ok_or_else(|| StartError::BadGateway {
+            gateway: text.clone(),
+            address: address.to_owned(),
+        })?;
+        Ok(interface.with_gateway(gateway))
     }
 
     /// Whether the pool asked for leaves anything to sockets.
@@ -803,20 +792,10 @@ fn random_key() -> [u8; 16] {
     key
 }
 
-impl fmt::Display for Interface {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { mac, addr, prefix_len, gateway, mtu } = self;
-        write!(f, "{addr}/{prefix_len} ({mac}, MTU {mtu}")?;
-        match gateway {
-            Some(gateway) => write!(f, ", gateway {gateway})"),
-            None => f.write_str(")"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::Family;
 
     fn error(builder: StackBuilder) -> String {
         builder.start().expect_err("should be refused").to_string()
@@ -855,7 +834,7 @@ mod tests {
     #[test]
     fn a_gateway_on_the_link_is_taken() {
         let interface = with_args().gateway("10.99.0.1").interface().unwrap();
-        assert_eq!(interface.gateway, Some(Ipv4Addr::new(10, 99, 0, 1)));
+        assert_eq!(interface.gateway(Family::V4), Some([10, 99, 0, 1].into()));
         assert_eq!(
             interface.to_string(),
             "10.99.0.2/24 (00:00:00:00:00:00, MTU 576, gateway 10.99.0.1)"

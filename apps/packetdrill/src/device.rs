@@ -45,7 +45,7 @@ impl Device {
     /// link, at an address that packetdrill gives to nobody.
     pub fn interface(addr: Ipv4Addr, mtu: u16) -> Interface {
         let gateway = Ipv4Addr::from_bits(addr.to_bits() ^ 0xfe);
-        Interface { mac: US, addr, prefix_len: PREFIX_LEN, gateway: Some(gateway), mtu }
+        Interface::new(US, mtu).with_address(addr, PREFIX_LEN).with_gateway(gateway)
     }
 
     /// The frame in which an IPv4 packet arrives, put together from segments of `mss` bytes if it
@@ -122,7 +122,10 @@ impl Transmit for Device {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use prequeue::buf::PacketBuf;
+    use prequeue::wire::Family;
     use prequeue::wire::arp::Arp;
 
     use super::*;
@@ -186,13 +189,16 @@ mod tests {
 
     #[test]
     fn every_arp_request_is_answered_by_the_neighbour() {
-        let interface = Device::interface(Ipv4Addr::new(192, 168, 0, 1), 1500);
-        let gateway = interface.gateway.unwrap();
-        assert!(interface.is_on_link(gateway) && gateway != interface.addr);
+        let ours = Ipv4Addr::new(192, 168, 0, 1);
+        let interface = Device::interface(ours, 1500);
+        let Some(IpAddr::V4(gateway)) = interface.gateway(Family::V4) else {
+            panic!("there is a gateway")
+        };
+        assert!(interface.is_on_link(gateway.into()) && gateway != ours);
         let question = Arp {
             operation: Operation::Request,
             sender_mac: US,
-            sender_addr: interface.addr,
+            sender_addr: ours,
             target_mac: MacAddr::default(),
             target_addr: gateway,
         };

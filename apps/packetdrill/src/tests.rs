@@ -64,8 +64,8 @@ impl Script {
     /// The peer sends a segment with this many bytes.
     fn send(&self, flags: Bits, seq: u32, ack: u32, len: usize) {
         let tuple = FourTuple {
-            local_addr: *PEER.ip(),
-            remote_addr: *US.ip(),
+            local_addr: (*PEER.ip()).into(),
+            remote_addr: (*US.ip()).into(),
             local_port: PEER.port(),
             remote_port: US.port(),
         };

@@ -2,12 +2,12 @@
 //!
 //! Used by the stage and by the live run. Its numbers are those of the tables: the first byte is 1000.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use prequeue::watch::Span;
 use prequeue::wire::arp::{self, Arp, Operation};
-use prequeue::wire::frame::{MAX_CONTROL_LEN, Tcp4};
-use prequeue::wire::{Flags, FourTuple, MacAddr, Outgoing, ethernet, parse_tcp4, tcp};
+use prequeue::wire::frame::{MAX_CONTROL_LEN, TcpFrame};
+use prequeue::wire::{Flags, FourTuple, MacAddr, Outgoing, ethernet, parse_tcp, tcp};
 
 /// Ethernet addresses of the stack and of the peer.
 pub const OUR_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
@@ -27,8 +27,8 @@ pub const FIRST: u32 = 1000;
 
 /// The connection as the stack sees it.
 pub const TUPLE: FourTuple = FourTuple {
-    local_addr: OUR_ADDR,
-    remote_addr: PEER_ADDR,
+    local_addr: IpAddr::V4(OUR_ADDR),
+    remote_addr: IpAddr::V4(PEER_ADDR),
     local_port: PORT,
     remote_port: PEER_PORT,
 };
@@ -180,8 +180,8 @@ pub struct Sent {
 impl Sent {
     /// Reads a frame of the stack; nothing if it is no segment.
     pub fn read(frame: &[u8]) -> Option<Self> {
-        let Tcp4 { tuple, segment, header, payload, .. } =
-            parse_tcp4(frame, Default::default()).ok()?;
+        let TcpFrame { tuple, segment, header, payload, .. } =
+            parse_tcp(frame, Default::default()).ok()?;
         let options = tcp::sack_blocks(&frame[usize::from(header)..usize::from(payload)]);
         let sack = options.into_iter().collect();
         // Seen from whoever receives it.

@@ -92,13 +92,7 @@ impl Stage {
     pub fn new(settings: Settings) -> (Self, Stream) {
         let config = EngineConfig {
             settings,
-            interface: Interface {
-                mac: peer::OUR_MAC,
-                addr: peer::OUR_ADDR,
-                prefix_len: 24,
-                gateway: None,
-                mtu: 1500,
-            },
+            interface: Interface::new(peer::OUR_MAC, 1500).with_address(peer::OUR_ADDR, 24),
             secret: Secret::from_seed(1),
             key: HashKey::new([1, 2]),
             max_connections: 1,
@@ -106,7 +100,11 @@ impl Stage {
         let (mut engines, listeners) = engines(&config, 1);
         let mut engine = engines.remove(0);
         let mut tx = Wire::default();
-        engine.learn_neighbour(News { addr: peer::PEER_ADDR, mac: peer::PEER_MAC }, START, &mut tx);
+        engine.learn_neighbour(
+            News { addr: peer::PEER_ADDR.into(), mac: peer::PEER_MAC },
+            START,
+            &mut tx,
+        );
         let queue = listeners.listen(peer::PORT, 1).expect("nobody else listens");
         let listener = TcpListener::new(queue, SocketAddrV4::new(peer::OUR_ADDR, peer::PORT));
         engine.turn(START, &mut tx);

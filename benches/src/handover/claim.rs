@@ -13,7 +13,7 @@ use prequeue::tcp::request::Opened;
 use prequeue::tcp::tcb::Tcb;
 use prequeue::tcp::{Counters, Cx, SeqNum, Settings};
 use prequeue::time::Instant;
-use prequeue::wire::FourTuple;
+use prequeue::wire::{Family, FourTuple};
 
 use crate::frames;
 
@@ -39,6 +39,7 @@ impl Default for Pair {
         let now = Instant::from_millis(1000);
         let mut cx = Cx { now, settings: &settings, counters: &mut counters };
         let opened = Opened {
+            family: Family::V4,
             iss: SeqNum::new(1),
             irs: SeqNum::new(1),
             rcv_wnd: 64_240,
@@ -53,8 +54,8 @@ impl Default for Pair {
         let tcb = Tcb::new(&mut cx, &opened);
         let home = Arc::new(Home::default());
         let tuple = FourTuple {
-            local_addr: frames::OUR_ADDR,
-            remote_addr: frames::CLIENT_ADDR,
+            local_addr: frames::OUR_ADDR.into(),
+            remote_addr: frames::CLIENT_ADDR.into(),
             local_port: frames::PORT,
             remote_port: 1024,
         };

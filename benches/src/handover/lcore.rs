@@ -63,7 +63,7 @@ impl Lcore {
             iss: 0,
         };
         lcore.turn();
-        let client = News { addr: frames::CLIENT_ADDR, mac: frames::CLIENT_MAC };
+        let client = News { addr: frames::CLIENT_ADDR.into(), mac: frames::CLIENT_MAC };
         lcore.engine.learn_neighbour(client, lcore.clock.now(), &mut lcore.answers);
         lcore
     }

@@ -7,15 +7,15 @@ mod steps;
 
 use prequeue::buf::Checksum;
 use prequeue::wire::ethernet::{self, MacAddr};
-use prequeue::wire::frame::{MAX_CONTROL_LEN, Reject, Tcp4};
-use prequeue::wire::{Flags, FourTuple, Outgoing, arp, icmp, ipv4, parse_tcp4, tcp};
+use prequeue::wire::frame::{MAX_CONTROL_LEN, Reject, TcpFrame};
+use prequeue::wire::{Flags, FourTuple, Outgoing, arp, icmp, ipv4, parse_tcp, tcp};
 
 /// A frame off the wire: whatever parses is in bounds, is what the layers say, and is read alike
 /// when it is sent again.
 pub fn tcp_frame(bytes: &[u8]) {
     // With the device's word a fuzzer gets past the checksums.
     for word in [Checksum::Good, Checksum::Unknown, Checksum::Bad] {
-        let parsed = parse_tcp4(bytes, word);
+        let parsed = parse_tcp(bytes, word);
         assert_eq!(parsed, layer_by_layer(bytes, word));
         if let Ok(parsed) = parsed {
             send_again(bytes, &parsed);
@@ -80,26 +80,26 @@ pub fn tcb(bytes: &[u8]) {
     oracle::run(&setup, &ops);
 }
 
-fn layer_by_layer(bytes: &[u8], word: Checksum) -> Result<Tcp4, Reject> {
-    let ethernet = ethernet::parse(bytes).ok_or(Reject::NotTcp4)?;
+fn layer_by_layer(bytes: &[u8], word: Checksum) -> Result<TcpFrame, Reject> {
+    let ethernet = ethernet::parse(bytes).ok_or(Reject::NotTcp)?;
     if ethernet.ethertype != ethernet::IPV4 {
-        return Err(Reject::NotTcp4);
+        return Err(Reject::NotTcp);
     }
     let datagram = &bytes[ethernet.header_len..];
     let ip = ipv4::parse(datagram, word).map_err(Reject::Ip)?;
     if ip.protocol != ipv4::TCP {
-        return Err(Reject::NotTcp4);
+        return Err(Reject::NotTcp);
     }
     if ip.fragment {
         return Err(Reject::Fragment);
     }
     let view = tcp::parse(&ip, ip.payload(datagram), word)
-        .map_err(|error| Reject::Tcp { dst: ip.dst, error })?;
+        .map_err(|error| Reject::Tcp { dst: ip.dst.into(), error })?;
     let header = ethernet.header_len + ip.header_len;
-    Ok(Tcp4 {
+    Ok(TcpFrame {
         tuple: FourTuple {
-            local_addr: ip.dst,
-            remote_addr: ip.src,
+            local_addr: ip.dst.into(),
+            remote_addr: ip.src.into(),
             local_port: view.dst_port,
             remote_port: view.src_port,
         },
@@ -112,8 +112,8 @@ fn layer_by_layer(bytes: &[u8], word: Checksum) -> Result<Tcp4, Reject> {
     })
 }
 
-fn send_again(bytes: &[u8], parsed: &Tcp4) {
-    let Tcp4 { tuple, segment, header, payload, tos, .. } = *parsed;
+fn send_again(bytes: &[u8], parsed: &TcpFrame) {
+    let TcpFrame { tuple, segment, header, payload, tos, .. } = *parsed;
     let header = &bytes[usize::from(header)..usize::from(payload)];
     let payload = &bytes[usize::from(payload)..][..segment.len as usize];
     let syn = tcp::syn_options(header);
@@ -138,7 +138,7 @@ fn send_again(bytes: &[u8], parsed: &Tcp4) {
     }
     let len = tcp::emit(&mut frame[at..], &tuple, &out, tos, payload);
     frame.truncate(at + len);
-    let again = parse_tcp4(&frame, Checksum::Unknown).expect("what is emitted is parsed");
+    let again = parse_tcp(&frame, Checksum::Unknown).expect("what is emitted is parsed");
     assert_eq!(
         (again.tuple.local_addr, again.tuple.remote_port),
         (tuple.remote_addr, tuple.local_port)

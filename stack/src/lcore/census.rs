@@ -137,13 +137,8 @@ mod tests {
     fn engine() -> Engine<HeapBuf> {
         let config = EngineConfig {
             settings: Settings::default(),
-            interface: Interface {
-                mac: MacAddr([2, 0, 0, 0, 0, 1]),
-                addr: [10, 0, 0, 1].into(),
-                prefix_len: 24,
-                gateway: None,
-                mtu: 1500,
-            },
+            interface: Interface::new(MacAddr([2, 0, 0, 0, 0, 1]), 1500)
+                .with_address([10, 0, 0, 1], 24),
             secret: Secret::from_seed(1),
             key: HashKey::new([1, 2]),
             max_connections: 1,

@@ -10,7 +10,7 @@ use crate::tcp::isn::Numbers;
 use crate::tcp::listen::SynOrigin;
 use crate::tcp::time_wait::{Ending, TimeWait, TwVerdict};
 use crate::wire::FourTuple;
-use crate::wire::frame::Tcp4;
+use crate::wire::frame::TcpFrame;
 
 use super::Transmit;
 use super::engine::Tables;
@@ -62,7 +62,7 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
         &mut self,
         work: &mut Work<'_, impl Transmit>,
         index: u32,
-        tcp: &Tcp4,
+        tcp: &TcpFrame,
         frame: &B,
     ) {
         let Some(slot) = self.time_waits.at_mut(index) else { return };

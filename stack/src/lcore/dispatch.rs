@@ -4,15 +4,16 @@
 //! is not examined here beyond its Ethernet address and VLAN, because whatever made that entry was; all
 //! else is admitted by the rules of RFC 1122 §3.2 and counted. Nothing is put together.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::buf::{Checksum, PacketBuf};
 use crate::tcp::Counter;
 use crate::time::Instant;
 use crate::wire::ethernet::{self, Delivery};
-use crate::wire::frame::{self, Reject, Tcp4};
+use crate::wire::frame::{self, Reject, TcpFrame};
 use crate::wire::tcp::TcpError;
-use crate::wire::{FourTuple, arp, icmp, ipv4, parse_tcp4};
+use crate::wire::{FourTuple, arp, icmp, ipv4, ipv6, parse_tcp};
 
 use super::Transmit;
 use super::neighbour::News;
@@ -46,7 +47,7 @@ impl EchoLimit {
 #[derive(Debug)]
 pub(super) enum Frame {
     /// It is a TCP segment for our Ethernet address, to be looked up.
-    Tcp(Tcp4),
+    Tcp(TcpFrame),
     /// It was dealt with, or dropped, and counted.
     Done,
     /// It taught us about a neighbour that the other lcores do not know.
@@ -56,7 +57,7 @@ pub(super) enum Frame {
 impl<T: Transmit> Work<'_, T> {
     /// Parses a segment that was found to be one, with right checksums; counts what is wrong.
     #[inline(always)]
-    pub fn parse<B: PacketBuf>(&mut self, frame: &B) -> Option<Tcp4> {
+    pub fn parse<B: PacketBuf>(&mut self, frame: &B) -> Option<TcpFrame> {
         match frame::parse_checked(frame.data()) {
             Ok(tcp) => Some(tcp),
             Err(reject) => {
@@ -70,13 +71,13 @@ impl<T: Transmit> Work<'_, T> {
     pub fn classify(&mut self, frame: &[u8], checksum: Checksum) -> Frame {
         let delivery = ethernet::delivery(frame, self.base.interface.mac);
         if delivery == Delivery::Us {
-            match parse_tcp4(frame, checksum) {
+            match parse_tcp(frame, checksum) {
                 Ok(tcp) if is_tagged(&tcp) => {
                     self.bump(Counter::InAddrErrors);
                     return Frame::Done;
                 }
                 Ok(tcp) => return Frame::Tcp(tcp),
-                Err(Reject::NotTcp4) => {}
+                Err(Reject::NotTcp) => {}
                 Err(reject) => {
                     self.count_reject(reject);
                     return Frame::Done;
@@ -89,16 +90,16 @@ impl<T: Transmit> Work<'_, T> {
     /// Whether a segment that has no connection may have one, or an answer: it must be for our
     /// address, and from an address to which an answer can be sent (RFC 1122 §3.2.1.3, RFC 9293
     /// MUST-57 and MUST-63).
-    pub fn admits(&mut self, tcp: &Tcp4) -> bool {
+    pub fn admits(&mut self, tcp: &TcpFrame) -> bool {
         let FourTuple { local_addr, remote_addr, .. } = tcp.tuple;
         let interface = &self.base.interface;
-        if local_addr != interface.addr {
+        if !interface.is_ours(local_addr) {
             self.bump(Counter::InAddrErrors);
             return false;
         }
-        let martian = ipv4::is_martian_source(remote_addr)
-            || interface.is_broadcast(remote_addr)
-            || ipv4::is_land(&tcp.tuple);
+        let martian = is_martian_source(remote_addr)
+            || interface.is_group(remote_addr)
+            || tcp.tuple.is_land();
         if martian {
             self.bump(Counter::InAddrErrors);
         }
@@ -137,10 +138,11 @@ impl<T: Transmit> Work<'_, T> {
             Err(error) => return self.count_reject(Reject::Ip(error)),
         };
         let interface = &self.base.interface;
-        let counter = if ip.dst != interface.addr
-            || ipv4::is_martian_source(ip.src)
-            || interface.is_broadcast(ip.src)
-            || ip.src == interface.addr
+        let (src, dst) = (ip.src.into(), ip.dst.into());
+        let counter = if !interface.is_ours(dst)
+            || is_martian_source(src)
+            || interface.is_group(src)
+            || interface.is_ours(src)
         {
             Counter::InAddrErrors
         } else if ip.fragment {
@@ -155,7 +157,7 @@ impl<T: Transmit> Work<'_, T> {
             self.bump(Counter::InEchos);
             if self.base.echoes.permits(self.now) {
                 self.bump(Counter::OutEchoReps);
-                return self.send_datagram(&mut frame[..at + len], ip.src);
+                return self.send_datagram(&mut frame[..at + len], src);
             }
             Counter::EchosSkipped
         };
@@ -166,10 +168,10 @@ impl<T: Transmit> Work<'_, T> {
     #[cold]
     fn count_reject(&mut self, reject: Reject) {
         match reject {
-            Reject::NotTcp4 => {}
+            Reject::NotTcp => {}
             Reject::Fragment => self.bump(Counter::ReasmFails),
             Reject::Ip(_) => self.bump(Counter::InHdrErrors),
-            Reject::Tcp { dst, .. } if dst != self.base.interface.addr => {
+            Reject::Tcp { dst, .. } if !self.base.interface.is_ours(dst) => {
                 self.bump(Counter::InAddrErrors);
             }
             Reject::Tcp { error, .. } => {
@@ -189,6 +191,14 @@ impl<T: Transmit> Work<'_, T> {
 
 /// Whether a segment came by a VLAN: we are a member of none, and whoever is in one has no say in
 /// the connections of this link. Identifier 0 is a priority alone (IEEE 802.1Q).
-fn is_tagged(tcp: &Tcp4) -> bool {
+fn is_tagged(tcp: &TcpFrame) -> bool {
     tcp.vlan.is_some_and(|id| id != 0)
+}
+
+/// Whether no host may send from `addr` to another host: a segment from there is dropped silently.
+fn is_martian_source(addr: IpAddr) -> bool {
+    match addr {
+        IpAddr::V4(addr) => ipv4::is_martian_source(addr),
+        IpAddr::V6(addr) => !ipv6::is_unicast(addr),
+    }
 }

@@ -16,11 +16,11 @@ use crate::tcp::{Counter, Counters, Settings};
 use crate::time::Instant;
 use crate::watch::Span;
 use crate::wire::FourTuple;
-use crate::wire::frame::{self, Ends, Station, Tcp4};
+use crate::wire::frame::{self, Ends, Station, TcpFrame};
 
 use super::closing::TimeWaitSlot;
 use super::dispatch::{EchoLimit, Frame};
-use super::flow::{FlowHash, FlowTable, Target};
+use super::flow::{Flow, FlowHash, FlowTable, Target};
 use super::groups::Groups;
 use super::hash::HashKey;
 use super::memory::{Hoards, Holder, HolderScan};
@@ -82,13 +82,7 @@ pub struct EngineConfig {
 ///
 /// let config = EngineConfig {
 ///     settings: Settings::default(),
-///     interface: Interface {
-///         mac: MacAddr([2, 0, 0, 0, 0, 1]),
-///         addr: [10, 0, 0, 1].into(),
-///         prefix_len: 24,
-///         gateway: None,
-///         mtu: 1500,
-///     },
+///     interface: Interface::new(MacAddr([2, 0, 0, 0, 0, 1]), 1500).with_address([10, 0, 0, 1], 24),
 ///     secret: Secret::from_seed(1),
 ///     key: HashKey::new([1, 2]),
 ///     max_connections: 100,
@@ -130,7 +124,7 @@ pub fn local_engine<B: PacketBuf>(
 /// Frames of one connection that follow each other, up to the next run.
 #[derive(Clone, Copy, Debug)]
 struct Run {
-    tuple: FourTuple,
+    flow: Flow,
     hash: FlowHash,
     start: usize,
 }
@@ -279,8 +273,7 @@ impl<B: PacketBuf, M: Mode<B>> Engine<B, M> {
 
     /// What waits in the backlog of a connection, oldest first; nothing if there is none.
     pub fn backlog(&self, tuple: &FourTuple) -> Vec<Span> {
-        let hash = self.tables.flows.hash(tuple);
-        match self.tables.flows.find(hash, tuple) {
+        match self.tables.flows.look_up(tuple) {
             Some(Target::Socket(index)) => self.tables.backlog(index),
             _ => Vec::new(),
         }
@@ -336,8 +329,8 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
             };
             if last != Some(ends) {
                 last = Some(ends);
-                let tuple = ends.tuple();
-                runs.push(Run { tuple, hash: self.flows.hash(&tuple), start: at });
+                let flow = Flow::of_ends(ends);
+                runs.push(Run { flow, hash: self.flows.hash(&flow), start: at });
             }
         }
 
@@ -346,7 +339,7 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
         let mut others = 0_u32;
         for (number, run) in runs.iter().enumerate() {
             let end = runs.get(number + 1).map_or(burst.len(), |next| next.start);
-            match self.flows.find(run.hash, &run.tuple) {
+            match self.flows.find(run.hash, &run.flow) {
                 Some(Target::Socket(index)) => groups.add(run.start..end, index),
                 _ => (run.start..end).for_each(|at| others |= 1 << at),
             }
@@ -373,7 +366,7 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
     #[inline(never)]
     fn unusual_ends(&mut self, work: &mut Work<'_, impl Transmit>, frame: &B) -> Option<Ends> {
         match work.classify(frame.data(), frame.checksum()) {
-            Frame::Tcp(tcp) => Some(Ends::of(&tcp.tuple)),
+            Frame::Tcp(tcp) => Ends::of(&tcp.tuple),
             Frame::Done => None,
             Frame::News(news) => {
                 if let Some(mesh) = &mut self.mesh {
@@ -404,7 +397,7 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
     fn on_other(&mut self, work: &mut Work<'_, impl Transmit>, frame: B, origin: Option<usize>) {
         let Some(tcp) = work.parse(&frame) else { return };
         // Looked up once more, since the burst may have opened or closed the connection.
-        let target = self.flows.find(self.flows.hash(&tcp.tuple), &tcp.tuple);
+        let target = self.flows.look_up(&tcp.tuple);
         let Some(target) = target else {
             return self.on_stranger(work, &tcp, frame, origin);
         };
@@ -420,7 +413,7 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
     fn on_stranger(
         &mut self,
         work: &mut Work<'_, impl Transmit>,
-        tcp: &Tcp4,
+        tcp: &TcpFrame,
         frame: B,
         origin: Option<usize>,
     ) {

@@ -5,7 +5,7 @@
 //! each call is bounded, however many sockets there are; nothing here waits for a thread that owns one.
 
 use std::fmt;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use smallvec::SmallVec;
 
@@ -104,16 +104,16 @@ impl Hoards {
 /// use prequeue::lcore::Holder;
 ///
 /// /// The peer that makes us hold most.
-/// fn worst(holders: &[Holder]) -> Option<std::net::SocketAddrV4> {
+/// fn worst(holders: &[Holder]) -> Option<std::net::SocketAddr> {
 ///     holders.iter().max_by_key(|holder| holder.rmem).map(|holder| holder.peer)
 /// }
 /// ```
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Holder {
     /// Our address and port.
-    pub local: SocketAddrV4,
+    pub local: SocketAddr,
     /// The peer's address and port.
-    pub peer: SocketAddrV4,
+    pub peer: SocketAddr,
     /// Truesize charged to the connection, in bytes: its queues, what readers have, slices handed
     /// out. The backlog is not in it.
     pub rmem: u32,
@@ -125,13 +125,7 @@ pub struct Holder {
 
 impl Holder {
     pub(super) fn new(tuple: &FourTuple, rmem: u32, backlog: usize) -> Self {
-        Self {
-            local: SocketAddrV4::new(tuple.local_addr, tuple.local_port),
-            peer: SocketAddrV4::new(tuple.remote_addr, tuple.remote_port),
-            rmem,
-            backlog,
-            queues: None,
-        }
+        Self { local: tuple.local(), peer: tuple.remote(), rmem, backlog, queues: None }
     }
 }
 

@@ -14,6 +14,7 @@ pub mod fault;
 pub mod flow;
 mod groups;
 pub mod hash;
+mod interface;
 mod memory;
 pub mod mesh;
 pub mod neighbour;
@@ -28,11 +29,8 @@ mod sockets;
 pub mod wheel;
 mod work;
 
-use std::net::Ipv4Addr;
-
-use crate::wire::{MacAddr, ipv4};
-
 pub use engine::{BURST, Engine, EngineConfig, Population, engines, local_engine};
+pub use interface::{Interface, MOST_ADDRESSES, Net, NetError};
 pub use memory::{Holder, HolderScan};
 pub use shared::{ListenOptions, Listeners};
 
@@ -86,54 +84,5 @@ impl Pressure {
         } else {
             Self::None
         }
-    }
-}
-
-/// The one interface of a stack: its addresses, and who is on the link.
-///
-/// ```
-/// use prequeue::lcore::Interface;
-/// use prequeue::wire::MacAddr;
-///
-/// let interface = Interface {
-///     mac: MacAddr([2, 0, 0, 0, 0, 1]),
-///     addr: [192, 0, 2, 10].into(),
-///     prefix_len: 24,
-///     gateway: Some([192, 0, 2, 1].into()),
-///     mtu: 1500,
-/// };
-/// assert!(interface.is_on_link([192, 0, 2, 77].into()));
-/// assert_eq!(interface.next_hop([198, 51, 100, 1].into()), interface.gateway);
-/// ```
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Interface {
-    /// Our Ethernet address.
-    pub mac: MacAddr,
-    /// Our address.
-    pub addr: Ipv4Addr,
-    /// Bits of the address that name the link, 0 to 32.
-    pub prefix_len: u8,
-    /// Whom to give what is for others than those on the link.
-    pub gateway: Option<Ipv4Addr>,
-    /// Bytes of the longest datagram.
-    pub mtu: u16,
-}
-
-impl Interface {
-    /// Whether `addr` is that of a host on our link; its broadcast addresses are not.
-    pub fn is_on_link(&self, addr: Ipv4Addr) -> bool {
-        let host_bits = u32::MAX.checked_shr(u32::from(self.prefix_len)).unwrap_or(0);
-        (addr.to_bits() ^ self.addr.to_bits()) & !host_bits == 0 && !self.is_broadcast(addr)
-    }
-
-    /// Whom to send to for `dst`: itself, or the gateway if it is not on the link.
-    pub fn next_hop(&self, dst: Ipv4Addr) -> Option<Ipv4Addr> {
-        if self.is_on_link(dst) { Some(dst) } else { self.gateway }
-    }
-
-    /// Whether `addr` means several hosts: a group, all of the link, all.
-    pub fn is_broadcast(&self, addr: Ipv4Addr) -> bool {
-        ipv4::is_multicast_or_broadcast(addr)
-            || ipv4::is_subnet_broadcast(addr, self.addr, self.prefix_len)
     }
 }

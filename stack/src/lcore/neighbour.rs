@@ -1,15 +1,15 @@
-//! The neighbour table of one lcore: which Ethernet address an IPv4 address is at.
+//! The neighbour table of one lcore: which Ethernet address an IP address is at.
 //!
 //! The lcore's thread sends every frame through [`Neighbours::send`], which writes the Ethernet
 //! header or asks first (RFC 826), and gives it every ARP packet; news goes to the other lcores by
 //! way of the caller. It is bounded and keyed: nothing that arrives makes it grow or search.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use crate::time::Instant;
 use crate::wire::arp::{self, Arp, Operation};
-use crate::wire::{MacAddr, ethernet};
+use crate::wire::{MacAddr, ethernet, ipv6};
 
 use super::hash::HashKey;
 use super::{Interface, Transmit};
@@ -54,7 +54,7 @@ pub enum Sent {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct News {
     /// The neighbour's address.
-    pub addr: Ipv4Addr,
+    pub addr: IpAddr,
     /// Where it is.
     pub mac: MacAddr,
 }
@@ -66,14 +66,14 @@ pub struct Neighbours {
     key: HashKey,
     entries: Vec<Entry>,
     waiting: Vec<Waiting>,
-    /// The last next hop that was known, since most frames go where the last one went. Void when
-    /// anything changes.
-    last: Option<(Ipv4Addr, MacAddr, Instant)>,
+    /// The last destination whose next hop was known, since most frames go where the last one went.
+    /// Void when anything changes.
+    last: Option<(IpAddr, MacAddr, Instant)>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    addr: Ipv4Addr,
+    addr: IpAddr,
     mac: MacAddr,
     state: State,
     /// When the mapping was last confirmed.
@@ -96,13 +96,13 @@ enum State {
 /// A frame whose neighbour is not known yet; it has no Ethernet header.
 #[derive(Debug)]
 struct Waiting {
-    addr: Ipv4Addr,
+    addr: IpAddr,
     len: usize,
     bytes: [u8; WAITING_LEN],
 }
 
 const EMPTY: Entry = Entry {
-    addr: Ipv4Addr::UNSPECIFIED,
+    addr: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
     mac: MacAddr([0; 6]),
     state: State::Empty,
     confirmed: Instant::ZERO,
@@ -128,19 +128,22 @@ impl Neighbours {
     pub fn send(
         &mut self,
         frame: &mut [u8],
-        dst: Ipv4Addr,
+        dst: IpAddr,
         now: Instant,
         tx: &mut impl Transmit,
     ) -> Sent {
-        let Some(hop) = self.interface.next_hop(dst) else { return Sent::NoRoute };
         let mac = match self.last {
-            Some((addr, mac, until)) if addr == hop && now < until => mac,
-            _ => match self.look_up(hop, now, tx) {
-                Some(mac) => mac,
-                None => return self.let_wait(frame, hop),
-            },
+            Some((addr, mac, until)) if addr == dst && now < until => mac,
+            _ => {
+                let Some(hop) = self.interface.next_hop(dst) else { return Sent::NoRoute };
+                let Some((mac, until)) = self.look_up(hop, now, tx) else {
+                    return self.let_wait(frame, hop);
+                };
+                self.last = until.map(|until| (dst, mac, until));
+                mac
+            }
         };
-        ethernet::emit(frame, mac, self.interface.mac, None, ethernet::IPV4);
+        ethernet::emit(frame, mac, self.interface.mac, None, ethertype(dst));
         tx.send(frame);
         Sent::Yes
     }
@@ -149,14 +152,15 @@ impl Neighbours {
     /// and corrects what is known already from anything (RFC 826). Returns what is new.
     pub fn on_arp(&mut self, arp: &Arp, now: Instant, tx: &mut impl Transmit) -> Option<News> {
         let Arp { operation, sender_mac, sender_addr, target_mac: _, target_addr } = *arp;
-        let to_us = target_addr == self.interface.addr;
+        let to_us = self.interface.is_ours(target_addr.into());
         if to_us && operation == Operation::Request && sender_addr != target_addr {
             self.transmit_arp(&arp.reply(self.interface.mac), sender_mac, tx);
         }
         // A probe for a free address has no sender address (RFC 5227), and teaches nothing.
+        let sender_addr = IpAddr::V4(sender_addr);
         let believable = !sender_mac.is_multicast()
             && sender_mac != MacAddr([0; 6])
-            && sender_addr != self.interface.addr
+            && !self.interface.is_ours(sender_addr)
             && self.interface.is_on_link(sender_addr);
         if !believable || !(to_us || self.position(sender_addr).is_some()) {
             return None;
@@ -176,7 +180,7 @@ impl Neighbours {
         entry.used = now;
         if let Some(at) = self.waiting.iter().position(|frame| frame.addr == addr) {
             let mut frame = self.waiting.swap_remove(at);
-            ethernet::emit(&mut frame.bytes, mac, self.interface.mac, None, ethernet::IPV4);
+            ethernet::emit(&mut frame.bytes, mac, self.interface.mac, None, ethertype(addr));
             tx.send(&frame.bytes[..frame.len]);
         }
         is_new
@@ -192,7 +196,7 @@ impl Neighbours {
     /// many frames were dropped with that.
     pub fn on_timer(&mut self, now: Instant, tx: &mut impl Transmit) -> usize {
         let before = self.waiting.len();
-        let addrs: smallvec::SmallVec<[Ipv4Addr; WAITING]> =
+        let addrs: smallvec::SmallVec<[IpAddr; WAITING]> =
             self.waiting.iter().map(|frame| frame.addr).collect();
         for addr in addrs {
             match self.position(addr) {
@@ -204,8 +208,14 @@ impl Neighbours {
         before - self.waiting.len()
     }
 
-    /// The neighbour's address if it is known; asks for it if it is not, or not any more.
-    fn look_up(&mut self, hop: Ipv4Addr, now: Instant, tx: &mut impl Transmit) -> Option<MacAddr> {
+    /// The neighbour's address if it is known, and until when; asks for it if it is not, or not any
+    /// more.
+    fn look_up(
+        &mut self,
+        hop: IpAddr,
+        now: Instant,
+        tx: &mut impl Transmit,
+    ) -> Option<(MacAddr, Option<Instant>)> {
         let at = self.position(hop).unwrap_or_else(|| {
             let at = self.make_room(hop);
             self.entries[at] = Entry { addr: hop, state: State::Incomplete, ..EMPTY };
@@ -214,11 +224,10 @@ impl Neighbours {
         self.entries[at].used = now;
         let Entry { state, mac, confirmed, .. } = self.entries[at];
         if state == State::Known && now < confirmed + REACHABLE {
-            self.last = Some((hop, mac, confirmed + REACHABLE));
-            return Some(mac);
+            return Some((mac, Some(confirmed + REACHABLE)));
         }
         self.ask(at, now, tx);
-        (self.entries[at].state == State::Known).then_some(mac)
+        (self.entries[at].state == State::Known).then_some((mac, None))
     }
 
     /// Sends a request for an entry's address unless one was sent just now; forgets the mapping when
@@ -238,19 +247,23 @@ impl Neighbours {
         let entry = &mut self.entries[at];
         entry.requests += 1;
         entry.asked = now;
-        let request = Arp {
-            operation: Operation::Request,
-            sender_mac: self.interface.mac,
-            sender_addr: self.interface.addr,
-            target_mac: MacAddr([0; 6]),
-            target_addr: addr,
-        };
-        self.transmit_arp(&request, MacAddr::BROADCAST, tx);
+        if let (IpAddr::V4(target_addr), Some(IpAddr::V4(sender_addr))) =
+            (addr, self.interface.source_for(addr))
+        {
+            let request = Arp {
+                operation: Operation::Request,
+                sender_mac: self.interface.mac,
+                sender_addr,
+                target_mac: MacAddr([0; 6]),
+                target_addr,
+            };
+            self.transmit_arp(&request, MacAddr::BROADCAST, tx);
+        }
     }
 
     /// Keeps the frame until its neighbour is known. The newest for an address replaces the one
     /// before (RFC 1122 §2.3.2.2: keep at least the latest).
-    fn let_wait(&mut self, frame: &[u8], hop: Ipv4Addr) -> Sent {
+    fn let_wait(&mut self, frame: &[u8], hop: IpAddr) -> Sent {
         let mut bytes = [0; WAITING_LEN];
         let Some(room) = bytes.get_mut(..frame.len()) else { return Sent::Dropped };
         room.copy_from_slice(frame);
@@ -263,7 +276,7 @@ impl Neighbours {
         Sent::Waits
     }
 
-    fn forget_waiting(&mut self, addr: Ipv4Addr) {
+    fn forget_waiting(&mut self, addr: IpAddr) {
         self.waiting.retain(|frame| frame.addr != addr);
     }
 
@@ -274,11 +287,12 @@ impl Neighbours {
         tx.send(&frame);
     }
 
-    fn set(&self, addr: Ipv4Addr) -> usize {
-        (self.key.mix(u64::from(addr.to_bits()), 0) >> 32) as usize % SETS * WAYS
+    fn set(&self, addr: IpAddr) -> usize {
+        let bits = ipv6::or_mapped(addr).to_bits();
+        (self.key.mix((bits >> 64) as u64, bits as u64) >> 32) as usize % SETS * WAYS
     }
 
-    fn position(&self, addr: Ipv4Addr) -> Option<usize> {
+    fn position(&self, addr: IpAddr) -> Option<usize> {
         let set = self.set(addr);
         let is_it = |entry: &Entry| entry.state != State::Empty && entry.addr == addr;
         Some(set + self.entries[set..set + WAYS].iter().position(is_it)?)
@@ -286,7 +300,7 @@ impl Neighbours {
 
     /// A place for `addr`: an empty one, else that of an address never heard of, else the one not
     /// used for the longest time. So whoever invents neighbours cannot push out one that is in use.
-    fn make_room(&mut self, addr: Ipv4Addr) -> usize {
+    fn make_room(&mut self, addr: IpAddr) -> usize {
         let set = self.set(addr);
         let value = |at: &usize| match self.entries[*at] {
             Entry { state: State::Empty, .. } => (0, Instant::ZERO),
@@ -300,23 +314,26 @@ impl Neighbours {
     }
 }
 
+/// What a datagram to `dst` is announced as.
+const fn ethertype(dst: IpAddr) -> u16 {
+    match dst {
+        IpAddr::V4(_) => ethernet::IPV4,
+        IpAddr::V6(_) => ethernet::IPV6,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const US: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
     const PEER: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
+    const OUR_ADDR: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
     const PEER_ADDR: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 9);
     const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 254);
 
     fn interface() -> Interface {
-        Interface {
-            mac: US,
-            addr: Ipv4Addr::new(10, 0, 0, 1),
-            prefix_len: 24,
-            gateway: Some(GATEWAY),
-            mtu: 1500,
-        }
+        Interface::new(US, 1500).with_address(OUR_ADDR, 24).with_gateway(GATEWAY)
     }
 
     fn table() -> Neighbours {
@@ -341,27 +358,27 @@ mod tests {
     #[test]
     fn a_frame_waits_for_the_reply_to_the_question_it_caused() {
         let (mut table, mut tx) = (table(), Vec::new());
-        assert_eq!(table.send(&mut [7; 60], PEER_ADDR, ms(0), &mut tx), Sent::Waits);
-        assert_eq!(table.send(&mut [8; 61], PEER_ADDR, ms(1), &mut tx), Sent::Waits);
+        assert_eq!(table.send(&mut [7; 60], PEER_ADDR.into(), ms(0), &mut tx), Sent::Waits);
+        assert_eq!(table.send(&mut [8; 61], PEER_ADDR.into(), ms(1), &mut tx), Sent::Waits);
         let (dst, request) = parse(&tx.pop().unwrap());
         assert!(tx.is_empty(), "asked once");
         assert_eq!((dst, request.unwrap().target_addr), (MacAddr::BROADCAST, PEER_ADDR));
 
-        let reply = arp_from(Operation::Reply, PEER_ADDR, PEER, interface().addr);
+        let reply = arp_from(Operation::Reply, PEER_ADDR, PEER, OUR_ADDR);
         let news = table.on_arp(&reply, ms(2), &mut tx);
-        assert_eq!(news, Some(News { addr: PEER_ADDR, mac: PEER }));
+        assert_eq!(news, Some(News { addr: PEER_ADDR.into(), mac: PEER }));
         let frame = tx.pop().unwrap();
         assert!(tx.is_empty(), "only the newer frame waited");
         assert_eq!((parse(&frame).0, frame.len(), &frame[14..]), (PEER, 61, &[8; 47][..]));
 
-        assert_eq!(table.send(&mut [9; 60], PEER_ADDR, ms(3), &mut tx), Sent::Yes);
+        assert_eq!(table.send(&mut [9; 60], PEER_ADDR.into(), ms(3), &mut tx), Sent::Yes);
         assert_eq!((tx.len(), table.next_deadline()), (1, None));
     }
 
     #[test]
     fn questions_are_repeated_and_given_up() {
         let (mut table, mut tx) = (table(), Vec::new());
-        table.send(&mut [7; 60], PEER_ADDR, ms(0), &mut tx);
+        table.send(&mut [7; 60], PEER_ADDR.into(), ms(0), &mut tx);
         let mut dropped = Vec::new();
         while let Some(at) = table.next_deadline() {
             assert_eq!(at, ms(1000 * (dropped.len() as u64 + 1)));
@@ -373,12 +390,12 @@ mod tests {
     #[test]
     fn requests_for_us_are_answered_and_learnt_from() {
         let (mut table, mut tx) = (table(), Vec::new());
-        let request = arp_from(Operation::Request, PEER_ADDR, PEER, interface().addr);
+        let request = arp_from(Operation::Request, PEER_ADDR, PEER, OUR_ADDR);
         assert!(table.on_arp(&request, ms(0), &mut tx).is_some());
         let (dst, reply) = parse(&tx.pop().unwrap());
         let reply = reply.unwrap();
         assert_eq!((dst, reply.operation, reply.sender_mac), (PEER, Operation::Reply, US));
-        assert_eq!(table.send(&mut [7; 60], PEER_ADDR, ms(1), &mut tx), Sent::Yes);
+        assert_eq!(table.send(&mut [7; 60], PEER_ADDR.into(), ms(1), &mut tx), Sent::Yes);
         assert!(table.on_arp(&request, ms(2), &mut tx).is_none(), "no news");
     }
 
@@ -387,10 +404,10 @@ mod tests {
         let (mut table, mut tx) = (table(), Vec::new());
         let talk = |mac| arp_from(Operation::Request, PEER_ADDR, mac, Ipv4Addr::new(10, 0, 0, 77));
         assert_eq!(table.on_arp(&talk(PEER), ms(0), &mut tx), None);
-        table.learn(News { addr: PEER_ADDR, mac: PEER }, ms(0), &mut tx);
+        table.learn(News { addr: PEER_ADDR.into(), mac: PEER }, ms(0), &mut tx);
         let moved = MacAddr([2, 0, 0, 0, 0, 10]);
         assert!(table.on_arp(&talk(moved), ms(1), &mut tx).is_some());
-        table.send(&mut [7; 60], PEER_ADDR, ms(1), &mut tx);
+        table.send(&mut [7; 60], PEER_ADDR.into(), ms(1), &mut tx);
         assert_eq!(parse(&tx.pop().unwrap()).0, moved);
         assert!(tx.is_empty());
     }
@@ -398,7 +415,7 @@ mod tests {
     #[test]
     fn nobody_may_claim_our_address_or_one_that_is_not_on_the_link() {
         let (mut table, mut tx) = (table(), Vec::new());
-        let us = interface().addr;
+        let us = OUR_ADDR;
         for addr in
             [us, Ipv4Addr::UNSPECIFIED, Ipv4Addr::new(8, 8, 8, 8), Ipv4Addr::new(10, 0, 0, 255)]
         {
@@ -418,22 +435,22 @@ mod tests {
     #[test]
     fn what_is_off_the_link_goes_to_the_gateway() {
         let (mut table, mut tx) = (table(), Vec::new());
-        table.learn(News { addr: GATEWAY, mac: PEER }, ms(0), &mut tx);
+        table.learn(News { addr: GATEWAY.into(), mac: PEER }, ms(0), &mut tx);
         let far = Ipv4Addr::new(8, 8, 8, 8);
-        assert_eq!(table.send(&mut [7; 60], far, ms(1), &mut tx), Sent::Yes);
+        assert_eq!(table.send(&mut [7; 60], far.into(), ms(1), &mut tx), Sent::Yes);
         assert_eq!(parse(&tx[0]).0, PEER);
-        let isolated = Interface { gateway: None, ..interface() };
+        let isolated = Interface::new(US, 1500).with_address(OUR_ADDR, 24);
         let mut table = Neighbours::new(isolated, HashKey::new([1, 2]));
-        assert_eq!(table.send(&mut [7; 60], far, ms(1), &mut tx), Sent::NoRoute);
+        assert_eq!(table.send(&mut [7; 60], far.into(), ms(1), &mut tx), Sent::NoRoute);
     }
 
     #[test]
     fn an_old_mapping_is_used_while_it_is_asked_for_again() {
         let (mut table, mut tx) = (table(), Vec::new());
-        table.learn(News { addr: PEER_ADDR, mac: PEER }, ms(0), &mut tx);
+        table.learn(News { addr: PEER_ADDR.into(), mac: PEER }, ms(0), &mut tx);
         let mut sent = Vec::new();
         for second in [29, 31, 32, 33, 34] {
-            sent.push(table.send(&mut [7; 60], PEER_ADDR, ms(second * 1000), &mut tx));
+            sent.push(table.send(&mut [7; 60], PEER_ADDR.into(), ms(second * 1000), &mut tx));
         }
         assert_eq!(sent, [Sent::Yes, Sent::Yes, Sent::Yes, Sent::Yes, Sent::Waits]);
         assert_eq!(tx.iter().filter(|frame| parse(frame).1.is_some()).count(), 4);
@@ -441,19 +458,19 @@ mod tests {
 
     #[test]
     fn invented_neighbours_do_not_push_out_one_in_use() {
-        let interface = Interface { prefix_len: 8, ..interface() };
+        let interface = Interface::new(US, 1500).with_address(OUR_ADDR, 8);
         let mut table = Neighbours::new(interface, HashKey::new([1, 2]));
         let mut tx = Vec::new();
-        table.learn(News { addr: PEER_ADDR, mac: PEER }, ms(0), &mut tx);
+        table.learn(News { addr: PEER_ADDR.into(), mac: PEER }, ms(0), &mut tx);
         for n in 0..20_000u32 {
             let addr = Ipv4Addr::from_bits(0x0a10_0000 + n);
             let now = ms(u64::from(n));
-            table.on_arp(&arp_from(Operation::Request, addr, US, interface.addr), now, &mut tx);
+            table.on_arp(&arp_from(Operation::Request, addr, US, OUR_ADDR), now, &mut tx);
             tx.clear();
-            assert_eq!(table.send(&mut [7; 60], PEER_ADDR, now, &mut tx), Sent::Yes);
+            assert_eq!(table.send(&mut [7; 60], PEER_ADDR.into(), now, &mut tx), Sent::Yes);
             assert!(parse(&tx[0]).1.is_none() || n > 30_000 / 2);
             if n % 10_000 == 0 {
-                table.learn(News { addr: PEER_ADDR, mac: PEER }, now, &mut tx);
+                table.learn(News { addr: PEER_ADDR.into(), mac: PEER }, now, &mut tx);
             }
         }
         assert_eq!(table.entries.len(), ENTRIES);

@@ -12,7 +12,7 @@ use crate::tcp::isn::Numbers;
 use crate::tcp::listen::{self, ListenVerdict, SynOrigin, SynVerdict};
 use crate::tcp::request::{Opened, Request, RequestTimer, RequestVerdict};
 use crate::tcp::{Counter, cookie};
-use crate::wire::frame::Tcp4;
+use crate::wire::frame::TcpFrame;
 use crate::wire::tcp;
 
 use super::Transmit;
@@ -36,7 +36,7 @@ pub(super) const MOST_REQUESTS: u32 = 1 << 17;
 impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
     /// Judges a segment without a connection, a request or a TIME-WAIT entry on any lcore, and
     /// counts it.
-    pub(super) fn judge(&mut self, work: &mut Work<'_, impl Transmit>, tcp: &Tcp4, frame: B) {
+    pub(super) fn judge(&mut self, work: &mut Work<'_, impl Transmit>, tcp: &TcpFrame, frame: B) {
         let Some(listening) = self.listener(tcp.tuple.local_port) else {
             work.bump(Counter::InSegs);
             return work.reset(&tcp.tuple, &tcp.segment, tcp.tos);
@@ -62,7 +62,7 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
     fn cookie(
         &self,
         work: &mut Work<'_, impl Transmit>,
-        tcp: &Tcp4,
+        tcp: &TcpFrame,
         listening: &Listening<B, M>,
     ) -> Option<Opened> {
         if !listen::may_be_cookie(&work.base.settings, &tcp.segment)
@@ -70,7 +70,7 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
         {
             return None;
         }
-        let mtu = listening.mtu(work.base.interface.mtu);
+        let mtu = listening.mtu(tcp.tuple.family(), work.base.interface.mtu);
         let secret = work.base.secret;
         cookie::open(&mut work.cx(), &secret, &tcp.tuple, &tcp.segment, mtu)
     }
@@ -82,7 +82,7 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
         work: &mut Work<'_, impl Transmit>,
         opened: &Opened,
         listening: &Listening<B, M>,
-        tcp: &Tcp4,
+        tcp: &TcpFrame,
         frame: B,
     ) {
         if !self.sockets.is_full()
@@ -99,7 +99,7 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
     pub(super) fn on_syn(
         &mut self,
         work: &mut Work<'_, impl Transmit>,
-        tcp: &Tcp4,
+        tcp: &TcpFrame,
         frame: &B,
         listening: Arc<Listening<B, M>>,
         origin: SynOrigin,
@@ -111,7 +111,7 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
         }
         let header = &frame.data()[usize::from(tcp.header)..usize::from(tcp.payload)];
         let options = tcp::syn_options(header);
-        let mtu = listening.mtu(work.base.interface.mtu);
+        let mtu = listening.mtu(tcp.tuple.family(), work.base.interface.mtu);
         match listen::on_syn(&mut work.cx(), origin, &queues) {
             SynVerdict::Drop => return,
             SynVerdict::Cookie => {
@@ -147,7 +147,7 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
         &mut self,
         work: &mut Work<'_, impl Transmit>,
         index: u32,
-        tcp: &Tcp4,
+        tcp: &TcpFrame,
         frame: B,
     ) {
         let Some(slot) = self.requests.at_mut(index) else { return };
@@ -194,12 +194,10 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
         work: &mut Work<'_, impl Transmit>,
         opened: &Opened,
         room: M::Room,
-        tcp: &Tcp4,
+        tcp: &TcpFrame,
         frame: B,
     ) {
-        if let Some(Target::Request(index)) =
-            self.flows.find(self.flows.hash(&tcp.tuple), &tcp.tuple)
-        {
+        if let Some(Target::Request(index)) = self.flows.look_up(&tcp.tuple) {
             self.remove_request(index);
         }
         let Some((socket, handle)) = self.open(work, &tcp.tuple, opened) else { return };

@@ -236,7 +236,7 @@ mod tests {
     use crate::tcp::Settings;
     use crate::tcp::isn::Secret;
     use crate::wire::arp::{self, Arp, Operation};
-    use crate::wire::{Flags, FourTuple, MacAddr, Outgoing, ethernet, parse_tcp4, tcp};
+    use crate::wire::{Flags, FourTuple, MacAddr, Outgoing, ethernet, parse_tcp, tcp};
 
     use super::*;
 
@@ -277,7 +277,7 @@ mod tests {
             self.segment(Flags::SYN, 99, 0, &[]);
             // Behind what is left of other connections.
             let syn_ack = loop {
-                let segment = parse_tcp4(&self.receive(), Default::default()).unwrap().segment;
+                let segment = parse_tcp(&self.receive(), Default::default()).unwrap().segment;
                 if segment.flags.has(Flags::SYN) {
                     break segment;
                 }
@@ -289,8 +289,8 @@ mod tests {
 
         fn segment(&mut self, flags: Flags, seq: u32, ack: u32, payload: &[u8]) {
             let tuple = FourTuple {
-                local_addr: PEER_ADDR,
-                remote_addr: OUR_ADDR,
+                local_addr: PEER_ADDR.into(),
+                remote_addr: OUR_ADDR.into(),
                 local_port: self.port,
                 remote_port: 7000,
             };
@@ -326,13 +326,7 @@ mod tests {
 
         let config = EngineConfig {
             settings: Settings::default(),
-            interface: Interface {
-                mac: US,
-                addr: OUR_ADDR,
-                prefix_len: 24,
-                gateway: None,
-                mtu: 1500,
-            },
+            interface: Interface::new(US, 1500).with_address(OUR_ADDR, 24),
             secret: Secret::from_seed(1),
             key: HashKey::random(),
             max_connections: 10,
@@ -385,7 +379,7 @@ mod tests {
             seq += 100;
             // The receive buffer takes some fifty; ACKs say how far it has come.
             while n % 20 == 19
-                && parse_tcp4(&peer.receive(), Default::default()).unwrap().segment.ack != seq
+                && parse_tcp(&peer.receive(), Default::default()).unwrap().segment.ack != seq
             {
             }
         }

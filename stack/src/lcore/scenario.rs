@@ -28,9 +28,9 @@ use crate::socket::{Recv, RecvError, RecvFlags, Step, TcpListener, TcpStream};
 use crate::tcp::isn::Secret;
 use crate::tcp::{Counter, Settings};
 use crate::time::Instant;
-use crate::wire::frame::Tcp4;
+use crate::wire::frame::TcpFrame;
 use crate::wire::{
-    Flags, FourTuple, MacAddr, Outgoing, Segment, SynOptions, ethernet, parse_tcp4, tcp,
+    Flags, FourTuple, MacAddr, Outgoing, Segment, SynOptions, ethernet, parse_tcp, tcp,
 };
 
 use super::hash::HashKey;
@@ -65,13 +65,7 @@ impl World {
     fn with_lcores(settings: Settings, lcores: usize) -> Self {
         let config = EngineConfig {
             settings,
-            interface: Interface {
-                mac: OUR_MAC,
-                addr: OUR_ADDR,
-                prefix_len: 24,
-                gateway: None,
-                mtu: 1500,
-            },
+            interface: Interface::new(OUR_MAC, 1500).with_address(OUR_ADDR, 24),
             secret: Secret::from_seed(1),
             key: HashKey::new([3, 4]),
             max_connections: 100,
@@ -103,7 +97,7 @@ impl World {
         let now = self.now;
         for engine in &mut self.engines {
             // The peer's address never grows old: these are tests of TCP.
-            engine.learn_neighbour(News { addr: PEER_ADDR, mac: PEER_MAC }, now, &mut tx);
+            engine.learn_neighbour(News { addr: PEER_ADDR.into(), mac: PEER_MAC }, now, &mut tx);
         }
         while self.engines.iter_mut().any(|engine| engine.turn(now, &mut tx)) {}
         self.sent.extend(tx);
@@ -138,8 +132,8 @@ impl World {
         let frame = self.sent.pop_front().expect("a segment should have been sent");
         let header = ethernet::parse(&frame).expect("a frame");
         assert_eq!((header.src, header.dst), (OUR_MAC, PEER_MAC));
-        let parsed = parse_tcp4(&frame, Default::default()).expect("a segment with good checksums");
-        let Tcp4 { tuple, segment, header, payload, .. } = parsed;
+        let parsed = parse_tcp(&frame, Default::default()).expect("a segment with good checksums");
+        let TcpFrame { tuple, segment, header, payload, .. } = parsed;
         let header = &frame[usize::from(header)..usize::from(payload)];
         let sack = tcp::sack_blocks(header).into_vec();
         Sent { tuple, segment, options: tcp::syn_options(header), sack }
@@ -231,8 +225,8 @@ impl Peer {
 
     fn frame(&self, out: Outgoing, payload: &[u8]) -> Vec<u8> {
         let tuple = FourTuple {
-            local_addr: PEER_ADDR,
-            remote_addr: OUR_ADDR,
+            local_addr: PEER_ADDR.into(),
+            remote_addr: OUR_ADDR.into(),
             local_port: self.port,
             remote_port: PORT,
         };

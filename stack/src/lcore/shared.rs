@@ -12,6 +12,7 @@ use crate::socket::{Mode, Threaded};
 use crate::tcp::listen::{COOKIES_TAKEN, QueueState};
 use crate::tcp::negotiate;
 use crate::time::Instant;
+use crate::wire::Family;
 
 /// What an application asks of a listener besides its port.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -93,8 +94,9 @@ impl<B: PacketBuf, M: Mode<B>> Listening<B, M> {
     }
 
     /// The MTU that connections of this listener go by on an interface with this one.
-    pub fn mtu(&self, interface: u16) -> u16 {
-        let wanted = self.options.mss.map(|mss| mss.saturating_add(negotiate::HEADERS));
+    pub fn mtu(&self, family: Family, interface: u16) -> u16 {
+        let headers = negotiate::headers(family);
+        let wanted = self.options.mss.map(|mss| mss.saturating_add(headers));
         wanted.map_or(interface, |mtu| mtu.min(interface))
     }
 

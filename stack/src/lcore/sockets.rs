@@ -14,7 +14,7 @@ use crate::tcp::time_wait::Ending;
 use crate::tcp::{Counter, SeqNum};
 use crate::time::Instant;
 use crate::watch::Span;
-use crate::wire::frame::{self, Tcp4};
+use crate::wire::frame::{self, TcpFrame};
 use crate::wire::{FourTuple, Segment};
 
 use super::Pressure;
@@ -367,7 +367,7 @@ impl<B: PacketBuf, M: Mode<B>> SocketSlot<B, M> {
 /// Cuts a frame down to its segment's payload, and notes whose it is. Behind the payload is the
 /// padding of a short frame.
 #[inline(always)]
-fn payload<B: PacketBuf>(mut frame: B, tcp: &Tcp4, id: SocketId, now: Instant) -> B {
+fn payload<B: PacketBuf>(mut frame: B, tcp: &TcpFrame, id: SocketId, now: Instant) -> B {
     frame.narrow(usize::from(tcp.payload), tcp.segment.len as usize);
     let cb = frame.cb_mut();
     cb.socket = id.slot;

@@ -3,6 +3,8 @@
 //! Made anew for each burst by the engine on its lcore's thread. It builds each segment that is sent
 //! in an array on the stack and gives it to the neighbour table; it knows no connection.
 
+use std::net::IpAddr;
+
 use crate::tcp::isn::Secret;
 use crate::tcp::ratelimit::RstLimiter;
 use crate::tcp::{Counter, Counters, Cx, Settings, reset};
@@ -76,7 +78,7 @@ impl<T: Transmit> Work<'_, T> {
     }
 
     /// Sends a datagram that begins behind [`ethernet::HEADER_LEN`] bytes of room in `frame`.
-    pub fn send_datagram(&mut self, frame: &mut [u8], dst: std::net::Ipv4Addr) {
+    pub fn send_datagram(&mut self, frame: &mut [u8], dst: IpAddr) {
         match self.base.neighbours.send(frame, dst, self.now, self.tx) {
             Sent::Yes | Sent::Waits => {}
             Sent::Dropped => self.bump(Counter::OutDiscards),

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::iter::FusedIterator;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -45,7 +45,7 @@ const FOREVER: u64 = u64::MAX;
 #[derive(Debug)]
 pub struct TcpListener<B: PacketBuf, C: Connection<B> = Tcb<B>> {
     queue: Arc<AcceptQueue<B, C>>,
-    local: SocketAddrV4,
+    local: SocketAddr,
     /// Relaxed throughout: nothing else hangs on these two.
     nonblocking: AtomicBool,
     timeout: AtomicU64,
@@ -53,8 +53,9 @@ pub struct TcpListener<B: PacketBuf, C: Connection<B> = Tcb<B>> {
 
 impl<B: PacketBuf, C: Connection<B>> TcpListener<B, C> {
     /// The application's side of `queue`; its lcores have the other.
-    pub fn new(queue: Arc<AcceptQueue<B, C>>, local: SocketAddrV4) -> Self {
-        Self { queue, local, nonblocking: AtomicBool::new(false), timeout: AtomicU64::new(FOREVER) }
+    pub fn new(queue: Arc<AcceptQueue<B, C>>, local: impl Into<SocketAddr>) -> Self {
+        let (nonblocking, timeout) = (AtomicBool::new(false), AtomicU64::new(FOREVER));
+        Self { queue, local: local.into(), nonblocking, timeout }
     }
 
     /// Takes the oldest connection, and waits for one if there is none.
@@ -75,7 +76,7 @@ impl<B: PacketBuf, C: Connection<B>> TcpListener<B, C> {
         let mut woken = Woken::Otherwise;
         loop {
             if let Ok(handle) = queue.take() {
-                let peer = handle.peer_addr().into();
+                let peer = handle.peer_addr();
                 return Ok((handle.into(), peer));
             }
             if queue.is_closed() {
@@ -143,7 +144,7 @@ impl<B: PacketBuf, C: Connection<B>> TcpListener<B, C> {
     /// # Errors
     /// None at present.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.local.into())
+        Ok(self.local)
     }
 
     /// The queue that it shares with the lcores.

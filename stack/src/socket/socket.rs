@@ -5,7 +5,7 @@
 //! A thread never runs TCP, never frees a buffer and never touches a counter.
 
 use std::marker::PhantomData;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
@@ -548,13 +548,13 @@ impl<B: PacketBuf, C: Connection<B>> Handle<B, C> {
     }
 
     /// Our address and port.
-    pub fn local_addr(&self) -> SocketAddrV4 {
-        addr(self.socket.tuple.local_addr, self.socket.tuple.local_port)
+    pub fn local_addr(&self) -> SocketAddr {
+        self.socket.tuple.local()
     }
 
     /// The peer's address and port.
-    pub fn peer_addr(&self) -> SocketAddrV4 {
-        addr(self.socket.tuple.remote_addr, self.socket.tuple.remote_port)
+    pub fn peer_addr(&self) -> SocketAddr {
+        self.socket.tuple.remote()
     }
 
     /// Bytes that can be read without waiting (FIONREAD), before the urgent byte if there is one: takes
@@ -690,10 +690,6 @@ impl<B: PacketBuf, C: Connection<B>> Drop for Handle<B, C> {
             }
         }
     }
-}
-
-fn addr(ip: Ipv4Addr, port: u16) -> SocketAddrV4 {
-    SocketAddrV4::new(ip, port)
 }
 
 /// The error as a number other than 0.

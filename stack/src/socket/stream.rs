@@ -80,7 +80,7 @@ impl<B: PacketBuf, C: Connection<B>> TcpStream<B, C> {
     /// # Errors
     /// As [`Self::recv`].
     pub fn recv_from(&self, buf: &mut [u8], flags: RecvFlags) -> io::Result<(usize, SocketAddr)> {
-        Ok((self.recv(buf, flags)?, self.handle.peer_addr().into()))
+        Ok((self.recv(buf, flags)?, self.handle.peer_addr()))
     }
 
     /// As [`Self::recv`], into several buffers, of which each is filled before the next.
@@ -224,7 +224,7 @@ impl<B: PacketBuf, C: Connection<B>> TcpStream<B, C> {
     /// # Errors
     /// None at present.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.handle.peer_addr().into())
+        Ok(self.handle.peer_addr())
     }
 
     /// Our address and port.
@@ -232,7 +232,7 @@ impl<B: PacketBuf, C: Connection<B>> TcpStream<B, C> {
     /// # Errors
     /// None at present.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.handle.local_addr().into())
+        Ok(self.handle.local_addr())
     }
 
     /// The pending error (SO_ERROR), which is taken: reads do not return it any more.

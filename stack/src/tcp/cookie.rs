@@ -5,7 +5,7 @@
 //! TSval name the other options. Nothing is stored, so that a SYN costs its sender more than us.
 
 use crate::time::Instant;
-use crate::wire::{Flags, FourTuple, Outgoing, Segment, SynOptions, Timestamps};
+use crate::wire::{Family, Flags, FourTuple, Outgoing, Segment, SynOptions, Timestamps};
 
 use super::isn::Secret;
 use super::negotiate::Negotiated;
@@ -14,8 +14,14 @@ use super::timestamps::{TsState, ts_val};
 use super::{Counter, Cx, SeqNum};
 
 /// The values that an MSS is rounded down to, as in Linux: two bits of a cookie. They stand for
-/// the default, for tunnels, for PPPoE, and for Ethernet.
-const MSS: [u16; 4] = [536, 1300, 1440, 1460];
+/// the default, for tunnels, for PPPoE, and for Ethernet; with IPv6 for the default, for tunnels, for
+/// Ethernet, and for its jumbo frames.
+const fn table(family: Family) -> [u16; 4] {
+    match family {
+        Family::V4 => [536, 1300, 1440, 1460],
+        Family::V6 => [1220, 1420, 1440, 8940],
+    }
+}
 
 /// Seconds of a minute of the cookies' clock.
 const MINUTE: u64 = 60;
@@ -46,13 +52,13 @@ pub fn syn_ack(
 ) -> Outgoing {
     cx.counters.bump(Counter::SyncookiesSent);
     let Negotiated { mss, mss_option, advmss: _, scale, sack_ok, ts_recent, window } =
-        Negotiated::from_syn(cx.settings, syn, options, mtu);
+        Negotiated::from_syn(cx.settings, syn, options, tuple.family(), mtu);
     let offset = secret.numbers(tuple, cx.now).ts_offset;
     let agreed = Agreed { scale: scale.map(|scale| scale.snd), sack_ok };
     let ts = ts_recent
         .map(|recent| Timestamps { val: agreed.stamp(cx.now).wrapping_add(offset), ecr: recent });
     Outgoing {
-        seq: isn(secret, tuple, syn.seq, index(mss), cx.now),
+        seq: isn(secret, tuple, syn.seq, index(tuple.family(), mss), cx.now),
         ack: syn.seq.wrapping_add(1),
         flags: Flags::SYN.with(Flags::ACK),
         window,
@@ -98,8 +104,9 @@ pub fn open(
     let syn = Segment { ts, ..*ack };
     let options = SynOptions { mss: Some(mss), window_scale: scale, sack_permitted: sack_ok };
     let Negotiated { mss, mss_option: _, advmss, scale, sack_ok, ts_recent, window } =
-        Negotiated::from_syn(cx.settings, &syn, &options, mtu);
+        Negotiated::from_syn(cx.settings, &syn, &options, tuple.family(), mtu);
     Some(Opened {
+        family: tuple.family(),
         iss,
         irs,
         rcv_wnd: window,
@@ -139,8 +146,8 @@ impl Agreed {
 }
 
 /// The place in the table of the largest value that is not above this MSS; the first if all are.
-fn index(mss: u16) -> u32 {
-    MSS.iter().rposition(|&least| least <= mss).unwrap_or(0) as u32
+fn index(family: Family, mss: u16) -> u32 {
+    table(family).iter().rposition(|&least| least <= mss).unwrap_or(0) as u32
 }
 
 /// The cookie itself: the number that our SYN-ACK begins with.
@@ -165,7 +172,7 @@ fn mss(secret: &Secret, tuple: &FourTuple, irs: u32, iss: u32, now: Instant) -> 
     }
     let made = secret.cookie(tuple, Some((minute.wrapping_sub(age), irs)));
     let index = cookie.wrapping_sub(made) & MASK;
-    MSS.get(index as usize).copied()
+    table(tuple.family()).get(index as usize).copied()
 }
 
 /// The clock of the cookies.

@@ -4,9 +4,10 @@
 //! keys a hash with it. Lcores ask here when a SYN is admitted.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use siphasher::sip::SipHasher24;
+use smallvec::SmallVec;
 
 use crate::time::Instant;
 use crate::wire::FourTuple;
@@ -45,15 +46,10 @@ impl Secret {
     /// hash part tells nothing about other four-tuples. The timestamp offset is constant per
     /// four-tuple, so that timestamps never step back from one incarnation to the next.
     pub fn numbers(&self, tuple: &FourTuple, now: Instant) -> Numbers {
-        let FourTuple { local_addr, remote_addr, local_port, remote_port } = *tuple;
-        let mut bytes = [0; 13];
-        bytes[..4].copy_from_slice(&local_addr.octets());
-        bytes[4..8].copy_from_slice(&remote_addr.octets());
-        bytes[8..10].copy_from_slice(&local_port.to_be_bytes());
-        bytes[10..12].copy_from_slice(&remote_port.to_be_bytes());
-        bytes[12] = Domain::Numbers as u8;
+        let mut message = message(tuple);
+        message.push(Domain::Numbers as u8);
         // The two halves of a pseudo-random function's output tell nothing about each other.
-        let hash = self.hash(&bytes);
+        let hash = self.hash(&message);
         let ticks = (now.as_nanos() / 64) as u32;
         Numbers { isn: (hash as u32).wrapping_add(ticks), ts_offset: (hash >> 32) as u32 }
     }
@@ -61,31 +57,51 @@ impl Secret {
     /// One of the two keyed hashes of a SYN cookie: that of the four-tuple alone, or that of a minute
     /// and the number that the peer began with.
     pub(super) fn cookie(&self, tuple: &FourTuple, of: Option<(u32, u32)>) -> u32 {
-        let FourTuple { local_addr, remote_addr, local_port, remote_port } = *tuple;
         let (domain, (minute, irs)) = match of {
             None => (Domain::Cookie, (0, 0)),
             Some(of) => (Domain::CookieOfMinute, of),
         };
-        let mut bytes = [0; 21];
-        bytes[..4].copy_from_slice(&local_addr.octets());
-        bytes[4..8].copy_from_slice(&remote_addr.octets());
-        bytes[8..10].copy_from_slice(&local_port.to_be_bytes());
-        bytes[10..12].copy_from_slice(&remote_port.to_be_bytes());
-        bytes[12..16].copy_from_slice(&minute.to_be_bytes());
-        bytes[16..20].copy_from_slice(&irs.to_be_bytes());
-        bytes[20] = domain as u8;
-        self.hash(&bytes) as u32
+        let mut message = message(tuple);
+        message.extend_from_slice(&minute.to_be_bytes());
+        message.extend_from_slice(&irs.to_be_bytes());
+        message.push(domain as u8);
+        self.hash(&message) as u32
     }
 
-    /// Keyed hash of an address without its last octet.
-    pub(crate) fn prefix24(&self, addr: Ipv4Addr) -> u64 {
-        let [a, b, c, _] = addr.octets();
-        self.hash(&[a, b, c, Domain::Prefix as u8])
+    /// Keyed hash of the prefix that names a network: all of an IPv4 address but its last octet,
+    /// the upper half of an IPv6 address.
+    pub(crate) fn prefix(&self, addr: IpAddr) -> u64 {
+        match addr {
+            IpAddr::V4(addr) => {
+                let [a, b, c, _] = addr.octets();
+                self.hash(&[a, b, c, Domain::Prefix as u8])
+            }
+            IpAddr::V6(addr) => {
+                let [a, b, c, d, e, f, g, h, ..] = addr.octets();
+                self.hash(&[a, b, c, d, e, f, g, h, Domain::Prefix as u8])
+            }
+        }
     }
 
     fn hash(&self, bytes: &[u8]) -> u64 {
         SipHasher24::new_with_key(&self.key).hash(bytes)
     }
+}
+
+/// A four-tuple as the beginning of a message to be hashed, with room for the longest. Messages of
+/// the two families differ in length, and so in what they are hashed to.
+fn message(tuple: &FourTuple) -> SmallVec<[u8; 45]> {
+    let FourTuple { local_addr, remote_addr, local_port, remote_port } = *tuple;
+    let mut message = SmallVec::new();
+    for addr in [local_addr, remote_addr] {
+        match addr {
+            IpAddr::V4(addr) => message.extend_from_slice(&addr.octets()),
+            IpAddr::V6(addr) => message.extend_from_slice(&addr.octets()),
+        }
+    }
+    message.extend_from_slice(&local_port.to_be_bytes());
+    message.extend_from_slice(&remote_port.to_be_bytes());
+    message
 }
 
 impl fmt::Debug for Secret {
@@ -105,11 +121,13 @@ enum Domain {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     const TUPLE: FourTuple = FourTuple {
-        local_addr: Ipv4Addr::new(10, 99, 0, 2),
-        remote_addr: Ipv4Addr::new(10, 99, 0, 1),
+        local_addr: IpAddr::V4(Ipv4Addr::new(10, 99, 0, 2)),
+        remote_addr: IpAddr::V4(Ipv4Addr::new(10, 99, 0, 1)),
         local_port: 7000,
         remote_port: 40_000,
     };
@@ -129,7 +147,7 @@ mod tests {
     fn every_part_of_the_tuple_and_the_key_matters() {
         let now = Instant::ZERO;
         let base = Secret::from_seed(1).numbers(&TUPLE, now);
-        let other = Ipv4Addr::new(10, 99, 0, 3);
+        let other = IpAddr::from([10, 99, 0, 3]);
         for tuple in [
             FourTuple { local_addr: other, ..TUPLE },
             FourTuple { remote_addr: other, ..TUPLE },

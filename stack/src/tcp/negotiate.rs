@@ -3,18 +3,28 @@
 //! Called once per admitted SYN on an lcore; pure arithmetic over the settings. It sends nothing
 //! and agrees to nothing that the peer did not offer.
 
-use crate::wire::{Segment, SynOptions};
+use crate::wire::{Family, Segment, SynOptions};
 
 use super::Settings;
 
-/// IPv4 and TCP header without options: what the MSS option leaves of the MTU (RFC 6691).
-pub(crate) const HEADERS: u16 = 40;
+/// IP and TCP header without options: what the MSS option leaves of the MTU (RFC 6691).
+pub(crate) const fn headers(family: Family) -> u16 {
+    match family {
+        Family::V4 => 40,
+        Family::V6 => 60,
+    }
+}
 
 /// Room that the timestamps option takes in every segment, padding included.
 pub(super) const TIMESTAMPS_ROOM: u16 = 12;
 
-/// The peer's MSS if it names none (RFC 9293 §3.7.1, MUST-15).
-const DEFAULT_MSS: u16 = 536;
+/// The peer's MSS if it names none (RFC 9293 §3.7.1, MUST-15): what the least MTU of all leaves.
+const fn default_mss(family: Family) -> u16 {
+    match family {
+        Family::V4 => 536,
+        Family::V6 => 1220,
+    }
+}
 
 /// Smaller values are taken as this: a tiny MSS would make every reply a flood of segments.
 const LEAST_MSS: u16 = 48;
@@ -27,7 +37,7 @@ const MOST_SHIFT: u8 = 14;
 pub struct Negotiated {
     /// The peer's MSS: the most payload, options included, that we may send in a segment.
     pub mss: u16,
-    /// The MSS that we announce: MTU − 40, whatever options segments will carry (RFC 6691).
+    /// The MSS that we announce: MTU − 40, − 60 with IPv6, whatever options segments will carry (RFC 6691).
     pub mss_option: u16,
     /// The payload that a full segment of the peer carries: `mss_option` less the room of
     /// timestamps if they are on.
@@ -53,10 +63,16 @@ pub struct Scale {
 
 impl Negotiated {
     /// What comes of a SYN with these options on a link with this MTU (at least 68 bytes).
-    pub fn from_syn(settings: &Settings, syn: &Segment, options: &SynOptions, mtu: u16) -> Self {
+    pub fn from_syn(
+        settings: &Settings,
+        syn: &Segment,
+        options: &SynOptions,
+        family: Family,
+        mtu: u16,
+    ) -> Self {
         let SynOptions { mss, window_scale, sack_permitted } = *options;
         let ts_recent = syn.ts.filter(|_| settings.tcp_timestamps).map(|ts| ts.val);
-        let mss_option = mtu.saturating_sub(HEADERS).max(LEAST_MSS);
+        let mss_option = mtu.saturating_sub(headers(family)).max(LEAST_MSS);
         let advmss = match ts_recent {
             Some(_) => mss_option.saturating_sub(TIMESTAMPS_ROOM),
             None => mss_option,
@@ -65,7 +81,7 @@ impl Negotiated {
             .filter(|_| settings.tcp_window_scaling)
             .map(|shift| Scale { rcv: our_shift(settings), snd: shift.min(MOST_SHIFT) });
         Self {
-            mss: mss.filter(|&mss| mss != 0).unwrap_or(DEFAULT_MSS).max(LEAST_MSS),
+            mss: mss.filter(|&mss| mss != 0).unwrap_or(default_mss(family)).max(LEAST_MSS),
             mss_option,
             advmss,
             scale,
@@ -116,7 +132,7 @@ mod tests {
         SynOptions { mss: Some(1460), window_scale: Some(7), sack_permitted: true };
 
     fn negotiate(settings: &Settings, syn: &Segment, options: &SynOptions) -> Negotiated {
-        Negotiated::from_syn(settings, syn, options, 1500)
+        Negotiated::from_syn(settings, syn, options, Family::V4, 1500)
     }
 
     #[test]
@@ -157,6 +173,13 @@ mod tests {
             let options = SynOptions { mss: Some(offered), ..ALL };
             assert_eq!(negotiate(&Settings::default(), &SYN, &options).mss, taken);
         }
+    }
+
+    #[test]
+    fn an_ipv6_peer_without_mss_takes_what_the_least_mtu_leaves() {
+        let settings = Settings::default();
+        let n = Negotiated::from_syn(&settings, &SYN, &SynOptions::default(), Family::V6, 1500);
+        assert_eq!((n.mss, n.mss_option, n.advmss), (1220, 1440, 1440));
     }
 
     #[test]
@@ -204,8 +227,12 @@ mod tests {
 
     #[test]
     fn the_mss_option_follows_the_mtu() {
-        for (mtu, mss) in [(1500, 1460), (9000, 8960), (576, 536), (68, 48), (0, 48)] {
-            let n = Negotiated::from_syn(&Settings::default(), &SYN, &ALL, mtu);
+        let v4 = [(1500, 1460), (9000, 8960), (576, 536), (68, 48), (0, 48)];
+        let v6 = [(1500, 1440), (9000, 8940), (1280, 1220), (68, 48), (0, 48)];
+        let all =
+            v4.map(|row| (Family::V4, row)).into_iter().chain(v6.map(|row| (Family::V6, row)));
+        for (family, (mtu, mss)) in all {
+            let n = Negotiated::from_syn(&Settings::default(), &SYN, &ALL, family, mtu);
             assert_eq!(n.mss_option, mss);
         }
     }

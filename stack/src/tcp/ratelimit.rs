@@ -4,7 +4,7 @@
 //! replies to invalid segments share; an lcore has one [`RstLimiter`] for segments that belong to
 //! no connection. Neither sends anything or reads a clock.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::time::Instant;
@@ -18,8 +18,17 @@ use super::{Counter, Cx};
 /// One stamp for all kinds, as in Linux: two ends that each think the other is out of window
 /// cannot keep each other busy, and the limit tells an off-path observer nothing about other
 /// connections (CVE-2016-5696 was a host-wide counter).
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct ReplyStamp(Option<Instant>);
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ReplyStamp(Instant);
+
+/// No reply has left yet. One word for stamp and none: every TIME-WAIT entry has it.
+const NO_REPLY: Instant = Instant::from_nanos(u64::MAX);
+
+impl Default for ReplyStamp {
+    fn default() -> Self {
+        Self(NO_REPLY)
+    }
+}
 
 impl ReplyStamp {
     /// Whether `seg`, which is out of window or failed PAWS, may be answered now.
@@ -42,11 +51,11 @@ impl ReplyStamp {
 
     fn permits_now(&mut self, cx: &mut Cx<'_>, skipped: Counter) -> bool {
         let limit = cx.settings.tcp_invalid_ratelimit;
-        if self.0.is_some_and(|last| cx.now.since(last) < limit) {
+        if self.0 != NO_REPLY && cx.now.since(self.0) < limit {
             cx.counters.bump(skipped);
             return false;
         }
-        self.0 = Some(cx.now);
+        self.0 = cx.now;
         true
     }
 }
@@ -66,7 +75,7 @@ pub const RSTS_PER_PREFIX: u32 = 1_000;
 /// shares with whom cannot be chosen from outside.
 const PREFIX_BUCKETS: usize = 1024;
 
-/// Limits RSTs to segments of no connection, per lcore and per /24 of the source.
+/// Limits RSTs to segments of no connection, per lcore and per /24 of the source, /64 in IPv6.
 #[derive(Clone, Debug)]
 pub struct RstLimiter {
     secret: Secret,
@@ -85,8 +94,8 @@ impl RstLimiter {
     }
 
     /// Whether a RST may be sent to `source` now; takes the tokens if so, counts if not.
-    pub fn permits(&mut self, cx: &mut Cx<'_>, source: Ipv4Addr) -> bool {
-        let slot = self.secret.prefix24(source) as usize % PREFIX_BUCKETS;
+    pub fn permits(&mut self, cx: &mut Cx<'_>, source: IpAddr) -> bool {
+        let slot = self.secret.prefix(source) as usize % PREFIX_BUCKETS;
         let prefix = &mut self.prefixes[slot];
         // The prefix is asked first: a source over its own limit must not drain the lcore's.
         let permitted =
@@ -124,6 +133,10 @@ impl Bucket {
 mod tests {
     use super::super::testing::World;
     use super::*;
+
+    fn addr(bits: u32) -> IpAddr {
+        std::net::Ipv4Addr::from_bits(bits).into()
+    }
 
     const EMPTY: Segment = Segment {
         seq: 5,
@@ -189,7 +202,7 @@ mod tests {
     fn a_prefix_gets_its_rsts_and_refills_evenly() {
         let mut world = World::default();
         let mut limiter = RstLimiter::new(Secret::from_seed(7));
-        let source = |i: u32| Ipv4Addr::from(0x0a63_0000 + i % 256);
+        let source = |i: u32| addr(0x0a63_0000 + i % 256);
         let granted =
             (0..5000).filter(|&i| limiter.permits(&mut world.cx(), source(i))).count() as u32;
         assert_eq!(granted, RSTS_PER_PREFIX);
@@ -205,7 +218,7 @@ mod tests {
         let mut world = World::default();
         let mut limiter = RstLimiter::new(Secret::from_seed(7));
         let granted = (0..100_000_u32)
-            .filter(|&i| limiter.permits(&mut world.cx(), Ipv4Addr::from(i << 8)))
+            .filter(|&i| limiter.permits(&mut world.cx(), addr(i << 8)))
             .count() as u32;
         assert_eq!(granted, RSTS_PER_LCORE);
     }
@@ -215,8 +228,8 @@ mod tests {
         let mut world = World::default();
         let mut limiter = RstLimiter::new(Secret::from_seed(7));
         for i in 0..100_000_u32 {
-            limiter.permits(&mut world.cx(), Ipv4Addr::from(0x0a00_0000 + i % 256));
+            limiter.permits(&mut world.cx(), addr(0x0a00_0000 + i % 256));
         }
-        assert!(limiter.permits(&mut world.cx(), Ipv4Addr::new(192, 0, 2, 1)));
+        assert!(limiter.permits(&mut world.cx(), [192, 0, 2, 1].into()));
     }
 }

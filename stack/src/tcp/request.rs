@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::time::Instant;
-use crate::wire::{Flags, FourTuple, Outgoing, Segment, SynOptions, Timestamps};
+use crate::wire::{Family, Flags, FourTuple, Outgoing, Segment, SynOptions, Timestamps};
 
 use super::isn::Numbers;
 use super::listen::QueueState;
@@ -22,6 +22,8 @@ pub(super) const INITIAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Everything that an established connection starts from.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Opened {
+    /// The version of IP that it goes by.
+    pub family: Family,
     /// Our initial sequence number; the SYN-ACK took it, and the peer acknowledged it.
     pub iss: SeqNum,
     /// The peer's initial sequence number; rcv_nxt is one more.
@@ -143,7 +145,7 @@ impl Request {
     ) -> Self {
         let Numbers { isn, ts_offset } = numbers;
         let Negotiated { mss, mss_option, advmss, scale, sack_ok, ts_recent, window } =
-            Negotiated::from_syn(cx.settings, syn, options, mtu);
+            Negotiated::from_syn(cx.settings, syn, options, tuple.family(), mtu);
         let val = ts_val(cx.now, ts_offset);
         Self {
             tuple,
@@ -394,6 +396,7 @@ impl Request {
     fn opened(&self, now: Instant) -> Opened {
         let ts = |RequestTs { recent, offset, sent: _ }| TsState { recent, offset, recent_at: now };
         Opened {
+            family: self.tuple.family(),
             iss: self.iss,
             irs: self.irs,
             rcv_wnd: self.rcv_wnd,

@@ -3,7 +3,7 @@
 //! Called by the parsers when the device verified nothing, and by every emitter, on lcores and in
 //! tests. It never looks at what the bytes mean.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// A running ones' complement sum.
 ///
@@ -24,6 +24,13 @@ impl Sum {
         let [high, low] = len.to_be_bytes();
         let word = |bytes| u64::from(u32::from_ne_bytes(bytes));
         Self(word(src.octets()) + word(dst.octets()) + word([0, protocol, high, low]))
+    }
+
+    /// The sum of a pseudo header of IPv6 (RFC 8200 §8.1). `len` is header and payload in bytes.
+    #[inline]
+    pub fn pseudo_header_v6(src: Ipv6Addr, dst: Ipv6Addr, next_header: u8, len: u32) -> Self {
+        let tail = u64::from(len.to_be()) + u64::from(u32::from(next_header).to_be());
+        Self(tail).plus(&src.octets()).plus(&dst.octets())
     }
 
     /// Adds `bytes`, which must begin at an even offset of what is summed. An odd last byte is

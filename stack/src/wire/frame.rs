@@ -4,7 +4,7 @@
 //! straight from fixed offsets; everything else, and everything wrong, goes through the layers, which
 //! also name the reason. It never looks at state: neither addresses nor ports are judged here.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::checksum::Sum;
 use super::ipv4::{self, Ipv4Error};
@@ -30,7 +30,7 @@ const DATAGRAM_HEADERS_LEN: usize = ipv4::HEADER_LEN + tcp::HEADER_LEN;
 
 /// A TCP segment in an Ethernet frame.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Tcp4 {
+pub struct TcpFrame {
     /// The connection: the local end is the segment's destination.
     pub tuple: FourTuple,
     /// What the header says. `segment.len` bytes of payload begin at `payload`.
@@ -51,7 +51,7 @@ pub struct Tcp4 {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Reject {
     /// Not TCP over IPv4: ARP, ICMP, another protocol, or too short for an Ethernet header.
-    NotTcp4,
+    NotTcp,
     /// A fragment of a TCP segment.
     Fragment,
     /// Not a valid IPv4 datagram.
@@ -59,7 +59,7 @@ pub enum Reject {
     /// Not a valid segment. To be counted if `dst` is this host.
     Tcp {
         /// Destination of the datagram.
-        dst: Ipv4Addr,
+        dst: IpAddr,
         /// What is wrong.
         error: TcpError,
     },
@@ -76,23 +76,35 @@ pub struct Ends {
 }
 
 impl Ends {
-    /// The ends of a segment that this tuple's remote end sends.
-    pub fn of(tuple: &FourTuple) -> Self {
+    /// The ends of a segment that this tuple's remote end sends; `None` if it is not of IPv4.
+    pub fn of(tuple: &FourTuple) -> Option<Self> {
         let FourTuple { local_addr, remote_addr, local_port, remote_port } = *tuple;
-        let (src, dst) = (remote_addr.to_bits(), local_addr.to_bits());
-        Self {
+        let (IpAddr::V4(src), IpAddr::V4(dst)) = (remote_addr, local_addr) else { return None };
+        let (src, dst) = (src.to_bits(), dst.to_bits());
+        Some(Self {
             addrs: (u64::from(src) << 32 | u64::from(dst)).to_be(),
             ports: (u32::from(remote_port) << 16 | u32::from(local_port)).to_be(),
-        }
+        })
+    }
+
+    /// Source address and, in the lower half, destination address.
+    #[inline(always)]
+    pub fn addrs(&self) -> u64 {
+        u64::from_be(self.addrs)
+    }
+
+    /// Source port and, in the lower half, destination port.
+    #[inline(always)]
+    pub fn ports(&self) -> u32 {
+        u32::from_be(self.ports)
     }
 
     /// The connection: the local end is the segment's destination.
-    #[inline]
     pub fn tuple(&self) -> FourTuple {
-        let (addrs, ports) = (u64::from_be(self.addrs), u32::from_be(self.ports));
+        let (addrs, ports) = (self.addrs(), self.ports());
         FourTuple {
-            local_addr: Ipv4Addr::from_bits(addrs as u32),
-            remote_addr: Ipv4Addr::from_bits((addrs >> 32) as u32),
+            local_addr: IpAddr::V4(Ipv4Addr::from_bits(addrs as u32)),
+            remote_addr: IpAddr::V4(Ipv4Addr::from_bits((addrs >> 32) as u32)),
             local_port: ports as u16,
             remote_port: (ports >> 16) as u16,
         }
@@ -100,7 +112,7 @@ impl Ends {
 }
 
 /// The ends of a segment for this station whose headers stand where they usually do and whose
-/// checksums are right; `None` for everything else, which [`parse_tcp4`] has to look at.
+/// checksums are right; `None` for everything else, which [`parse_tcp`] has to look at.
 ///
 /// `checksum` is the device's word. What [`parse_checked`] says of the frame is still to be seen.
 #[inline(always)]
@@ -140,7 +152,7 @@ impl Station {
 /// # Errors
 /// See [`Reject`]. Frames that are not TCP over IPv4 are parsed again by the caller, layer by layer.
 #[inline]
-pub fn parse_tcp4(frame: &[u8], checksum: Checksum) -> Result<Tcp4, Reject> {
+pub fn parse_tcp(frame: &[u8], checksum: Checksum) -> Result<TcpFrame, Reject> {
     let usual = frame.first_chunk().is_some_and(|headers| usual_headers(headers).is_some());
     if usual && (checksum == Checksum::Good || is_intact(frame)) {
         parse_checked(frame)
@@ -149,12 +161,12 @@ pub fn parse_tcp4(frame: &[u8], checksum: Checksum) -> Result<Tcp4, Reject> {
     }
 }
 
-/// Parses a frame that [`usual_ends`] or [`parse_tcp4`] has looked at, and whose checksums are right.
+/// Parses a frame that [`usual_ends`] or [`parse_tcp`] has looked at, and whose checksums are right.
 ///
 /// # Errors
 /// See [`Reject`].
 #[inline(always)]
-pub fn parse_checked(frame: &[u8]) -> Result<Tcp4, Reject> {
+pub fn parse_checked(frame: &[u8]) -> Result<TcpFrame, Reject> {
     match parse_usual(frame) {
         Some(parsed) => Ok(parsed),
         None => parse_by_layers(frame, Checksum::Good),
@@ -164,7 +176,7 @@ pub fn parse_checked(frame: &[u8]) -> Result<Tcp4, Reject> {
 /// Parses a frame as [`parse_checked`] does if it has the usual shape with nothing wrong and no
 /// options but aligned timestamps; `None` for all else.
 #[inline(always)]
-pub fn parse_usual(frame: &[u8]) -> Option<Tcp4> {
+pub fn parse_usual(frame: &[u8]) -> Option<TcpFrame> {
     let (headers, rest) = frame.split_first_chunk::<HEADERS_LEN>()?;
     let (ethernet, datagram) = headers.split_first_chunk::<{ ethernet::HEADER_LEN }>()?;
     let (ip, tcp) = datagram.split_first_chunk::<{ ipv4::HEADER_LEN }>()?;
@@ -187,10 +199,10 @@ pub fn parse_usual(frame: &[u8]) -> Option<Tcp4> {
         }
         _ => return None,
     };
-    Some(Tcp4 {
+    Some(TcpFrame {
         tuple: FourTuple {
-            local_addr: Ipv4Addr::new(d0, d1, d2, d3),
-            remote_addr: Ipv4Addr::new(s0, s1, s2, s3),
+            local_addr: IpAddr::V4(Ipv4Addr::new(d0, d1, d2, d3)),
+            remote_addr: IpAddr::V4(Ipv4Addr::new(s0, s1, s2, s3)),
             local_port: ports as u16,
             remote_port: (ports >> 16) as u16,
         },
@@ -315,26 +327,26 @@ fn is_intact(frame: &[u8]) -> bool {
 /// Any frame, layer by layer.
 #[cold]
 #[inline(never)]
-fn parse_by_layers(frame: &[u8], checksum: Checksum) -> Result<Tcp4, Reject> {
-    let ethernet = ethernet::parse(frame).ok_or(Reject::NotTcp4)?;
+fn parse_by_layers(frame: &[u8], checksum: Checksum) -> Result<TcpFrame, Reject> {
+    let ethernet = ethernet::parse(frame).ok_or(Reject::NotTcp)?;
     if ethernet.ethertype != ethernet::IPV4 {
-        return Err(Reject::NotTcp4);
+        return Err(Reject::NotTcp);
     }
     let datagram = frame.get(ethernet.header_len..).unwrap_or_default();
     let ip = ipv4::parse(datagram, checksum).map_err(Reject::Ip)?;
     if ip.protocol != ipv4::TCP {
-        return Err(Reject::NotTcp4);
+        return Err(Reject::NotTcp);
     }
     if ip.fragment {
         return Err(Reject::Fragment);
     }
     let tcp = tcp::parse(&ip, ip.payload(datagram), checksum)
-        .map_err(|error| Reject::Tcp { dst: ip.dst, error })?;
+        .map_err(|error| Reject::Tcp { dst: ip.dst.into(), error })?;
     let header = ethernet.header_len + ip.header_len;
-    Ok(Tcp4 {
+    Ok(TcpFrame {
         tuple: FourTuple {
-            local_addr: ip.dst,
-            remote_addr: ip.src,
+            local_addr: ip.dst.into(),
+            remote_addr: ip.src.into(),
             local_port: tcp.dst_port,
             remote_port: tcp.src_port,
         },
@@ -376,7 +388,7 @@ mod tests {
         let mut bytes = sent(&Outgoing { flags: Flags::ACK, ..Outgoing::default() }, &[]);
         bytes.resize(60, 0);
         for word in WORDS {
-            let parsed = parse_tcp4(&bytes, word).unwrap();
+            let parsed = parse_tcp(&bytes, word).unwrap();
             assert_eq!((parsed.segment.len, parsed.header, parsed.payload), (0, 34, 54));
         }
     }
@@ -385,8 +397,8 @@ mod tests {
     fn the_local_end_is_the_destination() {
         let ts = Some(Timestamps { val: 5, ecr: 6 });
         let bytes = sent(&Outgoing { seq: 9, ts, ..Outgoing::default() }, b"hello");
-        let parsed = parse_tcp4(&bytes, Checksum::Unknown).unwrap();
-        let Tcp4 { tuple, segment, payload, .. } = parsed;
+        let parsed = parse_tcp(&bytes, Checksum::Unknown).unwrap();
+        let TcpFrame { tuple, segment, payload, .. } = parsed;
         assert_eq!((tuple.local_addr, tuple.local_port), (TUPLE.remote_addr, TUPLE.remote_port));
         assert_eq!((tuple.remote_addr, tuple.remote_port), (TUPLE.local_addr, TUPLE.local_port));
         assert_eq!((segment.seq, segment.ts, segment.len), (9, ts, 5));
@@ -399,29 +411,29 @@ mod tests {
         let error = |at: usize, value: u8| {
             let mut bytes = good.clone();
             bytes[at] = value;
-            parse_tcp4(&bytes, Checksum::Good).unwrap_err()
+            parse_tcp(&bytes, Checksum::Good).unwrap_err()
         };
         let dst = TUPLE.remote_addr;
-        assert_eq!(error(13, 6), Reject::NotTcp4);
+        assert_eq!(error(13, 6), Reject::NotTcp);
         assert_eq!(error(14, 0x65), Reject::Ip(Ipv4Error::BadVersion));
         assert_eq!(error(14, 0x44), Reject::Ip(Ipv4Error::BadLength));
         assert_eq!(error(17, 49), Reject::Ip(Ipv4Error::Truncated));
         assert_eq!(error(17, 39), Reject::Tcp { dst, error: TcpError::Truncated });
         assert_eq!(error(20, 0x20), Reject::Fragment);
         assert_eq!(error(21, 1), Reject::Fragment);
-        assert_eq!(error(23, 17), Reject::NotTcp4);
+        assert_eq!(error(23, 17), Reject::NotTcp);
         assert_eq!(error(46, 0x40), Reject::Tcp { dst, error: TcpError::BadOffset });
         assert_eq!(error(46, 0x80), Reject::Tcp { dst, error: TcpError::BadLength });
-        assert_eq!(parse_tcp4(&good[..13], Checksum::Good), Err(Reject::NotTcp4));
+        assert_eq!(parse_tcp(&good[..13], Checksum::Good), Err(Reject::NotTcp));
 
         let mut flipped = good.clone();
         flipped[55] ^= 1;
         let rejected = Err(Reject::Tcp { dst, error: TcpError::BadChecksum });
-        assert_eq!(parse_tcp4(&flipped, Checksum::Unknown), rejected);
+        assert_eq!(parse_tcp(&flipped, Checksum::Unknown), rejected);
         flipped[22] ^= 1;
         let rejected = Err(Reject::Ip(Ipv4Error::BadChecksum));
-        assert_eq!(parse_tcp4(&flipped, Checksum::Unknown), rejected);
-        assert!(parse_tcp4(&flipped, Checksum::Good).is_ok());
+        assert_eq!(parse_tcp(&flipped, Checksum::Unknown), rejected);
+        assert!(parse_tcp(&flipped, Checksum::Good).is_ok());
     }
 
     #[test]
@@ -439,7 +451,7 @@ mod tests {
     /// Words of headers of that length, if the frame has them and a payload, and only then.
     fn same_words<const HEADERS: usize>(
         bytes: &[u8],
-        parsed: Option<Tcp4>,
+        parsed: Option<TcpFrame>,
         (least, most): (u32, u32),
     ) -> Result<(), TestCaseError> {
         let lens = Lens::new(least, most);
@@ -448,7 +460,7 @@ mod tests {
         let parsed = parsed.filter(|parsed| {
             usize::from(parsed.payload) == HEADERS && (least..=most).contains(&parsed.segment.len)
         });
-        let expected = parsed.map(|Tcp4 { segment, .. }| Words {
+        let expected = parsed.map(|TcpFrame { segment, .. }| Words {
             numbers: u64::from(segment.seq) << 32 | u64::from(segment.ack),
             control: Words::control(HEADERS, segment.flags, segment.window),
             ts_val: segment.ts.map_or(0, |ts| ts.val),
@@ -471,11 +483,11 @@ mod tests {
                 if let Some(ends) = us.and_then(|us| usual_ends(&bytes, us, word)) {
                     let parsed = parse_checked(&bytes);
                     prop_assert_eq!(parsed, parse_by_layers(&bytes, word));
-                    if let Ok(Tcp4 { tuple, .. }) = parsed {
-                        prop_assert_eq!((ends.tuple(), ends), (tuple, Ends::of(&tuple)));
+                    if let Ok(TcpFrame { tuple, .. }) = parsed {
+                        prop_assert_eq!((ends.tuple(), ends), (tuple, Ends::of(&tuple).unwrap()));
                     }
                 }
-                prop_assert_eq!(parse_tcp4(&bytes, word), parse_by_layers(&bytes, word));
+                prop_assert_eq!(parse_tcp(&bytes, word), parse_by_layers(&bytes, word));
             }
         }
 
@@ -490,7 +502,7 @@ mod tests {
 
         #[test]
         fn what_parses_is_in_bounds(bytes in spoiled_frame()) {
-            if let Ok(parsed) = parse_tcp4(&bytes, Checksum::Good) {
+            if let Ok(parsed) = parse_tcp(&bytes, Checksum::Good) {
                 prop_assert!(parsed.header + tcp::HEADER_LEN as u16 <= parsed.payload);
                 let end = usize::from(parsed.payload) + parsed.segment.len as usize;
                 prop_assert!(end <= bytes.len());
@@ -500,7 +512,7 @@ mod tests {
         #[test]
         fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..120)) {
             for word in WORDS {
-                let _ = parse_tcp4(&bytes, word);
+                let _ = parse_tcp(&bytes, word);
             }
         }
     }

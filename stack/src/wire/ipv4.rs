@@ -5,7 +5,6 @@
 
 use std::net::Ipv4Addr;
 
-use super::FourTuple;
 use super::checksum::Sum;
 use crate::buf::Checksum;
 
@@ -170,15 +169,11 @@ pub(super) const fn is_fragment(flags_and_offset: [u8; 2]) -> bool {
     u16::from_be_bytes(flags_and_offset) & FRAGMENT_MASK != 0
 }
 
-/// Whether a segment claims to come from the very end it is sent to (the "land" attack).
-pub fn is_land(tuple: &FourTuple) -> bool {
-    tuple.local_addr == tuple.remote_addr && tuple.local_port == tuple.remote_port
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::FourTuple;
     use super::*;
 
     const A: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -284,10 +279,15 @@ mod tests {
 
     #[test]
     fn land_is_the_same_end_twice() {
-        let land = FourTuple { local_addr: A, remote_addr: A, local_port: 7, remote_port: 7 };
-        assert!(is_land(&land));
-        assert!(!is_land(&FourTuple { remote_port: 8, ..land }));
-        assert!(!is_land(&FourTuple { remote_addr: B, ..land }));
+        let land = FourTuple {
+            local_addr: A.into(),
+            remote_addr: A.into(),
+            local_port: 7,
+            remote_port: 7,
+        };
+        assert!(land.is_land());
+        assert!(!FourTuple { remote_port: 8, ..land }.is_land());
+        assert!(!FourTuple { remote_addr: B.into(), ..land }.is_land());
     }
 
     proptest! {

@@ -8,6 +8,7 @@ pub mod ethernet;
 pub mod frame;
 pub mod icmp;
 pub mod ipv4;
+pub mod ipv6;
 mod options;
 #[cfg(test)]
 mod oracle;
@@ -15,24 +16,67 @@ mod oracle;
 mod samples;
 pub mod tcp;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, SocketAddr};
 
 use smallvec::SmallVec;
 
 pub use ethernet::MacAddr;
-pub use frame::parse_tcp4;
+pub use frame::parse_tcp;
+
+/// The version of IP: of an address, of a connection.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// That of an address. One of IPv6 that stands for one of IPv4 is of IPv6.
+    pub const fn of(addr: IpAddr) -> Self {
+        match addr {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+}
 
 /// The two ends of a connection as this host sees them, in host byte order.
+///
+/// Both addresses are of one family.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct FourTuple {
     /// Our address.
-    pub local_addr: Ipv4Addr,
+    pub local_addr: IpAddr,
     /// The peer's address.
-    pub remote_addr: Ipv4Addr,
+    pub remote_addr: IpAddr,
     /// Our port.
     pub local_port: u16,
     /// The peer's port.
     pub remote_port: u16,
+}
+
+impl FourTuple {
+    /// The version of IP that the connection goes by.
+    pub const fn family(&self) -> Family {
+        Family::of(self.remote_addr)
+    }
+
+    /// Our end.
+    pub const fn local(&self) -> SocketAddr {
+        SocketAddr::new(self.local_addr, self.local_port)
+    }
+
+    /// The peer's end.
+    pub const fn remote(&self) -> SocketAddr {
+        SocketAddr::new(self.remote_addr, self.remote_port)
+    }
+
+    /// Whether a segment claims to come from the very end it is sent to (the "land" attack).
+    pub fn is_land(&self) -> bool {
+        self.local() == self.remote()
+    }
 }
 
 /// The control bits of a TCP header.

@@ -7,7 +7,7 @@ use smoltcp::wire::{
     EthernetFrame, EthernetProtocol, IpAddress, IpProtocol, Ipv4Packet, TcpOption, TcpPacket,
 };
 
-use super::frame::{Reject, Tcp4, parse_tcp4};
+use super::frame::{Reject, TcpFrame, parse_tcp};
 use super::samples::{frame, spoiled_frame};
 use super::{Flags, FourTuple, SackBlocks, Segment, SynOptions, Timestamps, ethernet, tcp};
 use crate::buf::Checksum;
@@ -60,8 +60,8 @@ fn opinion(bytes: &[u8]) -> Option<Opinion> {
     let (syn, ts, sack) = options(tcp.options());
     Some(Opinion {
         tuple: FourTuple {
-            local_addr: ip.dst_addr(),
-            remote_addr: ip.src_addr(),
+            local_addr: ip.dst_addr().into(),
+            remote_addr: ip.src_addr().into(),
             local_port: tcp.dst_port(),
             remote_port: tcp.src_port(),
         },
@@ -115,8 +115,8 @@ fn options(mut list: &[u8]) -> (SynOptions, Option<Timestamps>, Vec<(u32, u32)>)
 }
 
 fn ours(bytes: &[u8]) -> Option<Opinion> {
-    let Tcp4 { tuple, segment, header, payload, tos, ttl, vlan: _ } =
-        parse_tcp4(bytes, Checksum::Unknown).ok()?;
+    let TcpFrame { tuple, segment, header, payload, tos, ttl, vlan: _ } =
+        parse_tcp(bytes, Checksum::Unknown).ok()?;
     assert_eq!(segment.ecn, tos & 3);
     let (header, payload) = (usize::from(header), usize::from(payload));
     let mut sack: SackBlocks = tcp::sack_blocks(&bytes[header..payload]);
@@ -163,5 +163,5 @@ fn a_tag_in_a_tag_is_not_followed() {
     let mut bytes = vec![0; 100];
     bytes[12..14].copy_from_slice(&ethernet::VLAN.to_be_bytes());
     bytes[16..18].copy_from_slice(&ethernet::VLAN.to_be_bytes());
-    assert_eq!(parse_tcp4(&bytes, Checksum::Unknown), Err(Reject::NotTcp4));
+    assert_eq!(parse_tcp(&bytes, Checksum::Unknown), Err(Reject::NotTcp));
 }

@@ -1,6 +1,6 @@
 //! Random but valid connections, segments and frames for this room's tests, and ways to spoil them.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use proptest::prelude::*;
 
@@ -10,16 +10,16 @@ use super::{Flags, FourTuple, Outgoing, Timestamps, ipv4, tcp};
 
 /// A connection for tests that need only one.
 pub(super) const TUPLE: FourTuple = FourTuple {
-    local_addr: Ipv4Addr::new(10, 0, 0, 1),
-    remote_addr: Ipv4Addr::new(10, 0, 0, 2),
+    local_addr: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)),
+    remote_addr: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)),
     local_port: 7,
     remote_port: 40_000,
 };
 
 pub(super) fn tuple() -> impl Strategy<Value = FourTuple> {
     any::<(u32, u32, u16, u16)>().prop_map(|(local, remote, local_port, remote_port)| FourTuple {
-        local_addr: Ipv4Addr::from(local),
-        remote_addr: Ipv4Addr::from(remote),
+        local_addr: Ipv4Addr::from(local).into(),
+        remote_addr: Ipv4Addr::from(remote).into(),
         local_port,
         remote_port,
     })

@@ -1,10 +1,13 @@
-//! TCP headers (RFC 9293 §3.1): parsing of a segment, emission of a whole IPv4 datagram around one.
+//! TCP headers (RFC 9293 §3.1): parsing of a segment, emission of a whole datagram around one.
 //!
 //! Called by the lcore for every segment in and out. It validates what a header can say wrong by
 //! itself; what a segment means is decided by the protocol core.
 
+use std::net::IpAddr;
+
 use super::checksum::Sum;
 use super::ipv4::{self, Ipv4};
+use super::ipv6;
 use super::{Flags, FourTuple, Outgoing, SackBlocks, Segment, SynOptions, Timestamps, options};
 use crate::buf::Checksum;
 
@@ -16,8 +19,8 @@ pub const HEADER_LEN: usize = 20;
 /// Bytes of the longest TCP header: a data offset of 15 words.
 pub const MAX_HEADER_LEN: usize = HEADER_LEN + options::MAX_LEN;
 
-/// Bytes of the longest IPv4 and TCP headers that [`emit`] writes: enough for a buffer on the stack.
-pub const MAX_HEADERS_LEN: usize = ipv4::HEADER_LEN + MAX_HEADER_LEN;
+/// Bytes of the longest IP and TCP headers that [`emit`] writes: enough for a buffer on the stack.
+pub const MAX_HEADERS_LEN: usize = ipv6::HEADER_LEN + MAX_HEADER_LEN;
 
 /// A parsed segment: what its header says, and where its payload begins.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -85,8 +88,8 @@ pub fn header_len(out: &Outgoing) -> usize {
     HEADER_LEN + options::len(out)
 }
 
-/// Writes an IPv4 datagram with the segment `out` and `payload` into the front of `buf`, with both
-/// checksums, and returns its length. The acknowledgement number is written only with ACK.
+/// Writes a datagram of the tuple's family with the segment `out` and `payload` into the front of
+/// `buf`, with its checksums, and returns its length. The acknowledgement number is written only with ACK.
 ///
 /// Options stand in Linux's order and alignment; SACK ranges beyond [`max_sack_blocks`] are left out.
 ///
@@ -100,7 +103,18 @@ pub fn emit(buf: &mut [u8], tuple: &FourTuple, out: &Outgoing, tos: u8, payload:
     let options_len = options::emit(&mut list, out);
     let header_len = HEADER_LEN + options_len;
     let tcp_len = header_len + payload.len();
-    let at = ipv4::emit(buf, local_addr, remote_addr, ipv4::TCP, tos, tcp_len);
+    let (at, pseudo) = match (local_addr, remote_addr) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => {
+            let at = ipv4::emit(buf, src, dst, ipv4::TCP, tos, tcp_len);
+            // A datagram's length fits in 16 bits, which ipv4::emit has asserted.
+            (at, Sum::pseudo_header(src, dst, ipv4::TCP, tcp_len as u16))
+        }
+        (src, dst) => {
+            let (src, dst) = (ipv6::or_mapped(src), ipv6::or_mapped(dst));
+            let at = ipv6::emit(buf, src, dst, ipv4::TCP, tos, tcp_len);
+            (at, Sum::pseudo_header_v6(src, dst, ipv4::TCP, tcp_len as u32))
+        }
+    };
 
     let bytes = &mut buf[at..at + tcp_len];
     let ack = if flags.has(Flags::ACK) { ack } else { 0 };
@@ -113,8 +127,6 @@ pub fn emit(buf: &mut [u8], tuple: &FourTuple, out: &Outgoing, tos: u8, payload:
     bytes[16..20].fill(0);
     bytes[HEADER_LEN..header_len].copy_from_slice(&list[..options_len]);
     bytes[header_len..].copy_from_slice(payload);
-    // A datagram's length fits in 16 bits, which ipv4::emit has asserted.
-    let pseudo = Sum::pseudo_header(local_addr, remote_addr, ipv4::TCP, tcp_len as u16);
     let field = pseudo.plus(bytes).field();
     bytes[16..18].copy_from_slice(&field);
     at + tcp_len
@@ -327,7 +339,8 @@ mod tests {
             let mut buf = vec![0xaa; MAX_HEADERS_LEN + payload.len()];
             let len = emit(&mut buf, &tuple, &out, tos, &payload);
             let ip = ipv4::parse(&buf[..len], Checksum::Unknown).unwrap();
-            prop_assert_eq!((ip.src, ip.dst), (tuple.local_addr, tuple.remote_addr));
+            let ends = (IpAddr::V4(ip.src), IpAddr::V4(ip.dst));
+            prop_assert_eq!(ends, (tuple.local_addr, tuple.remote_addr));
             prop_assert_eq!((ip.total_len, ip.protocol, ip.tos), (len, ipv4::TCP, tos));
             let bytes = ip.payload(&buf);
             let view = parse(&ip, bytes, Checksum::Unknown).unwrap();

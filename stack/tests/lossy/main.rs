@@ -116,7 +116,7 @@ impl World {
 
     fn turn(&mut self, tx: &mut Vec<Vec<u8>>) {
         // This is a test of TCP: the peer's address never grows old.
-        self.engine.learn_neighbour(News { addr: PEER_ADDR, mac: PEER_MAC }, self.now, tx);
+        self.engine.learn_neighbour(News { addr: PEER_ADDR.into(), mac: PEER_MAC }, self.now, tx);
         while self.engine.turn(self.now, tx) {}
     }
 
@@ -296,13 +296,7 @@ fn connection(seed: u64) -> Counters {
     settings.tcp_rmem[1] = dice.of(&[8000, 30_000, 131_072]);
     let config = EngineConfig {
         settings,
-        interface: Interface {
-            mac: OUR_MAC,
-            addr: OUR_ADDR,
-            prefix_len: 24,
-            gateway: None,
-            mtu: 1500,
-        },
+        interface: Interface::new(OUR_MAC, 1500).with_address(OUR_ADDR, 24),
         secret: Secret::from_seed(dice.next()),
         key: HashKey::new([dice.next(), dice.next()]),
         max_connections: 10,

@@ -8,7 +8,7 @@ use prequeue::buf::Checksum;
 use prequeue::time::Instant;
 use prequeue::wire::frame::MAX_CONTROL_LEN;
 use prequeue::wire::{
-    Flags, FourTuple, MacAddr, Outgoing, Segment, Timestamps, ethernet, parse_tcp4, tcp,
+    Flags, FourTuple, MacAddr, Outgoing, Segment, Timestamps, ethernet, parse_tcp, tcp,
 };
 
 use super::counted::Dice;
@@ -115,7 +115,7 @@ impl Peer {
 
     /// A frame has come, perhaps damaged.
     pub fn on_frame(&mut self, frame: &[u8], now: Instant) {
-        let Ok(parsed) = parse_tcp4(frame, Checksum::Unknown) else { return };
+        let Ok(parsed) = parse_tcp(frame, Checksum::Unknown) else { return };
         let header = &frame[usize::from(parsed.header)..usize::from(parsed.payload)];
         let seg = parsed.segment;
         let has = |flag| seg.flags.has(flag);
@@ -284,8 +284,8 @@ impl Peer {
 
     fn emit(&mut self, out: &Outgoing, payload: &[u8]) {
         let tuple = FourTuple {
-            local_addr: PEER_ADDR,
-            remote_addr: OUR_ADDR,
+            local_addr: PEER_ADDR.into(),
+            remote_addr: OUR_ADDR.into(),
             local_port: 40_000,
             remote_port: PORT,
         };

@@ -18,10 +18,10 @@ use prequeue::tcp::tcb::{ConnError, NoSink, State, Tcb, Verdict};
 use prequeue::tcp::time_wait::{TimeWait, TwVerdict};
 use prequeue::tcp::{Counter, Counters, Cx, SeqNum, Settings, cookie, reset};
 use prequeue::time::Instant;
-use prequeue::wire::frame::{Reject, Tcp4};
+use prequeue::wire::frame::{Reject, TcpFrame};
 use prequeue::wire::tcp::TcpError;
 use prequeue::wire::{
-    Flags, FourTuple, MacAddr, Outgoing, Segment, SynOptions, ethernet, parse_tcp4, tcp,
+    Flags, FourTuple, MacAddr, Outgoing, Segment, SynOptions, ethernet, parse_tcp, tcp,
 };
 
 use crate::dsl::{Conn, How, Received, Subject};
@@ -93,7 +93,7 @@ impl Subject for CoreHost {
         let mut touched = Vec::new();
         for frame in burst {
             self.counters.bump(Counter::InSegs);
-            match parse_tcp4(frame, Checksum::Unknown) {
+            match parse_tcp(frame, Checksum::Unknown) {
                 Ok(parsed) => touched.extend(self.on_segment(frame, &parsed, now)),
                 Err(Reject::Tcp { error, .. }) => self.count_bad(error),
                 Err(other) => panic!("the script sends no {other:?}"),
@@ -191,8 +191,8 @@ impl CoreHost {
     }
 
     /// Returns the connection that has seen the segment, if one has.
-    fn on_segment(&mut self, frame: &[u8], parsed: &Tcp4, now: Instant) -> Option<usize> {
-        let Tcp4 { tuple, segment, header, payload, .. } = *parsed;
+    fn on_segment(&mut self, frame: &[u8], parsed: &TcpFrame, now: Instant) -> Option<usize> {
+        let TcpFrame { tuple, segment, header, payload, .. } = *parsed;
         let options = tcp::syn_options(&frame[usize::from(header)..usize::from(payload)]);
         let data = &frame[usize::from(payload)..][..segment.len as usize];
         match self.flows.get_mut(&tuple) {

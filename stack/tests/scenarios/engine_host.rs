@@ -20,13 +20,7 @@ use crate::dsl::{Conn, How, Received, Subject};
 pub fn make(settings: Settings, seed: u64) -> Box<dyn Subject> {
     let config = EngineConfig {
         settings: settings.clone(),
-        interface: Interface {
-            mac: crate::OUR_MAC,
-            addr: crate::OUR_ADDR,
-            prefix_len: 24,
-            gateway: None,
-            mtu: 1500,
-        },
+        interface: Interface::new(crate::OUR_MAC, 1500).with_address(crate::OUR_ADDR, 24),
         secret: Secret::from_seed(seed),
         key: HashKey::new([seed, 1]),
         max_connections: 100,

@@ -18,7 +18,7 @@ use prequeue::tcp::tcb::{ConnError, NoSink, State, Tcb, Verdict};
 use prequeue::tcp::timestamps::TsState;
 use prequeue::tcp::{Counter, Counters, Cx, SeqNum, Settings};
 use prequeue::time::Instant;
-use prequeue::wire::{Flags, Outgoing, Segment, Timestamps};
+use prequeue::wire::{Family, Flags, Outgoing, Segment, Timestamps};
 
 use marks::Marks;
 use model::{Model, PEER_WINDOW, Seen};
@@ -161,6 +161,7 @@ impl Bench {
             _ => rcv_wnd.into(),
         };
         let opened = Opened {
+            family: Family::V4,
             iss: SeqNum::new(setup.iss),
             irs: SeqNum::new(setup.irs),
             rcv_wnd,

@@ -8,7 +8,12 @@ use super::*;
 
 /// A TCP segment between any two ends.
 fn from(remote: Ipv4Addr, local: Ipv4Addr) -> Vec<u8> {
-    let tuple = FourTuple { local_addr: remote, remote_addr: local, local_port: 9, remote_port: 9 };
+    let tuple = FourTuple {
+        local_addr: remote.into(),
+        remote_addr: local.into(),
+        local_port: 9,
+        remote_port: 9,
+    };
     frame(&tuple, &Outgoing { flags: SYN, ..Outgoing::default() }, &[])
 }
 
@@ -17,7 +22,12 @@ fn what_no_host_may_send_gets_no_answer() {
     let mut world = World::new(Settings::default());
     let broadcast = Ipv4Addr::new(10, 0, 0, 255);
     let zero = Ipv4Addr::UNSPECIFIED;
-    let nobody = FourTuple { local_addr: zero, remote_addr: zero, local_port: 0, remote_port: 0 };
+    let nobody = FourTuple {
+        local_addr: zero.into(),
+        remote_addr: zero.into(),
+        local_port: 0,
+        remote_port: 0,
+    };
     let from_nobody = frame(&nobody, &Outgoing { flags: SYN, ..Outgoing::default() }, &[]);
     let martians = [
         from_nobody.clone(),
@@ -160,7 +170,7 @@ fn a_stranger_is_asked_for_before_it_is_answered() {
     world.receive([frame]);
     let reset = world.sent.pop_front().expect("the RST that waited");
     assert_eq!(&reset[..6], &mac.0);
-    assert_eq!(parse_tcp4(&reset, Default::default()).unwrap().segment.flags, RST.with(ACK));
+    assert_eq!(parse_tcp(&reset, Default::default()).unwrap().segment.flags, RST.with(ACK));
 }
 
 #[test]

@@ -25,13 +25,7 @@ impl Own {
     fn new(rcvbuf: u32) -> Self {
         let config = EngineConfig {
             settings: Settings { tcp_rmem: [4096, rcvbuf, 1 << 25], ..Settings::default() },
-            interface: Interface {
-                mac: OUR_MAC,
-                addr: OUR_ADDR,
-                prefix_len: 24,
-                gateway: None,
-                mtu: 1500,
-            },
+            interface: Interface::new(OUR_MAC, 1500).with_address(OUR_ADDR, 24),
             secret: Secret::from_seed(1),
             key: HashKey::new([3, 4]),
             max_connections: 100,
@@ -51,7 +45,7 @@ impl Own {
         let mut tx = Vec::new();
         let mut burst: Vec<_> =
             frames.into_iter().map(|frame| Some(HeapBuf::new(&frame))).collect();
-        let news = News { addr: PEER_ADDR, mac: PEER_MAC };
+        let news = News { addr: PEER_ADDR.into(), mac: PEER_MAC };
         self.engine.learn_neighbour(news, self.now, &mut tx);
         self.engine.input(&mut burst, self.now, &mut tx);
         while self.engine.turn(self.now, &mut tx) {}
@@ -76,7 +70,7 @@ impl Own {
 
     fn sent(&mut self) -> Option<Segment> {
         let frame = self.sent.pop_front()?;
-        Some(parse_tcp4(&frame, Default::default()).expect("a segment").segment)
+        Some(parse_tcp(&frame, Default::default()).expect("a segment").segment)
     }
 
     /// The last segment that was sent; all others are forgotten.
@@ -88,8 +82,8 @@ impl Own {
         let mut peer = Peer::new(port);
         self.poll([peer.syn()]);
         let frame = self.sent.pop_front().expect("a SYN-ACK");
-        let Tcp4 { segment: syn_ack, header, payload, .. } =
-            parse_tcp4(&frame, Default::default()).expect("a segment");
+        let TcpFrame { segment: syn_ack, header, payload, .. } =
+            parse_tcp(&frame, Default::default()).expect("a segment");
         let options = tcp::syn_options(&frame[usize::from(header)..usize::from(payload)]);
         self.shift = options.window_scale.expect("scaling was asked for");
         assert_eq!(syn_ack.flags, SYN.with(ACK));

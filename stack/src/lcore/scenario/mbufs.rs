@@ -32,13 +32,7 @@ impl MbufWorld {
         settings.tcp_rmem[1] = rcvbuf;
         let config = EngineConfig {
             settings,
-            interface: Interface {
-                mac: OUR_MAC,
-                addr: OUR_ADDR,
-                prefix_len: 24,
-                gateway: None,
-                mtu: 1500,
-            },
+            interface: Interface::new(OUR_MAC, 1500).with_address(OUR_ADDR, 24),
             secret: Secret::from_seed(1),
             key: HashKey::new([3, 4]),
             max_connections: 1000,
@@ -61,7 +55,7 @@ impl MbufWorld {
     }
 
     fn turn(&mut self) {
-        let news = News { addr: PEER_ADDR, mac: PEER_MAC };
+        let news = News { addr: PEER_ADDR.into(), mac: PEER_MAC };
         self.engine.learn_neighbour(news, self.now, &mut self.sent);
         while self.engine.turn(self.now, &mut self.sent) {}
     }
@@ -97,7 +91,7 @@ impl MbufWorld {
 
     fn last_sent(&self) -> Segment {
         let frame = self.sent.last().expect("something was sent");
-        parse_tcp4(frame, Default::default()).unwrap().segment
+        parse_tcp(frame, Default::default()).unwrap().segment
     }
 
     fn count(&self, counter: Counter) -> u64 {

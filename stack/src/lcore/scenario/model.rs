@@ -254,7 +254,7 @@ impl<'a> Model<'a> {
         assert!(self.guard.is_none() || edge == self.edge, "TCP ran under a guard");
         self.edge = edge;
         for frame in self.world.sent.drain(..) {
-            let segment = parse_tcp4(&frame, Default::default()).unwrap().segment;
+            let segment = parse_tcp(&frame, Default::default()).unwrap().segment;
             if segment.flags.has(RST) || self.over {
                 continue;
             }

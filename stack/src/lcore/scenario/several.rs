@@ -74,8 +74,8 @@ fn what_one_hears_of_a_neighbour_all_know() {
     world.sent.clear();
     for lcore in 0..3 {
         let tuple = FourTuple {
-            local_addr: stranger,
-            remote_addr: OUR_ADDR,
+            local_addr: stranger.into(),
+            remote_addr: OUR_ADDR.into(),
             local_port: 1,
             remote_port: 2,
         };

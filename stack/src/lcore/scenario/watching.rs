@@ -57,8 +57,8 @@ fn a_guard_sends_what_comes_to_the_backlog_and_leaves_it_to_the_lcore() {
     let listener = listening(&mut world, 5);
     let (mut peer, stream) = Peer::connected(&mut world, 4000, &listener);
     let ours = FourTuple {
-        local_addr: OUR_ADDR,
-        remote_addr: PEER_ADDR,
+        local_addr: OUR_ADDR.into(),
+        remote_addr: PEER_ADDR.into(),
         local_port: PORT,
         remote_port: 4000,
     };

@@ -5,7 +5,7 @@
 
 use std::io::{self, BufRead, Read};
 use std::mem;
-use std::net::{Shutdown, SocketAddr, SocketAddrV4};
+use std::net::{Shutdown, SocketAddr};
 use std::rc::Rc;
 
 use crate::buf::{BufQueue, PacketBuf};
@@ -35,13 +35,13 @@ use super::{LocalAccept, LocalHandle, LocalSocket};
 #[derive(Debug)]
 pub struct LocalListener<B: PacketBuf> {
     queue: Rc<LocalAccept<B>>,
-    local: SocketAddrV4,
+    local: SocketAddr,
 }
 
 impl<B: PacketBuf> LocalListener<B> {
     /// The application's side of `queue`; the engine has the other.
-    pub fn new(queue: Rc<LocalAccept<B>>, local: SocketAddrV4) -> Self {
-        Self { queue, local }
+    pub fn new(queue: Rc<LocalAccept<B>>, local: impl Into<SocketAddr>) -> Self {
+        Self { queue, local: local.into() }
     }
 
     /// Takes the oldest connection.
@@ -67,7 +67,7 @@ impl<B: PacketBuf> LocalListener<B> {
 
     /// The address and port that it listens on.
     pub fn local_addr(&self) -> SocketAddr {
-        self.local.into()
+        self.local
     }
 }
 
@@ -257,14 +257,12 @@ impl<B: PacketBuf> LocalStream<B> {
 
     /// The peer's address and port.
     pub fn peer_addr(&self) -> SocketAddr {
-        let tuple = &self.socket.tuple;
-        SocketAddrV4::new(tuple.remote_addr, tuple.remote_port).into()
+        self.socket.tuple.remote()
     }
 
     /// Our address and port.
     pub fn local_addr(&self) -> SocketAddr {
-        let tuple = &self.socket.tuple;
-        SocketAddrV4::new(tuple.local_addr, tuple.local_port).into()
+        self.socket.tuple.local()
     }
 
     pub(in crate::socket) fn socket(&self) -> &LocalSocket<B> {

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::io::{self, ErrorKind};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -310,7 +310,7 @@ fn a_panic_of_the_library_leaves_nobody_asleep() {
 #[test]
 fn acceptors_get_connections_in_order_up_to_the_limit() {
     let queue = AcceptQueue::<Buf>::new(1);
-    let listener = TcpListener::new(queue.clone(), "10.0.0.1:7000".parse().unwrap());
+    let listener = TcpListener::new(queue.clone(), SocketAddr::from(([10, 0, 0, 1], 7000)));
     listener.set_nonblocking(true).unwrap();
     assert_eq!(kind(listener.accept()), ErrorKind::WouldBlock);
     listener.set_nonblocking(false).unwrap();
@@ -335,7 +335,8 @@ fn acceptors_get_connections_in_order_up_to_the_limit() {
 #[test]
 fn waiting_acceptors_are_woken_one_by_one_and_all_at_the_end() {
     let queue = AcceptQueue::<Buf>::new(10);
-    let listener = Arc::new(TcpListener::new(queue.clone(), "10.0.0.1:7000".parse().unwrap()));
+    let listener =
+        Arc::new(TcpListener::new(queue.clone(), SocketAddr::from(([10, 0, 0, 1], 7000))));
     let acceptors: Vec<_> = (0..3)
         .map(|_| {
             let listener = listener.clone();

@@ -13,7 +13,7 @@ use crate::tcp::tcb::{State, Tcb, Verdict};
 use crate::tcp::time_wait::Phase;
 use crate::tcp::{Counters, Cx, SeqNum, Settings};
 use crate::time::Instant;
-use crate::wire::{Flags, FourTuple, Outgoing, Segment};
+use crate::wire::{Family, Flags, FourTuple, Outgoing, Segment};
 
 /// Shortly before the wrap, so that the first bytes cross it.
 const IRS: u32 = u32::MAX - 5;
@@ -49,6 +49,7 @@ pub(super) fn open_with(settings: Settings) -> (Hand, TcpStream<HeapBuf>) {
     let home = Arc::new(Home::<HeapBuf>::default());
     let mut counters = Counters::default();
     let opened = Opened {
+        family: Family::V4,
         iss: SeqNum::new(ISS),
         irs: SeqNum::new(IRS),
         rcv_wnd: 64_240,

@@ -14,7 +14,7 @@ use crate::tcp::request::Opened;
 use crate::tcp::tcb::{State, Tcb, Verdict};
 use crate::tcp::{Counters, Cx, SeqNum, Settings};
 use crate::time::Instant;
-use crate::wire::{Flags, FourTuple, Outgoing, Segment};
+use crate::wire::{Family, Flags, FourTuple, Outgoing, Segment};
 
 /// Shortly before the wrap.
 const IRS: u32 = u32::MAX - 100_000;
@@ -262,6 +262,7 @@ impl Running {
             Settings { tcp_rmem: [4096, plan.rcvbuf, 33_554_432], ..Settings::default() };
         let mut counters = Counters::default();
         let opened = Opened {
+            family: Family::V4,
             iss: SeqNum::new(1000),
             irs: SeqNum::new(IRS),
             rcv_wnd: 64_240,

@@ -1,4 +1,4 @@
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use proptest::prelude::*;
 
@@ -8,13 +8,36 @@ use super::*;
 use crate::tcp::negotiate::Scale;
 
 const TUPLE: FourTuple = FourTuple {
-    local_addr: Ipv4Addr::new(10, 99, 0, 2),
-    remote_addr: Ipv4Addr::new(10, 99, 0, 1),
+    local_addr: IpAddr::V4(Ipv4Addr::new(10, 99, 0, 2)),
+    remote_addr: IpAddr::V4(Ipv4Addr::new(10, 99, 0, 1)),
     local_port: 7000,
     remote_port: 40_000,
 };
 
+const MSS: [u16; 4] = table(Family::V4);
+
 const ALL: SynOptions = SynOptions { mss: Some(1460), window_scale: Some(7), sack_permitted: true };
+
+#[test]
+fn the_values_of_ipv6_are_its_own() {
+    let six = FourTuple {
+        local_addr: [0xfd00, 0, 0, 0, 0, 0, 0, 2].into(),
+        remote_addr: [0xfd00, 0, 0, 0, 0, 0, 0, 1].into(),
+        ..TUPLE
+    };
+    for (offered, taken) in
+        [(None, 1220), (Some(500), 1220), (Some(1439), 1420), (Some(9000), 8940)]
+    {
+        let mut table = Table::new();
+        let options = SynOptions { mss: offered, ..ALL };
+        let secret = table.secret;
+        let sent = syn_ack(&mut table.world.cx(), &secret, &six, &syn(100, None), &options, 1500);
+        assert_eq!(sent.mss, Some(1440));
+        let opened = open(&mut table.world.cx(), &secret, &six, &ack_of(&sent), 1500).unwrap();
+        assert_eq!((opened.mss, opened.family), (taken, Family::V6));
+        assert_eq!(open(&mut table.world.cx(), &secret, &TUPLE, &ack_of(&sent), 1500), None);
+    }
+}
 
 /// A listener in the middle of a minute, and a client that plays by the rules unless told otherwise.
 struct Table {
@@ -81,6 +104,7 @@ fn a_cookie_that_comes_back_opens_what_the_syn_ack_said() {
     let opened = table.open(&ack_of(&sent)).expect("a good cookie");
     let offset = table.secret.numbers(&TUPLE, table.world.now).ts_offset;
     let expected = Opened {
+        family: Family::V4,
         iss: SeqNum::new(sent.seq),
         irs: SeqNum::new(100),
         rcv_wnd: sent.window,
@@ -144,7 +168,7 @@ fn a_cookie_is_good_for_its_four_tuple_its_numbers_and_its_secret_alone() {
     let mut table = Table::new();
     let sent = table.syn_ack(&syn(100, None), &ALL);
     let good = ack_of(&sent);
-    let other = Ipv4Addr::new(10, 99, 0, 3);
+    let other = IpAddr::from([10, 99, 0, 3]);
     for tuple in [
         FourTuple { local_addr: other, ..TUPLE },
         FourTuple { remote_addr: other, ..TUPLE },
@@ -231,8 +255,8 @@ proptest! {
         later in 0_u64..60_000,
     ) {
         let tuple = FourTuple {
-            local_addr: addrs.0.into(),
-            remote_addr: addrs.1.into(),
+            local_addr: Ipv4Addr::from_bits(addrs.0).into(),
+            remote_addr: Ipv4Addr::from_bits(addrs.1).into(),
             local_port: ports.0,
             remote_port: ports.1,
         };

@@ -1,5 +1,3 @@
-use std::net::Ipv4Addr;
-
 use proptest::prelude::*;
 
 use super::super::testing::World;
@@ -33,8 +31,8 @@ impl Peer {
 
     fn with(mut world: World, (iss, irs): (u32, u32), ts: Option<Timestamps>) -> Self {
         let tuple = FourTuple {
-            local_addr: Ipv4Addr::new(10, 99, 0, 2),
-            remote_addr: Ipv4Addr::new(10, 99, 0, 1),
+            local_addr: [10, 99, 0, 2].into(),
+            remote_addr: [10, 99, 0, 1].into(),
             local_port: 7000,
             remote_port: 40_000,
         };
@@ -382,6 +380,7 @@ fn the_connection_starts_from_what_was_agreed_on() {
     peer.world.at_ms(40);
     let RequestVerdict::Complete(opened) = peer.hear(good()) else { panic!() };
     let expected = Opened {
+        family: Family::V4,
         iss: SeqNum::new(peer.iss),
         irs: SeqNum::new(peer.irs),
         rcv_wnd: 64_240,

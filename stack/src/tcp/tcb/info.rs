@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use crate::buf::PacketBuf;
 use crate::tcp::SeqNum;
-use crate::tcp::negotiate::{HEADERS, TIMESTAMPS_ROOM};
+use crate::tcp::negotiate::{TIMESTAMPS_ROOM, headers};
 use crate::tcp::request::Opened;
 use crate::time::Instant;
+use crate::wire::Family;
 
 use super::{State, Tcb};
 
@@ -211,6 +212,7 @@ pub struct MemInfo {
 /// What is added up for whoever asks, beside what the connection needs for itself.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tally {
+    family: Family,
     /// Segments without payload received, and those with.
     bare_segs: u32,
     data_segs: u32,
@@ -232,6 +234,7 @@ const INITIAL_SEGMENTS: u32 = 10;
 impl Tally {
     pub(super) fn new(now: Instant, opened: &Opened, window: u32) -> Self {
         Self {
+            family: opened.family,
             // The SYN.
             bare_segs: 1,
             data_segs: 0,
@@ -322,7 +325,7 @@ impl<B: PacketBuf> Tcb<B> {
             tcpi_last_ack_sent: 0,
             tcpi_last_data_recv: since(self.ack.last_data()),
             tcpi_last_ack_recv: since(self.tally.last_ack),
-            tcpi_pmtu: u32::from(advmss) + u32::from(room) + u32::from(HEADERS),
+            tcpi_pmtu: u32::from(advmss) + u32::from(room) + u32::from(headers(self.tally.family)),
             tcpi_rcv_ssthresh: self.window.ssthresh,
             tcpi_rtt: self.closing.srtt().map_or(0, micros),
             tcpi_rttvar: micros(self.closing.rttvar()),

@@ -1,5 +1,3 @@
-use std::net::Ipv4Addr;
-
 use super::super::testing::World;
 use super::*;
 use crate::wire::Timestamps;
@@ -25,8 +23,8 @@ impl Peer {
         world.at_ms(1000);
         let ts = recent.map(|recent| TsState { recent, offset: 5000, recent_at: world.now });
         let tuple = FourTuple {
-            local_addr: Ipv4Addr::new(10, 99, 0, 2),
-            remote_addr: Ipv4Addr::new(10, 99, 0, 1),
+            local_addr: [10, 99, 0, 2].into(),
+            remote_addr: [10, 99, 0, 1].into(),
             local_port: 7000,
             remote_port: 40_000,
         };

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt::Display;
 use std::io::ErrorKind;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use prequeue::buf::Checksum;
 use prequeue::tcp::Counter;
 use prequeue::time::Instant;
 use prequeue::wire::arp::{self, Arp, Operation};
-use prequeue::wire::{Flags, MacAddr, ethernet, parse_tcp4, tcp};
+use prequeue::wire::{Flags, MacAddr, ethernet, parse_tcp, tcp};
 
 use super::segment::{End, Seg, Sent, Want, pattern};
 use super::subject::{Conn, How, Received, Subject};
@@ -444,12 +444,13 @@ impl Scene {
 
     #[track_caller]
     fn take(&mut self, frame: &[u8]) {
-        let parsed = match parse_tcp4(frame, Checksum::Unknown) {
+        let parsed = match parse_tcp(frame, Checksum::Unknown) {
             Ok(parsed) => parsed,
             Err(reject) => self.fail(format!("sent a bad frame: {reject:?}")),
         };
         let tuple = parsed.tuple;
-        let to_us = (tuple.remote_addr, tuple.local_addr) == (US.addr, PEER_ADDR);
+        let to_us =
+            (tuple.remote_addr, tuple.local_addr) == (IpAddr::V4(US.addr), IpAddr::V4(PEER_ADDR));
         let n = tuple.local_port.wrapping_sub(FIRST_PEER_PORT) as usize;
         let Some(peer) = self.peers.get_mut(n).filter(|_| to_us) else {
             self.fail(format!("sent to nobody: {tuple:?}"));

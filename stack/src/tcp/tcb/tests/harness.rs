@@ -14,7 +14,7 @@ use crate::tcp::testing::World;
 use crate::tcp::timestamps::TsState;
 use crate::tcp::{Counter, SeqNum};
 use crate::time::Instant;
-use crate::wire::{Flags, Outgoing, Segment, Timestamps};
+use crate::wire::{Family, Flags, Outgoing, Segment, Timestamps};
 
 /// The peer's initial sequence number.
 pub(super) const IRS: u32 = u32::MAX - 20;
@@ -154,6 +154,7 @@ impl Sink<HeapBuf> for Ring {
 
 pub(super) fn opened() -> Opened {
     Opened {
+        family: Family::V4,
         iss: SeqNum::new(ISS),
         irs: SeqNum::new(IRS),
         rcv_wnd: W as u16,
