@@ -7,10 +7,8 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::str::FromStr;
-use std::time::Duration;
 
-use prequeue::tcp::{Counter, Counters, Settings, SynCookies};
+use prequeue::tcp::{Counter, Counters, Settings};
 
 /// Where both are found.
 #[derive(Debug, Default)]
@@ -28,57 +26,20 @@ impl Sysctl {
         Self { root: path("SO_SYSCTL_ROOT"), counters: path("SO_COUNTERS"), written: Vec::new() }
     }
 
-    /// The settings of this moment.
+    /// The settings of this moment. Numbers that Linux takes and the stack does not are brought into
+    /// the setting's range.
     pub fn settings(&self) -> Settings {
         let mut settings = Settings::default();
-        // Every field is named, so that a new one is given a file, or none on purpose.
-        let Settings {
-            tcp_rmem,
-            rmem_max,
-            tcp_timestamps,
-            tcp_window_scaling,
-            tcp_sack,
-            tcp_dsack,
-            somaxconn,
-            tcp_max_syn_backlog,
-            tcp_syncookies,
-            tcp_synack_retries,
-            tcp_rto_max_ms,
-            tcp_abort_on_overflow,
-            tcp_fin_timeout,
-            tcp_max_orphans,
-            tcp_orphan_retries,
-            tcp_retries2,
-            tcp_max_tw_buckets,
-            tcp_rfc1337,
-            tcp_invalid_ratelimit,
-            // Nobody reads through a ring under virtual time in a way that a script could see.
-            tcp_low_latency: _,
-            tcp_stdurg,
-        } = &mut settings;
-        self.read_triple("net/ipv4/tcp_rmem", tcp_rmem);
-        self.read("net/core/rmem_max", rmem_max);
-        self.read_flag("net/ipv4/tcp_timestamps", tcp_timestamps);
-        self.read_flag("net/ipv4/tcp_window_scaling", tcp_window_scaling);
-        self.read_flag("net/ipv4/tcp_sack", tcp_sack);
-        self.read_flag("net/ipv4/tcp_dsack", tcp_dsack);
-        self.read("net/core/somaxconn", somaxconn);
-        self.read("net/ipv4/tcp_max_syn_backlog", tcp_max_syn_backlog);
-        let mut cookies = tcp_syncookies.sysctl();
-        self.read("net/ipv4/tcp_syncookies", &mut cookies);
-        *tcp_syncookies = SynCookies::from_sysctl(cookies).unwrap_or(*tcp_syncookies);
-        self.read("net/ipv4/tcp_synack_retries", tcp_synack_retries);
-        self.read_flag("net/ipv4/tcp_abort_on_overflow", tcp_abort_on_overflow);
-        self.read_span("net/ipv4/tcp_fin_timeout", Duration::from_secs, tcp_fin_timeout);
-        self.read("net/ipv4/tcp_max_orphans", tcp_max_orphans);
-        self.read("net/ipv4/tcp_orphan_retries", tcp_orphan_retries);
-        self.read("net/ipv4/tcp_retries2", tcp_retries2);
-        self.read("net/ipv4/tcp_max_tw_buckets", tcp_max_tw_buckets);
-        self.read_flag("net/ipv4/tcp_rfc1337", tcp_rfc1337);
-        let millis = Duration::from_millis;
-        self.read_span("net/ipv4/tcp_invalid_ratelimit", millis, tcp_invalid_ratelimit);
-        self.read_span("net/ipv4/tcp_rto_max_ms", millis, tcp_rto_max_ms);
-        self.read_flag("net/ipv4/tcp_stdurg", tcp_stdurg);
+        for setting in Settings::ALL {
+            // Nobody reads through a ring under virtual time in a way that a script could see; and other
+            // settings that Linux does not have cannot be in its files either.
+            let Some(text) = setting.file().and_then(|file| self.text(&file)) else { continue };
+            let range = setting.range();
+            let numbers = text.split_whitespace().map_while(|word| word.parse::<i64>().ok());
+            let numbers = numbers.map(|n| n.clamp(*range.start(), *range.end()).to_string());
+            // What is none of its values leaves the default.
+            let _ = setting.set(&mut settings, &numbers.collect::<Vec<_>>().join(" "));
+        }
         settings
     }
 
@@ -98,34 +59,8 @@ impl Sysctl {
         let _ = fs::write(path, text);
     }
 
-    fn words<T: FromStr>(&self, name: &str) -> Vec<T> {
-        let read = |root: &PathBuf| fs::read_to_string(root.join(name)).ok();
-        let text = self.root.as_ref().and_then(read).unwrap_or_default();
-        text.split_whitespace().map_while(|word| word.parse().ok()).collect()
-    }
-
-    fn read<T: FromStr>(&self, name: &str, value: &mut T) {
-        if let Some(word) = self.words(name).into_iter().next() {
-            *value = word;
-        }
-    }
-
-    fn read_flag(&self, name: &str, value: &mut bool) {
-        let mut number = i64::from(*value);
-        self.read(name, &mut number);
-        *value = number != 0;
-    }
-
-    fn read_span(&self, name: &str, unit: impl Fn(u64) -> Duration, value: &mut Duration) {
-        if let Some(number) = self.words(name).into_iter().next() {
-            *value = unit(number);
-        }
-    }
-
-    fn read_triple(&self, name: &str, value: &mut [u32; 3]) {
-        if let Ok(triple) = self.words(name).try_into() {
-            *value = triple;
-        }
+    fn text(&self, name: &str) -> Option<String> {
+        fs::read_to_string(self.root.as_ref()?.join(name)).ok()
     }
 }
 
@@ -154,6 +89,10 @@ fn prefix(counter: Counter) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use prequeue::tcp::SynCookies;
+
     use super::*;
 
     /// A directory that goes with the test.

@@ -24,7 +24,7 @@ use crate::time::Instant;
 
 pub use counters::{Counter, Counters};
 pub use seq::{SeqNum, SeqRange};
-pub use settings::{Settings, SynCookies};
+pub use settings::{Setting, SettingError, Settings, SynCookies, Unit};
 
 /// What every entry point of the core is given: the time, the settings, the counters.
 #[derive(Debug)]

@@ -1,71 +1,144 @@
 //! The settings of the receive path under their sysctl names, with the defaults of Linux 6.18.
+//!
+//! One table has everything that is known of each: type, default, unit, range, where Linux keeps it, and
+//! what it means. The fields, what is parsed and printed, the checks and the documentation are made of it.
+//! Read on lcores as plain values; changed, by name, only before a stack starts.
+
+mod setting;
 
 use std::time::Duration;
 
-/// Stack-wide settings. Fields carry the sysctl's name; units are in the comment of each.
-///
-/// ```
-/// use std::time::Duration;
-///
-/// use prequeue::tcp::Settings;
-///
-/// let settings = Settings {
-///     tcp_rmem: [4096, 4 << 20, 32 << 20],
-///     tcp_fin_timeout: Duration::from_secs(10),
-///     ..Settings::default()
-/// };
-/// assert!(settings.tcp_sack);
-/// ```
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Settings {
-    /// Receive buffer in bytes of truesize: least, initial, most. Buffers keep their initial size;
-    /// the most decides on the window scale that is offered.
-    pub tcp_rmem: [u32; 3],
-    /// Largest value that SO_RCVBUF may ask for, in bytes: decides on the window scale, too.
-    pub rmem_max: u32,
-    /// Offer and accept timestamps (RFC 7323).
-    pub tcp_timestamps: bool,
-    /// Offer and accept window scaling (RFC 7323).
-    pub tcp_window_scaling: bool,
-    /// Accept SACK (RFC 2018).
-    pub tcp_sack: bool,
-    /// Report duplicates by DSACK (RFC 2883).
-    pub tcp_dsack: bool,
-    /// Listen backlogs are cut to this.
-    pub somaxconn: u32,
-    /// Bound on half-open connections of a listener besides its backlog, where there are no cookies.
-    pub tcp_max_syn_backlog: u32,
-    /// When SYNs are answered with cookies.
-    pub tcp_syncookies: SynCookies,
-    /// SYN-ACKs are sent again this often.
-    pub tcp_synack_retries: u8,
-    /// Retransmission timeouts grow up to this, at most [`RTO_MAX`] and at least a second.
-    pub tcp_rto_max_ms: Duration,
-    /// Answer a final ACK that meets a full accept queue with RST.
-    pub tcp_abort_on_overflow: bool,
-    /// How long an orphan stays in FIN-WAIT-2.
-    pub tcp_fin_timeout: Duration,
-    /// Orphans beyond this number are reset.
-    pub tcp_max_orphans: u32,
-    /// Retransmissions of an orphan's FIN; 0 means 8.
-    pub tcp_orphan_retries: u8,
-    /// Retransmissions of a FIN while the application still holds the socket.
-    pub tcp_retries2: u8,
-    /// TIME-WAIT entries beyond this number are not made.
-    pub tcp_max_tw_buckets: u32,
-    /// Ignore RST in TIME-WAIT (RFC 1337).
-    pub tcp_rfc1337: bool,
-    /// Replies to invalid segments are at least this far apart, per connection.
-    pub tcp_invalid_ratelimit: Duration,
-    /// Connections begin without a prequeue: the lcore copies straight to readers that wait. Without
-    /// effect in a `LocalStack`, where nobody waits.
-    pub tcp_low_latency: bool,
-    /// Take the urgent pointer as RFC 1122 has it instead of BSD's way.
-    pub tcp_stdurg: bool,
+use setting::{CORE, IPV4, OURS};
+pub use setting::{Setting, SettingError, Unit};
+
+/// Declares [`Settings`] and the table of them: `name: type = default, unit, range, place`, below the
+/// comment that is its meaning.
+macro_rules! settings {
+    ($(
+        $(#[doc = $meaning:literal])+
+        $name:ident: $type:ty = $default:expr, $unit:ident, $range:expr, $place:expr;
+    )*) => {
+        /// Stack-wide settings. Fields carry the sysctl's name.
+        ///
+        /// In a program they are fields, typed; for whoever configures one they are text, set by name and
+        /// checked ([`Settings::set`]). [`Settings::ALL`] tells of each its unit, range and meaning.
+        ///
+        /// ```
+        /// use std::time::Duration;
+        ///
+        /// use prequeue::tcp::Settings;
+        ///
+        /// let mut settings = Settings {
+        ///     tcp_rmem: [4096, 4 << 20, 32 << 20],
+        ///     tcp_fin_timeout: Duration::from_secs(10),
+        ///     ..Settings::default()
+        /// };
+        /// settings.set("tcp_sack", "0")?;
+        /// assert!(!settings.tcp_sack);
+        /// let error = settings.set("tcp_fin_timeuot", "10").unwrap_err();
+        /// assert!(error.to_string().contains("tcp_fin_timeout"));
+        /// # Ok::<(), prequeue::tcp::SettingError>(())
+        /// ```
+        #[derive(Clone, Debug, Eq, PartialEq)]
+        pub struct Settings {
+            $($(#[doc = $meaning])+ pub $name: $type,)*
+        }
+
+        impl Default for Settings {
+            fn default() -> Self {
+                Self { $($name: $default,)* }
+            }
+        }
+
+        impl Settings {
+            /// All of them, in order of declaration.
+            pub const ALL: &'static [Setting] = &[$(
+                Setting {
+                    name: stringify!($name),
+                    unit: Unit::$unit,
+                    range: $range,
+                    place: $place,
+                    meaning: concat!($($meaning),+),
+                    count: <$type as setting::Value>::COUNT,
+                    read: |settings| setting::Value::numbers(&settings.$name, Unit::$unit),
+                    write: |settings, numbers| {
+                        if let Some(value) = setting::Value::of(numbers, Unit::$unit) {
+                            settings.$name = value;
+                        }
+                    },
+                },
+            )*];
+        }
+    };
 }
+
+/// The largest value of most sysctls.
+const MOST: i64 = i32::MAX as i64;
 
 /// The most that `tcp_rto_max_ms` may be, and its default.
 pub const RTO_MAX: Duration = Duration::from_secs(120);
+
+/// The longest time that Linux can say in milliseconds, in seconds.
+const LONGEST: i64 = MOST / 1000;
+
+settings! {
+    /// Receive buffer in bytes of truesize: least, initial, most. Buffers keep their initial size;
+    /// the most decides on the window scale that is offered.
+    tcp_rmem: [u32; 3] = [4096, 131_072, 33_554_432], Bytes, 1..=MOST, IPV4;
+    /// Largest value that SO_RCVBUF may ask for: decides on the window scale, too.
+    rmem_max: u32 = 4_194_304, Bytes, 2304..=MOST, CORE;
+    /// Offer and accept timestamps (RFC 7323).
+    tcp_timestamps: bool = true, Switch, 0..=1, IPV4;
+    /// Offer and accept window scaling (RFC 7323).
+    tcp_window_scaling: bool = true, Switch, 0..=1, IPV4;
+    /// Accept SACK (RFC 2018).
+    tcp_sack: bool = true, Switch, 0..=1, IPV4;
+    /// Report duplicates by DSACK (RFC 2883).
+    tcp_dsack: bool = true, Switch, 0..=1, IPV4;
+    /// Listen backlogs are cut to this.
+    somaxconn: u32 = 4096, Count, 0..=MOST, CORE;
+    /// Bound on half-open connections of a listener besides its backlog, where there are no cookies.
+    tcp_max_syn_backlog: u32 = 4096, Count, 0..=MOST, IPV4;
+    /// When SYNs are answered with cookies: 0 never, 1 when the SYN queue is full, 2 always.
+    tcp_syncookies: SynCookies = SynCookies::OnOverflow, Choice, 0..=2, IPV4;
+    /// SYN-ACKs are sent again this often.
+    tcp_synack_retries: u8 = 5, Count, 0..=255, IPV4;
+    /// Retransmission timeouts grow up to this.
+    tcp_rto_max_ms: Duration = RTO_MAX, Milliseconds, 1000..=120_000, IPV4;
+    /// Answer a final ACK that meets a full accept queue with RST.
+    tcp_abort_on_overflow: bool = false, Switch, 0..=1, IPV4;
+    /// How long an orphan stays in FIN-WAIT-2.
+    tcp_fin_timeout: Duration = Duration::from_secs(60), Seconds, 0..=LONGEST, IPV4;
+    /// Orphans beyond this number are reset.
+    tcp_max_orphans: u32 = 65_536, Count, 0..=MOST, IPV4;
+    /// Retransmissions of an orphan's FIN; 0 means 8.
+    tcp_orphan_retries: u8 = 0, Count, 0..=255, IPV4;
+    /// Retransmissions of a FIN while the application still holds the socket.
+    tcp_retries2: u8 = 15, Count, 0..=255, IPV4;
+    /// TIME-WAIT entries beyond this number are not made.
+    tcp_max_tw_buckets: u32 = 65_536, Count, 0..=MOST, IPV4;
+    /// Ignore RST in TIME-WAIT (RFC 1337).
+    tcp_rfc1337: bool = false, Switch, 0..=1, IPV4;
+    /// Replies to invalid segments are at least this far apart, per connection.
+    tcp_invalid_ratelimit: Duration = Duration::from_millis(500), Milliseconds, 0..=MOST, IPV4;
+    /// Connections begin without a prequeue: the lcore copies straight to readers that wait. Without
+    /// effect in a `LocalStack`, where nobody waits.
+    tcp_low_latency: bool = false, Switch, 0..=1, OURS;
+    /// Take the urgent pointer as RFC 1122 has it instead of BSD's way.
+    tcp_stdurg: bool = false, Switch, 0..=1, IPV4;
+}
+
+impl Settings {
+    /// Sets one by its name, alone or with the path of the sysctl (`net.ipv4.tcp_rmem`,
+    /// `net/ipv4/tcp_rmem`), to a value written as sysctl(8) writes it: whole numbers in its unit, several
+    /// parted by blanks.
+    ///
+    /// # Errors
+    /// If there is no such setting, or the value is none for it; nothing has changed then.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), SettingError> {
+        Setting::named(name)?.set(self, value)
+    }
+}
 
 /// `tcp_syncookies`: when a SYN is answered with a cookie (RFC 4987 §3.6) instead of being kept.
 ///
@@ -108,30 +181,5 @@ impl SynCookies {
     }
 }
 
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            tcp_rmem: [4096, 131_072, 33_554_432],
-            rmem_max: 4_194_304,
-            tcp_timestamps: true,
-            tcp_window_scaling: true,
-            tcp_sack: true,
-            tcp_dsack: true,
-            somaxconn: 4096,
-            tcp_max_syn_backlog: 4096,
-            tcp_syncookies: SynCookies::OnOverflow,
-            tcp_synack_retries: 5,
-            tcp_rto_max_ms: RTO_MAX,
-            tcp_abort_on_overflow: false,
-            tcp_fin_timeout: Duration::from_secs(60),
-            tcp_max_orphans: 65_536,
-            tcp_orphan_retries: 0,
-            tcp_retries2: 15,
-            tcp_max_tw_buckets: 65_536,
-            tcp_rfc1337: false,
-            tcp_invalid_ratelimit: Duration::from_millis(500),
-            tcp_low_latency: false,
-            tcp_stdurg: false,
-        }
-    }
-}
+#[cfg(test)]
+mod tests;
