@@ -4,8 +4,11 @@
 //! write instead; what the values are worth is the library's to say.
 
 use std::ffi::OsString;
+use std::io::{self, Write};
 
 use clap::{Args, Parser, error::ErrorKind};
+
+use crate::settings::{List, Tuning};
 
 /// The EAL arguments in words, for the end of `--help`.
 pub const EAL_HELP: &str = "\
@@ -26,9 +29,15 @@ pub struct CommandLine<A> {
 
 impl<A: Parser> CommandLine<A> {
     /// Reads the process's arguments. Ends the process with status 2 if they make no sense, and
-    /// with status 0 after printing what `--help` or `--version` asked for.
+    /// with status 0 after printing what `--help`, `--version` or `--list-settings` asked for.
     pub fn parse() -> Self {
         let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+        // Like `--help`: whatever else is on the line, or is not.
+        if args.iter().any(|arg| arg == "--list-settings") {
+            // Whoever reads only the beginning of it has seen enough.
+            let _ = write!(io::stdout(), "{List}");
+            std::process::exit(0);
+        }
         Self::from_args(args).unwrap_or_else(|error| error.exit())
     }
 
@@ -94,6 +103,9 @@ pub struct Network {
     /// The longest IP packet in bytes, 576 or more; by default the device's own
     #[arg(long, value_name = "BYTES")]
     pub mtu: Option<u16>,
+    /// Settings.
+    #[command(flatten)]
+    pub tuning: Tuning,
 }
 
 #[cfg(test)]

@@ -9,5 +9,6 @@ pub mod args;
 pub mod exit;
 pub mod figures;
 pub mod report;
+pub mod settings;
 pub mod signals;
 pub mod start;

@@ -4,13 +4,14 @@
 //! sentences for people and say what to do.
 
 use std::{
+    error::Error,
     fmt, thread,
     time::{Duration, Instant},
 };
 
-use prequeue::{LocalStack, Stack, StackBuilder, StartError, lcore::Holder, tcp::Counters};
+use prequeue::{LocalStack, Stack, StackBuilder, lcore::Holder, tcp::Counters};
 
-use crate::args::Network;
+use crate::{args::Network, settings::TuningError};
 
 /// How long [`finish`] waits for the farewells: a round trip or two, on any link.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -19,8 +20,8 @@ const FAREWELL: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// What stands in the way, and what to do about it.
-pub fn start(eal: Vec<String>, network: &Network) -> Result<Stack, StartError> {
-    let stack = builder(eal, network).start()?;
+pub fn start(eal: Vec<String>, network: &Network) -> Result<Stack, Box<dyn Error>> {
+    let stack = builder(eal, network)?.start()?;
     if stack.yields() {
         eprintln!(
             "note: every CPU has a poll thread, so these yield when idle; \
@@ -31,9 +32,13 @@ pub fn start(eal: Vec<String>, network: &Network) -> Result<Stack, StartError> {
 }
 
 /// The stack as the command line has it, not started.
-pub fn builder(eal: Vec<String>, network: &Network) -> StackBuilder {
-    let Network { address, listen: _, port, gateway, mac, mtu } = network;
-    let mut builder = Stack::builder().eal_args(eal).address(address);
+///
+/// # Errors
+/// What is wrong with the settings.
+pub fn builder(eal: Vec<String>, network: &Network) -> Result<StackBuilder, TuningError> {
+    let Network { address, listen: _, port, gateway, mac, mtu, tuning } = network;
+    let settings = tuning.settings()?;
+    let mut builder = Stack::builder().eal_args(eal).address(address).settings(settings);
     if let Some(port) = port {
         builder = builder.port(port);
     }
@@ -46,7 +51,7 @@ pub fn builder(eal: Vec<String>, network: &Network) -> StackBuilder {
     if let Some(mtu) = *mtu {
         builder = builder.mtu(mtu);
     }
-    builder
+    Ok(builder)
 }
 
 /// Gives connections that are closing a moment to say so to their peers, then stops the stack.

@@ -73,6 +73,37 @@ fn a_wrong_address_is_explained() {
 }
 
 #[test]
+fn wrong_settings_are_explained() {
+    let refused = |arguments: &str, what: &str| {
+        refused(&format!("{RINGS} -- {OWN} {arguments}"), 3, what);
+    };
+    refused("--set tcp_rmen=1", "did you mean tcp_rmem?");
+    refused("--set tcp_sack=2", "tcp_sack takes 0 or 1; not \"2\"");
+    refused("--set tcp_sack", "write NAME=VALUE");
+    refused("--config /nowhere/pq.toml", "cannot read /nowhere/pq.toml: No such file");
+    let path = std::env::temp_dir().join(format!("pq-wrong-{}.toml", std::process::id()));
+    for (text, what) in
+        [("tcp_sack = [", "is no TOML"), ("\nsack = 3", "line 2: there is no setting")]
+    {
+        std::fs::write(&path, text).expect("a file can be written");
+        refused(&format!("--config {}", path.display()), what);
+    }
+    std::fs::remove_file(&path).expect("it is there");
+}
+
+#[test]
+fn all_settings_can_be_listed() {
+    for (_, program) in PROGRAMS {
+        let output = run(program, "--list-settings");
+        assert_eq!(output.status.code(), Some(0));
+        let said = String::from_utf8(output.stdout).expect("text");
+        for line in ["tcp_rmem = 4096 131072 33554432", "tcp_fin_timeout = 60"] {
+            assert!(said.lines().any(|l| l == line), "{line} in {said}");
+        }
+    }
+}
+
+#[test]
 fn a_machine_that_does_not_fit_is_explained() {
     refused(&format!("--no-pci --no-huge -m 128 -- {OWN}"), 3, "the EAL found no port");
     let bogus = format!("--no-pci --no-huge -m 128 --vdev net_bogus0 -- {OWN}");

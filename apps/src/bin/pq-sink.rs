@@ -105,7 +105,7 @@ fn drain(mut stream: TcpStream, tally: &Tally) -> Ending {
 
 /// One thread does it all: it polls, and looks at the bytes where the device has put them.
 fn run_to_completion(eal: Vec<String>, own: &Arguments) -> Result<Exit, Box<dyn Error>> {
-    let mut stack = builder(eal, &own.network).start_local()?;
+    let mut stack = builder(eal, &own.network)?.start_local()?;
     if !stack.pin() {
         eprintln!("pq-sink: not pinned: the CPU of -l is not allowed to this process");
     }
