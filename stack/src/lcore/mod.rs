@@ -14,7 +14,6 @@ pub mod fault;
 pub mod flow;
 mod groups;
 pub mod hash;
-mod icmp;
 mod interface;
 mod memory;
 pub mod mesh;

@@ -108,12 +108,7 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
     }
 
     /// Does one thing to a socket, or leaves it to whoever owns it.
-    pub(super) fn visit(
-        &mut self,
-        work: &mut Work<'_, impl Transmit>,
-        index: u32,
-        what: Deferred<B>,
-    ) {
+    fn visit(&mut self, work: &mut Work<'_, impl Transmit>, index: u32, what: Deferred<B>) {
         let Some(slot) = self.sockets.at_mut(index) else { return };
         let SocketSlot { lcore, tuple, returned, .. } = slot;
         let (claim, what) = match M::claim(lcore) {
@@ -419,9 +414,6 @@ impl<'a, 'w, B: PacketBuf, K: Claimed<B>, T: Transmit> Visit<'a, 'w, B, K, T> {
             Deferred::Timer => self.timer(),
             Deferred::Bell => self.bell(),
             Deferred::Uncharge(truesize) => self.uncharge(truesize),
-            Deferred::Icmp(seq, report) => {
-                self.claim.tcb().on_icmp(&mut self.work.cx(), seq, report);
-            }
         }
     }
 

@@ -293,3 +293,27 @@ fn options_under_ones_own_guard_are_an_error() {
     drop(guard);
     stream.set_receive_buffer(1).unwrap();
 }
+
+#[test]
+fn nobody_is_probed_unasked() {
+    let (mut hand, stream) = open();
+    hand.data(b"0");
+    hand.pass(24 * 60 * MINUTE);
+    hand.take_sent();
+    assert_eq!(stream.keepalive().unwrap(), None);
+    assert_eq!(hand.deadline(), None);
+    hand.pass(24 * 60 * MINUTE);
+    assert!(hand.take_sent().is_empty());
+    assert_eq!(state(&stream), State::Established);
+}
+
+#[test]
+fn by_default_two_hours_pass_before_a_probe() {
+    let (mut hand, stream) = open();
+    stream.set_keepalive(Some(KeepAlive::default())).unwrap();
+    hand.poll();
+    hand.pass(120 * MINUTE - SECOND);
+    assert_eq!(hand.counters.value(Counter::TCPKeepAlive), 0);
+    hand.pass(SECOND);
+    assert_eq!(hand.counters.value(Counter::TCPKeepAlive), 1);
+}
