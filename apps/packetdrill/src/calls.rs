@@ -552,6 +552,7 @@ fn conn_errno(error: ConnError) -> Errno {
         ConnError::Reset => Errno::CONNRESET,
         ConnError::BrokenPipe => Errno::PIPE,
         ConnError::TimedOut => Errno::TIMEDOUT,
+        ConnError::Path(error) => Errno::from_raw_os_error(error.errno()),
     }
 }
 

@@ -83,6 +83,7 @@ fn prefix(counter: Counter) -> &'static str {
         | Counter::OutNoRoutes
         | Counter::OutDiscards => "Ip",
         Counter::InEchos | Counter::OutEchoReps => "Icmp",
+        counter if counter.name().starts_with("Icmp") => "",
         _ => "TcpExt",
     }
 }

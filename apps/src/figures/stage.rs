@@ -471,6 +471,7 @@ fn errno(error: RecvError) -> &'static str {
         RecvError::Connection(ConnError::Reset) => "ECONNRESET",
         RecvError::Connection(ConnError::BrokenPipe) => "EPIPE",
         RecvError::Connection(ConnError::TimedOut) => "ETIMEDOUT",
+        RecvError::Connection(ConnError::Path(error)) => error.name(),
         RecvError::Deadlock => "EDEADLK",
         RecvError::Dead => "ECONNABORTED",
     }

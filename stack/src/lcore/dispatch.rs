@@ -1,4 +1,4 @@
-//! What a frame is, before any connection is asked: admission, ARP, ICMP echo.
+//! What a frame is, before any connection is asked: admission, ARP, which datagrams are ICMP.
 //!
 //! Called by the engine on its lcore's thread. A segment that finds its connection in the flow table
 //! is not examined here beyond its Ethernet address and VLAN, because whatever made that entry was; all
@@ -13,18 +13,16 @@ use crate::time::Instant;
 use crate::wire::ethernet::{self, Delivery};
 use crate::wire::frame::{self, Reject, TcpFrame};
 use crate::wire::tcp::TcpError;
-use crate::wire::{FourTuple, arp, icmp, ipv4, ipv6, parse_tcp};
+use crate::wire::{FourTuple, arp, ipv4, ipv6, parse_tcp};
 
 use super::Transmit;
+use super::icmp::Told;
 use super::neighbour::News;
 use super::work::Work;
 
 /// ICMP echo requests that an lcore answers in a second: enough for any monitoring, and a flood does
 /// not make a poll loop into a pinging one.
 const ECHOES_PER_SECOND: u32 = 1000;
-
-/// Longest echo request that is answered: the frame is built on the stack.
-const ECHO_LEN: usize = ethernet::HEADER_LEN + 1500;
 
 /// Counts the echo replies of the current second.
 #[derive(Debug, Default)]
@@ -34,7 +32,7 @@ pub(super) struct EchoLimit {
 }
 
 impl EchoLimit {
-    fn permits(&mut self, now: Instant) -> bool {
+    pub(super) fn permits(&mut self, now: Instant) -> bool {
         if now.since(self.since) >= Duration::from_secs(1) {
             *self = Self { since: now, sent: 0 };
         }
@@ -52,6 +50,8 @@ pub(super) enum Frame {
     Done,
     /// It taught us about a neighbour that the other lcores do not know.
     News(News),
+    /// It tells of a segment of ours that did not arrive.
+    Told(Told),
 }
 
 impl<T: Transmit> Work<'_, T> {
@@ -123,8 +123,7 @@ impl<T: Transmit> Work<'_, T> {
                 }
             }
             (ethernet::IPV4, Delivery::Us) => {
-                self.on_datagram(payload, checksum);
-                Frame::Done
+                self.on_datagram(payload, checksum).map_or(Frame::Done, Frame::Told)
             }
             // TCP is not sent to groups, and a ping to one gets no answer (RFC 1122 §3.2.2.6).
             _ => Frame::Done,
@@ -132,10 +131,13 @@ impl<T: Transmit> Work<'_, T> {
     }
 
     /// A datagram for our Ethernet address that is not TCP.
-    fn on_datagram(&mut self, datagram: &[u8], checksum: Checksum) {
+    fn on_datagram(&mut self, datagram: &[u8], checksum: Checksum) -> Option<Told> {
         let ip = match ipv4::parse(datagram, checksum) {
             Ok(ip) => ip,
-            Err(error) => return self.count_reject(Reject::Ip(error)),
+            Err(error) => {
+                self.count_reject(Reject::Ip(error));
+                return None;
+            }
         };
         let interface = &self.base.interface;
         let (src, dst) = (ip.src.into(), ip.dst.into());
@@ -150,18 +152,10 @@ impl<T: Transmit> Work<'_, T> {
         } else if ip.protocol != ipv4::ICMP {
             Counter::InUnknownProtos
         } else {
-            let mut frame = [0; ECHO_LEN];
-            let at = ethernet::HEADER_LEN;
-            let message = ip.payload(datagram);
-            let Some(len) = icmp::echo_reply(&mut frame[at..], &ip, message) else { return };
-            self.bump(Counter::InEchos);
-            if self.base.echoes.permits(self.now) {
-                self.bump(Counter::OutEchoReps);
-                return self.send_datagram(&mut frame[..at + len], src);
-            }
-            Counter::EchosSkipped
+            return self.on_icmp(&ip, ip.payload(datagram));
         };
         self.bump(counter);
+        None
     }
 
     /// Counts what is wrong with a frame. Segments to other hosts are none of ours.

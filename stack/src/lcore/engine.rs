@@ -143,7 +143,7 @@ pub(super) struct Tables<B: PacketBuf, M: Mode<B> = Threaded> {
     version: u32,
     pub shared: Arc<Shared<B, M>>,
     pub home: M::Home,
-    mesh: Option<Mesh<B>>,
+    pub mesh: Option<Mesh<B>>,
     /// Sockets to which buffers came back.
     pub with_returns: Vec<u32>,
     /// Sockets that hold much.
@@ -368,6 +368,10 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
         match work.classify(frame.data(), frame.checksum()) {
             Frame::Tcp(tcp) => Ends::of(&tcp.tuple),
             Frame::Done => None,
+            Frame::Told(told) => {
+                self.on_told(work, &told, None);
+                None
+            }
             Frame::News(news) => {
                 if let Some(mesh) = &mut self.mesh {
                     mesh.tell(news);
@@ -443,6 +447,7 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
                     // It was verified before it was passed on.
                     self.on_other(work, frame, Some(origin));
                 }
+                Message::Error { told, origin } => self.on_told(work, &told, Some(origin)),
                 Message::Neighbour { news, origin } => {
                     work.base.neighbours.learn(news, work.now, work.tx);
                     if let Some(mesh) = self.mesh.as_mut().filter(|mesh| mesh.id() != origin) {
@@ -489,9 +494,7 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
         self.listeners.clear();
         // Closed already, unless this lcore ends by a failure: acceptors would wait for it for ever.
         self.shared.close_all();
-        while let Some(Message::Segment { .. } | Message::Neighbour { .. }) =
-            self.mesh.as_mut().and_then(Mesh::take)
-        {}
+        while self.mesh.as_mut().and_then(Mesh::take).is_some() {}
         M::close(&self.home);
     }
 }

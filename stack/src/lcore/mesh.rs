@@ -7,6 +7,7 @@
 
 use rtrb::{Consumer, Producer, RingBuffer};
 
+use super::icmp::Told;
 use super::neighbour::News;
 
 /// Messages a ring holds: a few bursts. What is passed on is rare; a peer retransmits what is lost.
@@ -20,6 +21,13 @@ pub enum Message<B> {
         /// The frame, untouched.
         frame: B,
         /// The lcore that received it, which judges it in the end.
+        origin: usize,
+    },
+    /// An ICMP error about a segment of a connection that whoever had it so far does not know.
+    Error {
+        /// What it says.
+        told: Told,
+        /// The lcore that received it, which knows in the end that there is no such connection.
         origin: usize,
     },
     /// A neighbour that `origin` has learnt of.
@@ -79,6 +87,11 @@ impl<B> Mesh<B> {
     /// Passes on what `origin` told.
     pub fn tell_of(&mut self, news: News, origin: usize) {
         let _ = self.next.push(Message::Neighbour { news, origin });
+    }
+
+    /// Passes on an error that `origin` received. One that finds the ring full is lost: it is advice.
+    pub(super) fn tell_error(&mut self, told: Told, origin: usize) {
+        let _ = self.next.push(Message::Error { told, origin });
     }
 
     /// The oldest message that has arrived.

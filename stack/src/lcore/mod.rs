@@ -14,6 +14,7 @@ pub mod fault;
 pub mod flow;
 mod groups;
 pub mod hash;
+mod icmp;
 mod interface;
 mod memory;
 pub mod mesh;

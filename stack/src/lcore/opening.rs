@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::buf::PacketBuf;
 use crate::socket::{Mode, Threaded};
+use crate::tcp::icmp::Report;
 use crate::tcp::isn::Numbers;
 use crate::tcp::listen::{self, ListenVerdict, SynOrigin, SynVerdict};
 use crate::tcp::request::{Opened, Request, RequestTimer, RequestVerdict};
@@ -228,6 +229,20 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
                 self.wheel.arm(slot.timer, slot.request.next_deadline());
             }
             RequestTimer::Expired => self.remove_request(index),
+        }
+    }
+
+    /// An ICMP error about a segment of a request.
+    pub(super) fn on_request_icmp(
+        &mut self,
+        work: &mut Work<'_, impl Transmit>,
+        index: u32,
+        seq: u32,
+        report: Report,
+    ) {
+        let Some(slot) = self.requests.at_mut(index) else { return };
+        if slot.request.on_icmp(&mut work.cx(), seq, report) {
+            self.remove_request(index);
         }
     }
 

@@ -6,6 +6,7 @@
 mod closing;
 mod cookies;
 mod datagrams;
+mod icmp;
 mod local;
 mod low_latency;
 #[cfg(all(feature = "dpdk", not(loom)))]

@@ -108,7 +108,12 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
     }
 
     /// Does one thing to a socket, or leaves it to whoever owns it.
-    fn visit(&mut self, work: &mut Work<'_, impl Transmit>, index: u32, what: Deferred<B>) {
+    pub(super) fn visit(
+        &mut self,
+        work: &mut Work<'_, impl Transmit>,
+        index: u32,
+        what: Deferred<B>,
+    ) {
         let Some(slot) = self.sockets.at_mut(index) else { return };
         let SocketSlot { lcore, tuple, returned, .. } = slot;
         let (claim, what) = match M::claim(lcore) {
@@ -414,6 +419,9 @@ impl<'a, 'w, B: PacketBuf, K: Claimed<B>, T: Transmit> Visit<'a, 'w, B, K, T> {
             Deferred::Timer => self.timer(),
             Deferred::Bell => self.bell(),
             Deferred::Uncharge(truesize) => self.uncharge(truesize),
+            Deferred::Icmp(seq, report) => {
+                self.claim.tcb().on_icmp(&mut self.work.cx(), seq, report);
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::buf::PacketBuf;
+use crate::tcp::icmp::Report;
 use crate::tcp::tcb::Tcb;
 use crate::tcp::{Counter, Counters, SeqNum};
 use crate::watch::Span;
@@ -41,6 +42,8 @@ pub enum Deferred<B> {
     Bell,
     /// Buffers of this truesize came back.
     Uncharge(u32),
+    /// An ICMP error about a segment that began at this number.
+    Icmp(u32, Report),
 }
 
 /// Work for later, in the order in which it is to be done.
@@ -53,6 +56,9 @@ struct Waiting<B> {
     room: u32,
     timer: bool,
     bell: bool,
+    /// The last error of each kind.
+    too_big: Option<(u32, Report)>,
+    lost: Option<(u32, Report)>,
 }
 
 impl<B: PacketBuf, C: Connection<B>> LcoreRef<B, C> {
@@ -72,6 +78,8 @@ impl<B: PacketBuf, C: Connection<B>> LcoreRef<B, C> {
             room,
             timer: false,
             bell: false,
+            too_big: None,
+            lost: None,
         };
         let handle = Handle::first(socket.clone());
         (Self { socket, waiting: RefCell::new(waiting) }, handle)
@@ -157,6 +165,13 @@ impl<B: PacketBuf> Waiting<B> {
             Deferred::Timer => self.timer = true,
             Deferred::Bell => self.bell = true,
             Deferred::Uncharge(truesize) => self.uncharge += truesize,
+            Deferred::Icmp(seq, report @ Report::TooBig { .. }) => {
+                self.too_big = Some((seq, report));
+            }
+            Deferred::Icmp(seq, report @ Report::Lost { .. }) => {
+                counters.bump(Counter::LockDroppedIcmps);
+                self.lost = Some((seq, report));
+            }
         }
     }
 
@@ -173,11 +188,17 @@ impl<B: PacketBuf> Waiting<B> {
         if std::mem::take(&mut self.timer) {
             return Some(Deferred::Timer);
         }
-        std::mem::take(&mut self.bell).then_some(Deferred::Bell)
+        if std::mem::take(&mut self.bell) {
+            return Some(Deferred::Bell);
+        }
+        let (seq, report) = self.too_big.take().or_else(|| self.lost.take())?;
+        Some(Deferred::Icmp(seq, report))
     }
 
     fn is_empty(&self) -> bool {
-        self.backlog.is_empty() && self.uncharge == 0 && !self.timer && !self.bell
+        let Self { uncharge, backlog, bytes: _, room: _, timer, bell, too_big, lost } = self;
+        let is_told = too_big.is_some() || lost.is_some();
+        backlog.is_empty() && *uncharge == 0 && !timer && !bell && !is_told
     }
 }
 

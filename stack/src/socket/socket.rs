@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::buf::{BufQueue, PacketBuf, Returns};
-use crate::tcp::SeqNum;
 use crate::tcp::tcb::{ConnError, Sink, Tcb};
+use crate::tcp::{PathError, SeqNum};
 use crate::wire::FourTuple;
 
 use super::conn::Connection;
@@ -698,11 +698,13 @@ fn encode(error: ConnError) -> u32 {
         ConnError::Reset => 1,
         ConnError::BrokenPipe => 2,
         ConnError::TimedOut => 3,
+        ConnError::Path(error) => 4 + error as u32,
     }
 }
 
 fn decode(code: u32) -> Option<ConnError> {
     [ConnError::Reset, ConnError::BrokenPipe, ConnError::TimedOut]
         .into_iter()
+        .chain(PathError::ALL.map(ConnError::Path))
         .find(|&error| encode(error) == code)
 }

@@ -4,6 +4,7 @@
 
 pub mod cookie;
 pub mod counters;
+pub mod icmp;
 pub mod isn;
 pub mod listen;
 pub mod negotiate;
@@ -23,6 +24,7 @@ pub mod timestamps;
 use crate::time::Instant;
 
 pub use counters::{Counter, Counters};
+pub use icmp::PathError;
 pub use seq::{SeqNum, SeqRange};
 pub use settings::{Setting, SettingError, Settings, SynCookies, Unit};
 

@@ -27,7 +27,7 @@ const fn default_mss(family: Family) -> u16 {
 }
 
 /// Smaller values are taken as this: a tiny MSS would make every reply a flood of segments.
-const LEAST_MSS: u16 = 48;
+pub(super) const LEAST_MSS: u16 = 48;
 
 /// The largest shift (RFC 7323 §2.3); larger ones are read as this.
 const MOST_SHIFT: u8 = 14;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::time::Instant;
 use crate::wire::{Family, Flags, FourTuple, Outgoing, Segment, SynOptions, Timestamps};
 
+use super::icmp::Report;
 use super::isn::Numbers;
 use super::listen::QueueState;
 use super::negotiate::{Negotiated, Scale};
@@ -293,6 +294,22 @@ impl Request {
             self.acked = Acked::Yes;
         }
         waits
+    }
+
+    /// An ICMP error about a segment that began at `seq`; whether the request is to be removed.
+    ///
+    /// Nobody is told: the application has not heard of this connection, and a client that is there
+    /// after all begins anew.
+    pub fn on_icmp(&mut self, cx: &mut Cx<'_>, seq: u32, report: Report) -> bool {
+        if seq != self.iss.raw() {
+            cx.counters.bump(Counter::OutOfWindowIcmps);
+            return false;
+        }
+        let ends = matches!(report, Report::Lost { ends_requests: true, .. });
+        if ends {
+            cx.counters.bump(Counter::ListenDrops);
+        }
+        ends
     }
 
     /// Time has passed. `queue` decides how patient the listener can be.

@@ -8,7 +8,7 @@ mod setting;
 
 use std::time::Duration;
 
-use setting::{CORE, IPV4, OURS};
+use setting::{CORE, IPV4, OURS, ROUTE};
 pub use setting::{Setting, SettingError, Unit};
 
 /// Declares [`Settings`] and the table of them: `name: type = default, unit, range, place`, below the
@@ -126,6 +126,10 @@ settings! {
     tcp_low_latency: bool = false, Switch, 0..=1, OURS;
     /// Take the urgent pointer as RFC 1122 has it instead of BSD's way.
     tcp_stdurg: bool = false, Switch, 0..=1, IPV4;
+    /// A smaller path MTU than this is not believed.
+    min_pmtu: u16 = 552, Bytes, 68..=65_535, ROUTE;
+    /// How long a lowered path MTU is remembered.
+    mtu_expires: Duration = Duration::from_secs(600), Seconds, 0..=LONGEST, ROUTE;
 }
 
 impl Settings {

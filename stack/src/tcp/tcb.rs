@@ -10,6 +10,7 @@ mod info;
 mod input;
 mod keepalive;
 mod options;
+mod path;
 mod relief;
 mod run;
 mod urgent;
@@ -21,6 +22,7 @@ use crate::time::Instant;
 use crate::watch::ConnectionSeen;
 use crate::wire::Outgoing;
 
+use super::icmp::PathError;
 use super::ofo::OutOfOrder;
 use super::ratelimit::ReplyStamp;
 use super::request::Opened;
@@ -123,6 +125,8 @@ pub enum ConnError {
     BrokenPipe,
     /// Our FIN was never acknowledged (ETIMEDOUT).
     TimedOut,
+    /// The same, and the network has said why.
+    Path(PathError),
 }
 
 /// What the caller of [`Tcb::on_segment`] has to do at once.
@@ -366,12 +370,13 @@ impl<B: PacketBuf> Tcb<B> {
     /// Sets the header that the fast path expects, or that none is expected.
     ///
     /// None while anything beyond "next data in order" can be found in a segment: a hole, a closed
-    /// window, urgent data, another state. Memory is looked at by the fast path itself.
+    /// window, urgent data, another state, an error of the path that it disproves. Memory is looked at by the fast path itself.
     fn predict(&mut self) {
         let predictable = self.state == State::Established
             && self.window.is_open()
             && self.ofo.is_empty()
-            && !self.urgent.is_pending();
+            && !self.urgent.is_pending()
+            && !self.has_path_error();
         self.prediction =
             if predictable { input::predicted_header(self.snd_window) } else { UNPREDICTABLE };
     }

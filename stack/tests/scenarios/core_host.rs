@@ -491,6 +491,9 @@ impl Connection {
             Some(ConnError::Reset) => Received::Failed(ErrorKind::ConnectionReset),
             Some(ConnError::BrokenPipe) => Received::Failed(ErrorKind::BrokenPipe),
             Some(ConnError::TimedOut) => Received::Failed(ErrorKind::TimedOut),
+            Some(ConnError::Path(error)) => {
+                Received::Failed(std::io::Error::from_raw_os_error(error.errno()).kind())
+            }
             None if self.read_shut => Received::Eof,
             None => Received::WouldBlock,
         }

@@ -105,6 +105,9 @@ impl From<RecvError> for io::Error {
             RecvError::Connection(ConnError::TimedOut) => {
                 (ErrorKind::TimedOut, "the peer does not answer any more")
             }
+            RecvError::Connection(ConnError::Path(error)) => {
+                return Self::from_raw_os_error(error.errno());
+            }
             RecvError::Deadlock => {
                 (ErrorKind::Deadlock, "this thread holds a guard on the socket: drop it first")
             }

@@ -166,6 +166,7 @@ fn errno(error: RecvError) -> Errno {
         RecvError::Connection(ConnError::Reset) => Errno::CONNRESET,
         RecvError::Connection(ConnError::BrokenPipe) => Errno::PIPE,
         RecvError::Connection(ConnError::TimedOut) => Errno::TIMEDOUT,
+        RecvError::Connection(ConnError::Path(error)) => Errno::from_raw_os_error(error.errno()),
         RecvError::Deadlock => Errno::DEADLK,
         RecvError::Dead => Errno::CONNABORTED,
     }

@@ -363,6 +363,7 @@ impl Running {
                 }
                 Deferred::Bell => progress = true,
                 Deferred::Timer => {}
+                Deferred::Icmp(seq, report) => claim.tcb().on_icmp(&mut cx, seq, report),
             }
         }
         claim.tcb().uncharge(returned);

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::super::PathError;
 use super::super::testing::World;
 use super::*;
 
@@ -536,5 +537,22 @@ proptest! {
             RequestVerdict::Foreign => prop_assert!(seg.flags.has(ACK) && ack != 1),
             RequestVerdict::Ignore => {}
         }
+    }
+}
+
+#[test]
+fn an_icmp_error_ends_a_request_only_if_it_quotes_the_syn_ack() {
+    let lost = |ends_requests| Report::Lost { error: PathError::HostUnreachable, ends_requests };
+    for starts in STARTS {
+        let mut peer = Peer::new(starts);
+        let mut tell = |seq: u32, report| {
+            let seq = seq.wrapping_add(peer.iss);
+            peer.request.on_icmp(&mut peer.world.cx(), seq, report)
+        };
+        assert!(!tell(1, lost(true)) && !tell(u32::MAX, lost(true)));
+        assert!(!tell(0, lost(false)) && !tell(0, Report::TooBig { mtu: 600 }));
+        assert!(tell(0, lost(true)));
+        let counted = [(Counter::ListenDrops, 1), (Counter::OutOfWindowIcmps, 2)];
+        assert_eq!(peer.world.counted(), counted);
     }
 }

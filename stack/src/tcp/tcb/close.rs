@@ -297,7 +297,7 @@ impl<B: PacketBuf> Tcb<B> {
         if self.is_given_up(cx) {
             cx.counters.bump(Counter::TCPAbortOnTimeout);
             let rst = self.outgoing_rst(cx);
-            self.die(cx, Some(ConnError::TimedOut));
+            self.die(cx, Some(self.time_out()));
             return Some(rst);
         }
         cx.counters.bump(Counter::RetransSegs);

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use crate::buf::PacketBuf;
 use crate::tcp::SeqNum;
-use crate::tcp::negotiate::{TIMESTAMPS_ROOM, headers};
 use crate::tcp::request::Opened;
 use crate::time::Instant;
 use crate::wire::Family;
@@ -303,7 +302,6 @@ impl<B: PacketBuf> Tcb<B> {
     pub fn info(&self, now: Instant) -> TcpInfo {
         let since = |then: Instant| millis(now.since(then));
         let option = |agreed, bit| if agreed { bit } else { 0 };
-        let room = if self.ts.is_some() { TIMESTAMPS_ROOM } else { 0 };
         let advmss = self.ack.advmss;
         let our_fin = self.fin_is_sent();
         let fin_acked = our_fin && self.snd_una == self.snd_nxt;
@@ -319,13 +317,13 @@ impl<B: PacketBuf> Tcb<B> {
             tcpi_rcv_wscale: if self.scaled { self.window.shift() } else { 0 },
             tcpi_rto: self.closing.rto_ms().saturating_mul(1000),
             tcpi_ato: u32::from(self.ack.ato) * 1000,
-            tcpi_snd_mss: u32::from(self.snd_mss.min(advmss + room).saturating_sub(room)),
+            tcpi_snd_mss: u32::from(self.effective_mss(now).min(advmss)),
             tcpi_rcv_mss: self.rcv_mss(),
             tcpi_unacked: u32::from(our_fin && !fin_acked && self.state != State::Closed),
             tcpi_last_ack_sent: 0,
             tcpi_last_data_recv: since(self.ack.last_data()),
             tcpi_last_ack_recv: since(self.tally.last_ack),
-            tcpi_pmtu: u32::from(advmss) + u32::from(room) + u32::from(headers(self.tally.family)),
+            tcpi_pmtu: self.path_mtu(now).into(),
             tcpi_rcv_ssthresh: self.window.ssthresh,
             tcpi_rtt: self.closing.srtt().map_or(0, micros),
             tcpi_rttvar: micros(self.closing.rttvar()),
@@ -342,6 +340,11 @@ impl<B: PacketBuf> Tcb<B> {
             tcpi_snd_wnd: u32::from(self.snd_window) << self.snd_shift,
             tcpi_rcv_wnd: self.window.wnd,
         }
+    }
+
+    /// The version of IP that it goes by.
+    pub(super) const fn family(&self) -> Family {
+        self.tally.family
     }
 
     /// What SO_MEMINFO tells.

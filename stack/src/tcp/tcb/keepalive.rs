@@ -11,7 +11,7 @@ use crate::tcp::{Counter, Cx};
 use crate::time::Instant;
 use crate::wire::Outgoing;
 
-use super::{ConnError, NEVER, State, Tcb};
+use super::{NEVER, State, Tcb};
 
 /// When a silent peer is probed, and given up (TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT). The default
 /// is Linux's: after two hours nine probes, 75 seconds apart.
@@ -134,7 +134,7 @@ impl<B: PacketBuf> Tcb<B> {
         if is_given_up {
             cx.counters.bump(Counter::TCPAbortOnTimeout);
             let rst = self.outgoing_rst(cx);
-            self.die(cx, Some(ConnError::TimedOut));
+            self.die(cx, Some(self.time_out()));
             return Some(rst);
         }
         keeping.unanswered += 1;

@@ -11,6 +11,7 @@ use crate::tcp::{Cx, Settings};
 
 use super::Tcb;
 use super::keepalive::Keeping;
+use super::path::Path;
 
 /// The least receive buffer that can be asked for, in bytes of truesize: one small segment, as in
 /// Linux.
@@ -53,15 +54,22 @@ pub(super) struct Limits {
     rmem_max: u32,
     /// The largest buffer that connections get otherwise.
     rmem_most: u32,
+    /// Seconds for which a lowered path MTU is remembered.
+    mtu_expires: u32,
 }
 
 impl Limits {
     pub(super) fn new(settings: &Settings) -> Self {
-        Self { rmem_max: settings.rmem_max, rmem_most: settings.tcp_rmem[2] }
+        let mtu_expires = u32::try_from(settings.mtu_expires.as_secs()).unwrap_or(u32::MAX);
+        Self { rmem_max: settings.rmem_max, rmem_most: settings.tcp_rmem[2], mtu_expires }
+    }
+
+    pub(super) const fn mtu_expires(&self) -> Duration {
+        Duration::from_secs(self.mtu_expires as u64)
     }
 }
 
-/// What the application has asked for.
+/// What the application has asked for, and what else few connections have.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Asked {
     /// SO_RCVBUF was set: nothing else changes the buffer.
@@ -70,6 +78,7 @@ pub(super) struct Asked {
     pub(super) user_timeout_ms: u32,
     linger2: Linger2,
     pub(super) keeping: Keeping,
+    pub(super) path: Path,
 }
 
 impl<B: PacketBuf> Tcb<B> {

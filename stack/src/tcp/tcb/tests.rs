@@ -6,6 +6,7 @@ mod harness;
 mod info;
 mod layout;
 mod memory;
+mod path;
 mod random;
 mod relief;
 mod rows;

@@ -168,8 +168,11 @@ impl<B: PacketBuf> Tcb<B> {
             return Ok(());
         }
         self.heard_ack(cx.now);
+        let forgets = self.path_works();
         if self.updates_window(seg) {
             self.take_window(SeqNum::new(seg.seq), seg.window);
+            self.predict();
+        } else if forgets {
             self.predict();
         }
         if ack == self.snd_una {
