@@ -370,10 +370,12 @@ impl<B: PacketBuf> Tcb<B> {
     /// Sets the header that the fast path expects, or that none is expected.
     ///
     /// None while anything beyond "next data in order" can be found in a segment: a hole, a closed
-    /// window, urgent data, another state, an error of the path that it disproves. Memory is looked at by the fast path itself.
+    /// or overshot window, urgent data, another state, an error of the path that it disproves. Memory
+    /// is looked at by the fast path itself.
     fn predict(&mut self) {
         let predictable = self.state == State::Established
             && self.window.is_open()
+            && self.rcv_nxt.at_or_before(self.window.right_edge())
             && self.ofo.is_empty()
             && !self.urgent.is_pending()
             && !self.has_path_error();

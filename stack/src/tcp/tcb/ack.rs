@@ -338,7 +338,8 @@ impl AckState {
         }
         ato = ato.min(DELAY_CAP);
         let wait = |ms: u32| now + Duration::from_millis(u64::from(ms));
-        if self.deadline != NEVER && self.deadline <= wait(ato / 4) {
+        // A quarter of it in whole ticks of 4 ms, as many Linux kernels reckon.
+        if self.deadline != NEVER && self.deadline <= wait(ato / 16 * 4) {
             return true;
         }
         self.deadline = self.deadline.min(wait(ato));
@@ -454,9 +455,10 @@ impl<B: PacketBuf> Tcb<B> {
         let no_memory = self.ack.owed.has(Owed::NO_MEMORY);
         let was_open = self.window.is_open();
         self.tally.advertises(self.rcv_nxt.since(self.window.wup));
+        let overshot = self.rcv_nxt.after(self.window.right_edge());
         let window = self.window.advertise(cx, self.rcv_nxt, target, no_memory);
         self.ack.sent(cx);
-        if was_open != self.window.is_open() {
+        if was_open != self.window.is_open() || overshot {
             self.predict();
         }
         let out = Outgoing {
@@ -507,7 +509,8 @@ impl<B: PacketBuf> Tcb<B> {
                 self.predict();
             }
         }
-        let due = self.is_ack_due_on_read(read) || ((read || freed) && self.is_update_due());
+        let progress = read || freed;
+        let due = progress && (self.is_ack_due_on_read(read) || self.is_update_due());
         due.then(|| self.outgoing_ack(cx))
     }
 

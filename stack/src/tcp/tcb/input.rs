@@ -216,7 +216,6 @@ impl<B: PacketBuf> Tcb<B> {
         mut buf: B,
         sink: &mut impl Sink<B>,
     ) -> Verdict {
-        self.cut_at_right_edge(cx, &mut buf);
         let load = Load::of(len, flags, &buf);
         if !buf.is_empty() {
             match self.admit(cx, buf) {
@@ -291,8 +290,7 @@ impl<B: PacketBuf> Tcb<B> {
     }
 
     /// Case 5: there is a hole below.
-    fn on_text_out_of_order(&mut self, cx: &mut Cx<'_>, seg: &Segment, mut buf: B) -> Verdict {
-        self.cut_at_right_edge(cx, &mut buf);
+    fn on_text_out_of_order(&mut self, cx: &mut Cx<'_>, seg: &Segment, buf: B) -> Verdict {
         let seq = SeqNum::new(seg.seq);
         if self.window.is_over() && !self.reclaim(cx, seq) {
             self.drop_segment(cx, Counter::TCPOFODrop);
@@ -348,19 +346,6 @@ impl<B: PacketBuf> Tcb<B> {
         Verdict::Later
     }
 
-    /// Cuts off what lies beyond the right edge, FIN included (RFC 9293 §3.10.7.4). A FIN alone
-    /// at rcv_nxt is left, as it takes no memory.
-    fn cut_at_right_edge(&self, cx: &mut Cx<'_>, buf: &mut B) {
-        let room = self.right_edge().offset_from(SeqNum::new(buf.cb().seq)).max(0) as u32;
-        let len = buf.len() as u32;
-        if len + u32::from(buf.cb().fin) <= room || len == 0 {
-            return;
-        }
-        cx.counters.bump(Counter::BeyondWindow);
-        buf.cb_mut().fin = false;
-        buf.truncate(len.min(room) as usize);
-    }
-
     /// Takes an in-sequence buffer against the memory limit.
     fn admit(&mut self, cx: &mut Cx<'_>, buf: B) -> Admission<B> {
         if !self.window.is_over() || self.reclaim(cx, self.rcv_nxt) {
@@ -370,10 +355,12 @@ impl<B: PacketBuf> Tcb<B> {
         if self.copy_into_tail(cx, &buf) {
             return Admission::Copied { len, fin };
         }
-        // Others hold it all, the out-of-order queue is empty by now. The next ACK closes the
-        // window, or the peer would only send more to be dropped.
-        debug_assert!(self.ofo.is_empty(), "not all was pruned");
+        // The next ACK closes the window, or the peer would only send more to be dropped.
         self.ack.owe(Owed::NOW.with(Owed::NO_MEMORY));
+        if !self.has_unread() {
+            // The reader could not win anything back: without this one the stream would stand still.
+            return Admission::Admitted(buf);
+        }
         self.drop_segment(cx, Counter::TCPRcvQDrop);
         Admission::Refused
     }

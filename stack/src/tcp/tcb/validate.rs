@@ -75,12 +75,11 @@ impl<B: PacketBuf> Tcb<B> {
     }
 
     /// The acceptability test of RFC 9293 §3.4, with Linux's bounds: the number behind the segment
-    /// not before the last ACK sent, its start not beyond the right edge. What lies beyond that
-    /// edge is cut off later, so that ACK, RST and URG count even at window zero (MUST-66).
+    /// not before the last ACK sent, and none of it but a FIN beyond the right edge.
     fn check_sequence(&mut self, cx: &mut Cx<'_>, seg: &Segment) -> Result<(), Verdict> {
         let seq = SeqNum::new(seg.seq);
-        let beyond = seq.after(self.right_edge());
         let old = SeqNum::new(seg.end_seq()).before(self.window.wup);
+        let beyond = !old && self.is_beyond(seg);
         if !beyond && !old {
             return Ok(());
         }
@@ -95,8 +94,35 @@ impl<B: PacketBuf> Tcb<B> {
         }
         if beyond {
             cx.counters.bump(Counter::BeyondWindow);
+            self.heed_at_edge(cx, seg)?;
         }
         Err(self.reply_to_unacceptable(cx, seg, Counter::TCPACKSkippedSeq))
+    }
+
+    /// Whether the segment has more than its FIN beyond the right edge. One that starts inside, or
+    /// at it, is taken whole while nothing is unread, as in Linux since 6.18: a sender that
+    /// overshoots is not to starve a small buffer.
+    fn is_beyond(&self, seg: &Segment) -> bool {
+        let edge = self.right_edge();
+        SeqNum::new(seg.seq).plus(seg.len).after(edge)
+            && (SeqNum::new(seg.seq).after(edge) || self.has_unread())
+    }
+
+    /// Whether anything in sequence is charged: it was not read, or is still in a reader's hands.
+    pub(super) fn has_unread(&self) -> bool {
+        self.window.rmem > self.ofo.truesize()
+    }
+
+    /// What has no room for its payload at rcv_nxt, such as a probe of a closed window, has an ACK
+    /// and an urgent pointer all the same (RFC 9293 §3.10.7.4, MUST-66).
+    fn heed_at_edge(&mut self, cx: &mut Cx<'_>, seg: &Segment) -> Result<(), Verdict> {
+        if SeqNum::new(seg.seq) != self.rcv_nxt || !seg.flags.has(Flags::ACK) {
+            return Ok(());
+        }
+        self.check_ack(cx, seg)?;
+        self.on_ack(cx, seg)?;
+        self.on_urgent(cx, seg);
+        Ok(())
     }
 
     /// A RST (RFC 5961 §3): believed only where an off-path attacker is unlikely to hit.

@@ -161,7 +161,7 @@ fn without_memory_data_in_order_is_dropped_and_the_window_closed() {
     assert_eq!(c.on(data(seq, 400)), [Ack(seq)]);
     assert_eq!((c.raw.last().unwrap().window, c.count(TCPRcvQDrop)), (0, 1));
     assert_eq!(c.on(data(seq, 400)), [Ack(seq)]);
-    assert_eq!(c.count(TCPZeroWindowDrop), 1);
+    assert_eq!(c.count(BeyondWindow), 1);
     assert_eq!(c.read_all(), [Ack(seq)]);
     assert!(c.raw.last().unwrap().window > 0);
     assert_eq!(c.on(data(seq, 400)), [Ack(seq + 400)]);

@@ -27,12 +27,15 @@ fn a_pure_ack_beyond_the_window_is_answered() {
 }
 
 #[test]
-fn data_across_the_right_edge_is_cut_there() {
+fn data_across_the_right_edge_is_kept_whole_while_nothing_is_unread() {
     let mut c = Conn::new();
     assert_eq!(c.on(data(1 + W - 10, 20)), [Ack(1)]);
-    assert_eq!((c.count(TCPOFOQueue), c.count(BeyondWindow)), (1, 1));
-    assert_eq!(c.tcb.ofo.end().unwrap().raw().wrapping_sub(IRS), 1 + W);
-    assert_eq!(c.readable(), 0);
+    assert_eq!(c.counted(), [(TCPOFOQueue, 1)]);
+    assert_eq!(c.tcb.ofo.end().unwrap().raw().wrapping_sub(IRS), 1 + W + 10);
+    let mut c = Conn::new();
+    c.on(data(1, 1));
+    assert_eq!(c.on(data(1 + W - 10, 20)), [Ack(2)]);
+    assert_eq!((c.count(TCPOFOQueue), c.count(BeyondWindow)), (0, 1));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use crate::buf::HeapBuf;
 use crate::tcp::Counter::*;
 use crate::tcp::negotiate::Scale;
 use crate::tcp::request::Opened;
+use crate::tcp::tcb::{State, UNPREDICTABLE};
 use crate::tcp::testing::World;
 
 const TRUESIZE: u32 = (HeapBuf::ROOM + HeapBuf::OVERHEAD) as u32;
@@ -67,7 +68,7 @@ fn a_full_buffer_closes_the_window_and_reading_opens_it_again() {
     }
     assert_eq!(c.count(TCPToZeroWindowAdv), 1);
     assert_eq!(c.on(data(seq, 1)), [Ack(seq)]);
-    assert_eq!((c.count(TCPZeroWindowDrop), last_window(&c)), (1, 0));
+    assert_eq!((c.count(BeyondWindow), last_window(&c)), (1, 0));
     let notify = c.tcb.notify_at().expect("an update will be owed");
     assert!(notify.at_or_before(c.tcb.edge()));
 
@@ -110,7 +111,10 @@ fn probes_of_a_closed_window_are_answered_each_time() {
         assert_eq!(c.on(data(1, 1)), [Ack(1)]);
         assert_eq!(last_window(&c), 0);
     }
-    assert_eq!(c.count(TCPZeroWindowDrop), 5);
+    assert_eq!((c.count(BeyondWindow), c.count(TCPZeroWindowDrop)), (5, 0), "something is unread");
+    c.tcb.window.rmem = 0;
+    assert_eq!(c.on(data(1, 1)), [Ack(1)]);
+    assert_eq!((c.count(BeyondWindow), c.count(TCPZeroWindowDrop)), (5, 1));
 }
 
 #[test]
@@ -134,10 +138,40 @@ fn a_bare_fin_and_a_rst_are_taken_at_window_zero() {
 }
 
 #[test]
-fn fin_behind_the_right_edge_is_cut_off_with_what_lies_there() {
+fn a_fin_may_lie_behind_the_right_edge() {
     let mut c = Conn::of(&Opened { rcv_wnd: 1000, ..opened() });
     c.on(data_fin(1, 1000));
-    assert_eq!((c.rcv_nxt(), c.tcb.eof(), c.count(BeyondWindow)), (1001, false, 1));
+    assert_eq!((c.rcv_nxt(), c.tcb.eof(), c.count(BeyondWindow)), (1002, true, 0));
+}
+
+#[test]
+fn an_overshooting_segment_is_taken_whole_only_while_nothing_is_unread() {
+    let mut c = Conn::of(&Opened { rcv_wnd: 1000, ..opened() });
+    c.on(data(1, 1400));
+    assert_eq!((c.rcv_nxt(), c.count(BeyondWindow)), (1401, 0));
+    assert_ne!(c.tcb.prediction, UNPREDICTABLE, "the ACK has offered more");
+
+    let mut c = Conn::of(&Opened { rcv_wnd: 1000, ..opened() });
+    c.on(data(1, 10));
+    let edge = c.tcb.right_edge();
+    let len = edge.since(c.tcb.rcv_nxt()) + 1;
+    assert_eq!(c.on(data(11, len)), [Ack(11)]);
+    assert_eq!((c.readable(), c.count(BeyondWindow), c.tcb.right_edge()), (10, 1, edge));
+    c.read_all();
+    c.on(data(11, len));
+    assert_eq!(c.rcv_nxt(), 11 + len);
+}
+
+#[test]
+fn what_has_no_room_has_an_ack_and_an_urgent_pointer_all_the_same() {
+    let mut c = Conn::of(&Opened { rcv_wnd: 100, ..opened() });
+    c.on(data(1, 10));
+    c.tcb.shutdown_write(&mut c.world.cx());
+    c.tcb.window.wnd = 0;
+    c.tcb.predict();
+    c.on(data(11, 1).acking(2).urgent(1));
+    assert_eq!((c.state(), c.count(BeyondWindow)), (State::FinWait2, 1));
+    assert!(c.tcb.urgent().is_some());
 }
 
 #[test]
