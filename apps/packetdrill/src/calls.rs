@@ -95,7 +95,9 @@ impl Adapter {
         let backlog = u32::try_from(backlog).unwrap_or(NO_LIMIT);
         let listener =
             turn.listen(local, ListenOptions { backlog, mss }).ok_or(Errno::ADDRINUSE)?;
-        turn.socket(fd)?.role = Role::Listener(Listening { listener, local, accepted: 0 });
+        let socket = turn.socket(fd)?;
+        socket.role = Role::Listener(Listening { listener, local, accepted: 0 });
+        socket.apply_options();
         turn.settle();
         Ok(())
     }

@@ -3,10 +3,12 @@
 //! A listener's options are those of the sockets accepted from it. Used under the clock's lock. What
 //! depends on the connection is answered by the caller; unknown options are refused, not ignored.
 
+use std::num::NonZeroU8;
 use std::time::Duration;
 
 use libc::{IPPROTO_IP, IPPROTO_TCP, SOL_SOCKET};
-use prequeue::tcp::Settings;
+use prequeue::tcp::tcb::Linger2;
+use prequeue::tcp::{Settings, listen};
 use rustix::io::Errno;
 
 /// `{on or off, seconds}`.
@@ -20,6 +22,12 @@ const LEAST_RCVBUF: u32 = 2304;
 
 /// TCP_MAXSEG outside of these is refused.
 const MAXSEG: std::ops::RangeInclusive<i32> = 88..=32_767;
+
+/// TCP_SYNCNT beyond this is refused.
+const MOST_SYNCNT: NonZeroU8 = NonZeroU8::new(127).unwrap();
+
+/// TCP_LINGER2 beyond this is this.
+const MOST_LINGER2: Duration = Duration::from_secs(120);
 
 /// A socket's options.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -38,6 +46,12 @@ pub struct Options {
     pub maxseg: Option<u16>,
     /// TCP_INQ: tell with each message how much is left.
     pub inq: bool,
+    /// TCP_DEFER_ACCEPT, in retransmissions.
+    pub defer_accept: u8,
+    /// TCP_SYNCNT.
+    pub syncnt: Option<NonZeroU8>,
+    /// TCP_LINGER2.
+    pub linger2: Linger2,
     /// Options that are stored and given back, without effect on receiving.
     inert: Vec<(i32, i32, i32)>,
 }
@@ -72,6 +86,9 @@ impl Default for Options {
             urgent_inline: false,
             maxseg: None,
             inq: false,
+            defer_accept: 0,
+            syncnt: None,
+            linger2: Linger2::Setting,
             inert: Vec::new(),
         }
     }
@@ -118,6 +135,22 @@ impl Options {
                 asked @ (0 | 1) => self.inq = asked == 1,
                 _ => return Err(Errno::INVAL),
             },
+            (IPPROTO_TCP, libc::TCP_DEFER_ACCEPT) => {
+                let seconds = u64::try_from(int(value)?).unwrap_or(0);
+                self.defer_accept = listen::defer_accept(Duration::from_secs(seconds));
+            }
+            (IPPROTO_TCP, libc::TCP_SYNCNT) => {
+                let asked = u8::try_from(int(value)?).ok().and_then(NonZeroU8::new);
+                self.syncnt =
+                    Some(asked.filter(|asked| *asked <= MOST_SYNCNT).ok_or(Errno::INVAL)?);
+            }
+            (IPPROTO_TCP, libc::TCP_LINGER2) => {
+                self.linger2 = match int(value)? {
+                    ..0 => Linger2::Reset,
+                    0 => Linger2::Setting,
+                    seconds => Linger2::For(Duration::from_secs(seconds as u64).min(MOST_LINGER2)),
+                };
+            }
             (IPPROTO_TCP, libc::TCP_QUICKACK) => {
                 return Ok(Effect::QuickAck(int(value)? != 0));
             }
@@ -134,7 +167,6 @@ impl Options {
                 IPPROTO_TCP,
                 libc::TCP_NODELAY
                 | libc::TCP_CORK
-                | libc::TCP_LINGER2
                 | libc::TCP_USER_TIMEOUT
                 | libc::TCP_KEEPIDLE
                 | libc::TCP_KEEPINTVL
@@ -167,6 +199,17 @@ impl Options {
             (SOL_SOCKET, libc::SO_PROTOCOL) => IPPROTO_TCP,
             (IPPROTO_TCP, libc::TCP_MAXSEG) => self.maxseg.unwrap_or(536).into(),
             (IPPROTO_TCP, libc::TCP_INQ) => self.inq.into(),
+            (IPPROTO_TCP, libc::TCP_DEFER_ACCEPT) => {
+                listen::deferred(self.defer_accept).as_secs() as i32
+            }
+            (IPPROTO_TCP, libc::TCP_SYNCNT) => {
+                self.syncnt.map_or(settings.tcp_synack_retries, NonZeroU8::get).into()
+            }
+            (IPPROTO_TCP, libc::TCP_LINGER2) => match self.linger2 {
+                Linger2::Reset => -1,
+                Linger2::Setting => settings.tcp_fin_timeout.as_secs() as i32,
+                Linger2::For(span) => span.as_secs() as i32,
+            },
             (IPPROTO_TCP, libc::TCP_QUICKACK) => 1,
             _ => {
                 let stored = |&&(l, n, _): &&(i32, i32, i32)| (l, n) == (level, name);
@@ -261,6 +304,8 @@ mod tests {
         assert_eq!(set(&mut options, SOL_SOCKET, 9999, 1), Err(Errno::NOPROTOOPT));
         assert_eq!(set(&mut options, IPPROTO_TCP, libc::TCP_LINGER2, -1), Ok(Effect::Stored));
         assert_eq!(get(&options, IPPROTO_TCP, libc::TCP_LINGER2), -1);
+        assert_eq!(set(&mut options, IPPROTO_TCP, libc::TCP_SYNCNT, 0), Err(Errno::INVAL));
+        assert_eq!(set(&mut options, IPPROTO_TCP, libc::TCP_SYNCNT, 128), Err(Errno::INVAL));
         assert_eq!(set(&mut options, IPPROTO_TCP, libc::TCP_MAXSEG, 40), Err(Errno::INVAL));
     }
 }

@@ -110,7 +110,14 @@ impl Socket {
 
     /// What the library is to know of the options.
     pub fn apply_options(&self) {
-        let Role::Connected(connected) = &self.role else { return };
+        let connected = match &self.role {
+            Role::Fresh { .. } => return,
+            Role::Listener(Listening { listener, .. }) => {
+                listener.queue().set_defer_accept(self.options.defer_accept);
+                return listener.set_syncnt(self.options.syncnt);
+            }
+            Role::Connected(connected) => connected,
+        };
         let stream = &connected.stream;
         let wait = match self.options.timeout {
             Timeout::Never | Timeout::Now => None,
@@ -121,8 +128,9 @@ impl Socket {
         let _ = stream.set_read_timeout(wait);
         let _ = stream.set_nonblocking(nonblocking);
         stream.set_out_of_band_inline(self.options.urgent_inline);
-        // Nor does this: nobody holds a guard.
+        // Nor do these: nobody holds a guard.
         let _ = stream.set_receive_low_water(self.options.low_water);
+        let _ = stream.set_linger2(self.options.linger2);
     }
 
     /// What it can be asked for without waiting.

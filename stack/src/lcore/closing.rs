@@ -34,6 +34,7 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
         ending: &Ending,
     ) {
         let entry = TimeWait::new(&work.cx(), *tuple, ending);
+        let counter = entry.counter(&work.cx());
         let Self { time_waits, wheel, shared, .. } = self;
         let made = if shared.time_waits.try_add(work.base.settings.tcp_max_tw_buckets) {
             let made = time_waits.insert_with(|key| {
@@ -49,7 +50,10 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
             None
         };
         match made {
-            Some(key) => self.flows.insert(tuple, Target::TimeWait(key.index)),
+            Some(key) => {
+                self.flows.insert(tuple, Target::TimeWait(key.index));
+                work.bump(counter);
+            }
             None => {
                 self.flows.remove(tuple);
                 work.bump(Counter::TCPTimeWaitOverflow);
@@ -99,7 +103,6 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
             self.wheel.arm(slot.timer, slot.entry.deadline());
         } else {
             self.remove_time_wait(index);
-            work.bump(Counter::TW);
         }
     }
 

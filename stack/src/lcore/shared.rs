@@ -90,6 +90,7 @@ impl<B: PacketBuf, M: Mode<B>> Listening<B, M> {
             accept_queue: M::waiting(&self.queue),
             backlog: self.options.backlog,
             defer_accept: M::defer_accept(&self.queue),
+            synack_retries: M::synack_retries(&self.queue),
         }
     }
 

@@ -5,6 +5,7 @@
 //! its acceptor as an ordinary established one: it receives and acknowledges.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU8;
 use std::sync::Arc;
 
 use crate::buf::PacketBuf;
@@ -30,6 +31,8 @@ pub struct AcceptQueue<B: PacketBuf, C: Connection<B> = Tcb<B>> {
     capacity: u32,
     /// Retransmissions for which handshakes without data are not completed.
     defer_accept: AtomicU32,
+    /// Retransmissions of a SYN-ACK; 0 for as many as the setting says.
+    synack_retries: AtomicU32,
 }
 
 #[derive(Debug)]
@@ -74,6 +77,7 @@ impl<B: PacketBuf, C: Connection<B>> AcceptQueue<B, C> {
             ready: Owned::new(VecDeque::new()),
             capacity: backlog.saturating_add(1),
             defer_accept: AtomicU32::new(0),
+            synack_retries: AtomicU32::new(0),
         })
     }
 
@@ -82,6 +86,17 @@ impl<B: PacketBuf, C: Connection<B>> AcceptQueue<B, C> {
     pub fn set_defer_accept(&self, retransmissions: u8) {
         // Relaxed here and below: a number that stands for itself.
         self.defer_accept.store(retransmissions.into(), Ordering::Relaxed);
+    }
+
+    /// Has SYN-ACKs be sent again so often (TCP_SYNCNT), or as often as the setting says.
+    pub fn set_synack_retries(&self, retransmissions: Option<NonZeroU8>) {
+        self.synack_retries
+            .store(retransmissions.map_or(0, NonZeroU8::get).into(), Ordering::Relaxed);
+    }
+
+    /// What [`Self::set_synack_retries`] has set.
+    pub fn synack_retries(&self) -> Option<NonZeroU8> {
+        NonZeroU8::new(self.synack_retries.load(Ordering::Relaxed) as u8)
     }
 
     /// What [`Self::set_defer_accept`] has set.

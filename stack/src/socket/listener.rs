@@ -6,6 +6,7 @@
 use std::io;
 use std::iter::FusedIterator;
 use std::net::SocketAddr;
+use std::num::NonZeroU8;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -137,6 +138,17 @@ impl<B: PacketBuf, C: Connection<B>> TcpListener<B, C> {
     /// How long a connection is waited for to send data, in the steps of [`Self::set_deferaccept`].
     pub fn deferaccept(&self) -> Duration {
         listen::deferred(self.queue.defer_accept())
+    }
+
+    /// How often a SYN-ACK is sent again before the client is given up (TCP_SYNCNT); `None` for as often as
+    /// `tcp_synack_retries` says. For clients that are half-way in, too.
+    pub fn set_syncnt(&self, retransmissions: Option<NonZeroU8>) {
+        self.queue.set_synack_retries(retransmissions);
+    }
+
+    /// What [`Self::set_syncnt`] has set.
+    pub fn syncnt(&self) -> Option<NonZeroU8> {
+        self.queue.synack_retries()
     }
 
     /// The address and port that it listens on.

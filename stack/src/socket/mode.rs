@@ -5,6 +5,7 @@
 //! polls is the one that reads. Nothing here does anything by itself.
 
 use std::fmt::Debug;
+use std::num::NonZeroU8;
 use std::sync::Arc;
 
 use crate::buf::{PacketBuf, Returns, SegCb};
@@ -88,6 +89,8 @@ pub trait Mode<B: PacketBuf>: Debug + Sized + 'static {
     fn waiting(queue: &Self::Accept) -> u32;
     /// Retransmissions for which handshakes without data are not completed (TCP_DEFER_ACCEPT).
     fn defer_accept(queue: &Self::Accept) -> u8;
+    /// Retransmissions of a SYN-ACK, if the application has set them (TCP_SYNCNT).
+    fn synack_retries(queue: &Self::Accept) -> Option<NonZeroU8>;
     /// Whether nothing is accepted any more.
     fn is_closed(queue: &Self::Accept) -> bool;
     /// Closes the queue.
@@ -210,6 +213,10 @@ impl<B: PacketBuf> Mode<B> for Threaded {
 
     fn defer_accept(queue: &Self::Accept) -> u8 {
         queue.defer_accept()
+    }
+
+    fn synack_retries(queue: &Self::Accept) -> Option<NonZeroU8> {
+        queue.synack_retries()
     }
 
     fn is_closed(queue: &Self::Accept) -> bool {

@@ -3,6 +3,7 @@
 //! Asked by the lcore for segments that match a listener and neither a connection nor a request.
 //! It owns no queue: lengths come in as [`QueueState`], and the caller keeps the queues.
 
+use std::num::NonZeroU8;
 use std::time::Duration;
 
 use crate::wire::{Flags, Outgoing, Segment};
@@ -66,6 +67,8 @@ pub struct QueueState {
     pub backlog: u32,
     /// Retransmissions for which a bare final ACK is passed over, from [`defer_accept`]; 0 for none.
     pub defer_accept: u8,
+    /// Retransmissions of a SYN-ACK, if not those of the setting.
+    pub synack_retries: Option<NonZeroU8>,
 }
 
 impl QueueState {
@@ -86,7 +89,7 @@ impl QueueState {
     /// When requests fill half of the backlog, old ones are given up sooner, so that young ones
     /// get about half of the room. At least two retransmissions are left.
     pub fn synack_retries(&self, settings: &Settings) -> u8 {
-        let mut retries = settings.tcp_synack_retries;
+        let mut retries = self.synack_retries.map_or(settings.tcp_synack_retries, NonZeroU8::get);
         if self.syn_queue.saturating_mul(2) <= self.backlog.max(8) {
             return retries;
         }
@@ -239,8 +242,14 @@ mod tests {
     }
 
     /// Room in both queues.
-    const ROOM: QueueState =
-        QueueState { syn_queue: 0, young: 0, accept_queue: 0, backlog: 4, defer_accept: 0 };
+    const ROOM: QueueState = QueueState {
+        syn_queue: 0,
+        young: 0,
+        accept_queue: 0,
+        backlog: 4,
+        defer_accept: 0,
+        synack_retries: None,
+    };
 
     fn decide(world: &mut World, origin: SynOrigin, queue: QueueState) -> SynVerdict {
         on_syn(&mut world.cx(), origin, &queue)
@@ -346,6 +355,24 @@ mod tests {
         assert_eq!(retries(60, 30, 100), 4);
         assert_eq!(retries(60, 15, 100), 3);
         assert_eq!(retries(60, 1, 100), 2, "two are always left");
+    }
+
+    #[test]
+    fn a_listener_may_have_retries_of_its_own() {
+        let settings = Settings::default();
+        for (own, calm, crowded) in
+            [(None, 5, 2), (NonZeroU8::new(1), 1, 1), (NonZeroU8::new(9), 9, 4)]
+        {
+            let queue = |syn_queue, young| QueueState {
+                syn_queue,
+                young,
+                backlog: 100,
+                synack_retries: own,
+                ..ROOM
+            };
+            assert_eq!(queue(1, 1).synack_retries(&settings), calm);
+            assert_eq!(queue(60, 1).synack_retries(&settings), crowded);
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::isn::Numbers;
 use super::listen::QueueState;
 use super::negotiate::{Negotiated, Scale};
 use super::ratelimit::ReplyStamp;
+use super::settings::RTO_MAX;
 use super::timestamps::{TsState, ts_val};
 use super::{Counter, Cx, SeqNum, reset};
 
@@ -328,7 +329,7 @@ impl Request {
         if waits_for_data && self.expiries < defer {
             // Nothing is lost that would have to be sent again. Towards the end the client is asked
             // for an ACK that completes the handshake with or without data.
-            self.deadline = cx.now + self.timeout(cx);
+            self.deadline = cx.now + self.timeout();
             return RequestTimer::Wait;
         }
         RequestTimer::Retransmit(self.retransmission(cx))
@@ -349,14 +350,15 @@ impl Request {
         cx.counters.bump(Counter::TCPSynRetrans);
         cx.counters.bump(Counter::RetransSegs);
         self.repeated = true;
-        self.deadline = cx.now + self.timeout(cx);
+        self.deadline = cx.now + self.timeout();
         self.syn_ack(cx)
     }
 
-    /// The present timeout: it has doubled with every expiry.
-    fn timeout(&self, cx: &Cx<'_>) -> Duration {
+    /// The present timeout: it has doubled with every expiry. `tcp_rto_max_ms` bounds those of
+    /// connections alone, as in Linux 6.18.
+    fn timeout(&self) -> Duration {
         let doubled = 1_u32.checked_shl(u32::from(self.expiries)).unwrap_or(u32::MAX);
-        INITIAL_TIMEOUT.saturating_mul(doubled).min(cx.settings.tcp_rto_max_ms)
+        INITIAL_TIMEOUT.saturating_mul(doubled).min(RTO_MAX)
     }
 
     fn repeat_syn_ack(&mut self, cx: &mut Cx<'_>, seg: &Segment) -> RequestVerdict {

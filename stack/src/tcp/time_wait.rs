@@ -16,9 +16,15 @@ use super::{Counter, Cx, SeqNum, reset};
 /// How long TIME-WAIT lasts; fixed, as in Linux.
 pub const TIME_WAIT: Duration = Duration::from_secs(60);
 
+/// How long a segment may be on its way (MSL), as PAWS sees it in Linux.
+const LIFETIME: Duration = Duration::from_secs(60);
+
 /// How far the ISN of a connection that replaces a TIME-WAIT entry lies beyond the last number
 /// that the old one sent: beyond any window without scaling, as in Linux.
 const ISN_GAP: u32 = 65_537;
+
+/// Entries made for no longer than this are counted apart, as in Linux.
+const SHORT: Duration = Duration::from_secs(4);
 
 /// What a connection leaves to its [`TimeWait`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -107,12 +113,17 @@ impl TimeWait {
         }
     }
 
+    /// What a new entry is to be counted as, once it has its place.
+    pub fn counter(&self, cx: &Cx<'_>) -> Counter {
+        if self.deadline.since(cx.now) <= SHORT { Counter::TWKilled } else { Counter::TW }
+    }
+
     /// The addresses and ports.
     pub const fn tuple(&self) -> &FourTuple {
         &self.tuple
     }
 
-    /// When the entry is to be removed: count `TW` then, and send nothing.
+    /// When the entry is to be removed, silently.
     pub const fn deadline(&self) -> Instant {
         self.deadline
     }
@@ -159,17 +170,17 @@ impl TimeWait {
             return self.limited_ack(cx, seg, Counter::TCPACKSkippedFinWait2);
         }
         if has(Flags::RST) {
-            return self.kill(cx, None);
+            return TwVerdict::Remove(None);
         }
         if has(Flags::SYN) && seq.at_or_after(self.rcv_nxt) {
-            return self.kill(cx, reset::reply(seg));
+            return TwVerdict::Remove(reset::reply(seg));
         }
         if !has(Flags::ACK) || end.at_or_before(self.rcv_nxt) || end == seq {
             return TwVerdict::Ignore;
         }
         if !has(Flags::FIN) || end != self.rcv_nxt.plus(1) {
             // New data that nobody will read (RFC 9293 §3.6.1, SHLD-3).
-            return self.kill(cx, reset::reply(seg));
+            return TwVerdict::Remove(reset::reply(seg));
         }
         self.substate = Substate::TimeWait;
         self.rcv_nxt = end;
@@ -188,7 +199,7 @@ impl TimeWait {
             if cx.settings.tcp_rfc1337 {
                 return TwVerdict::Ignore;
             }
-            return self.kill(cx, None);
+            return TwVerdict::Remove(None);
         }
         if !paws_rejects && seq == self.rcv_nxt && seq == end {
             self.restart(cx.now);
@@ -196,6 +207,9 @@ impl TimeWait {
             return TwVerdict::Ignore;
         }
         if has(Flags::RST) {
+            if paws_rejects {
+                cx.counters.bump(Counter::PAWSTimewait);
+            }
             return TwVerdict::Ignore;
         }
         if has(Flags::SYN)
@@ -224,11 +238,6 @@ impl TimeWait {
         }
     }
 
-    fn kill(&mut self, cx: &mut Cx<'_>, answer: Option<Outgoing>) -> TwVerdict {
-        cx.counters.bump(Counter::TWKilled);
-        TwVerdict::Remove(answer)
-    }
-
     fn restart(&mut self, now: Instant) {
         self.deadline = now + TIME_WAIT;
     }
@@ -239,8 +248,13 @@ impl TimeWait {
         }
     }
 
+    /// PAWS, without tolerance (RFC 7323 §5.3). A RST need not have a timestamp that is worth anything;
+    /// Linux believes in what it carries for as long as an old one may be on its way.
     fn paws_rejects(&self, seg: &Segment, now: Instant) -> bool {
-        self.ts.zip(seg.ts).is_some_and(|(ours, theirs)| ours.rejects(theirs.val, now, 0))
+        self.ts.zip(seg.ts).is_some_and(|(ours, theirs)| {
+            let exempt = seg.flags.has(Flags::RST) && now.since(ours.recent_at) >= LIFETIME;
+            ours.rejects(theirs.val, now, 0) && !exempt
+        })
     }
 
     /// RFC 6191: a newer timestamp lets a lower ISN through.

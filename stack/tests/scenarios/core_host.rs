@@ -393,7 +393,6 @@ impl CoreHost {
                 }
             },
             Some(Flow::TimeWait(entry)) if entry.deadline() <= now => {
-                self.counters.bump(Counter::TW);
                 self.flows.remove(tuple);
             }
             Some(Flow::TimeWait(_)) => {}
@@ -417,6 +416,8 @@ impl CoreHost {
         }
         if let Some(ending) = tcb.time_wait(&self.settings) {
             let entry = TimeWait::new(&cx!(self, now), tuple, &ending);
+            let counter = entry.counter(&cx!(self, now));
+            self.counters.bump(counter);
             self.flows.insert(tuple, Flow::TimeWait(entry));
         } else if tcb.state() == State::Closed {
             self.flows.remove(&tuple);
@@ -437,6 +438,7 @@ impl CoreHost {
             accept_queue: listener.map_or(0, |listener| listener.accept_queue.len() as u32),
             backlog: listener.map_or(0, |listener| listener.backlog),
             defer_accept: 0,
+            synack_retries: None,
         }
     }
 

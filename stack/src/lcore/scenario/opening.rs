@@ -1,5 +1,7 @@
 //! How connections begin.
 
+use std::num::NonZeroU8;
+
 use super::*;
 use crate::tcp::SynCookies;
 
@@ -212,4 +214,17 @@ fn a_connection_may_wait_for_its_first_data_to_be_accepted() {
     assert_eq!((ms, segment.segment.flags), (3000, SYN.with(ACK)));
     world.receive([peer.ack()]);
     assert!(accept(&listener).is_some(), "it has waited long enough");
+}
+
+#[test]
+fn a_listener_may_have_its_own_number_of_repetitions() {
+    let mut world = World::new(Settings::default());
+    let listener = listening(&mut world, 5);
+    assert_eq!(listener.syncnt(), None);
+    listener.set_syncnt(NonZeroU8::new(2));
+    assert_eq!(listener.syncnt(), NonZeroU8::new(2));
+    world.receive([Peer::new(40_000).syn()]);
+    world.wait(Duration::from_secs(100));
+    assert_eq!(world.sent.len(), 3);
+    assert_eq!(world.population(), Population::default());
 }

@@ -11,6 +11,7 @@ use std::cell::{Cell, OnceCell, RefCell, RefMut};
 use std::collections::VecDeque;
 use std::fmt;
 use std::mem;
+use std::num::NonZeroU8;
 use std::rc::Rc;
 
 use crate::buf::{BufQueue, PacketBuf, SegCb};
@@ -512,6 +513,10 @@ impl<B: PacketBuf> Mode<B> for Local {
     /// None: a connection without data costs this thread nothing until it is accepted.
     fn defer_accept(_queue: &Self::Accept) -> u8 {
         0
+    }
+
+    fn synack_retries(_queue: &Self::Accept) -> Option<NonZeroU8> {
+        None
     }
 
     fn is_closed(queue: &Self::Accept) -> bool {

@@ -178,12 +178,13 @@ fn the_user_timeout_replaces_the_number_of_repetitions() {
     assert_eq!(state(&stream), State::Closed);
     assert_eq!(hand.counters.value(Counter::TCPKeepAlive), 3);
 
-    // Our FIN, which would be repeated fifteen times.
+    // Our FIN, which would be repeated fifteen times. The time counts from the first repetition on: after a
+    // probe, and a timeout behind it.
     let (mut hand, stream) = open();
     stream.set_user_timeout(Some(2 * SECOND)).unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
     hand.poll();
-    hand.pass(2 * SECOND - Duration::from_millis(1));
+    hand.pass(2 * SECOND + Duration::from_millis(2 * 201 - 1));
     assert_eq!(state(&stream), State::FinWait1);
     hand.pass(Duration::from_millis(2));
     assert_eq!(state(&stream), State::Closed);

@@ -34,7 +34,8 @@ pub(super) struct Closing {
     /// Retransmission of the FIN, or the end of a long FIN-WAIT-2; while no FIN of ours is under way,
     /// the next look at whether the peer is alive.
     pub(super) deadline: Instant,
-    /// When our FIN was first sent.
+    /// When our FIN was first sent; from then on when its timeout first made us repeat it, which limits
+    /// are counted from.
     fin_sent: Instant,
     /// Smoothed round-trip time in microseconds; zero while unknown.
     srtt_us: u32,
@@ -113,10 +114,11 @@ impl Closing {
         self.fin_sent != Instant::ZERO
     }
 
-    /// Arms for the next retransmission, `patience` being how long the FIN may be without an answer.
+    /// Arms for the next retransmission, `patience` being for how long the FIN may be repeated.
     fn arm(&mut self, now: Instant, patience: Option<Duration>) {
         let rto = now + Duration::from_millis(u64::from(self.rto));
-        let end = patience.map_or(NEVER, |patience| self.fin_sent + patience);
+        let repeats = patience.filter(|_| self.retries != 0);
+        let end = repeats.map_or(NEVER, |patience| self.fin_sent + patience);
         // Past its end it is given up with the next expiry.
         self.deadline = rto.min(end.max(now));
     }
@@ -138,6 +140,15 @@ impl Closing {
         self.retries = self.retries.saturating_add(1);
         self.rto = self.rto.saturating_mul(2).min(most);
     }
+}
+
+/// How long so many retransmissions and the timeout after them would take from the first on, had the timeout begun
+/// at its least. This is how Linux reads its limits: on a distant path there are fewer in that time.
+fn span_of(retransmissions: u8, most: Duration) -> Duration {
+    let timeouts = std::iter::successors(Some(Duration::from_millis(u64::from(RTO_MIN))), |rto| {
+        Some((*rto * 2).min(most))
+    });
+    timeouts.take(usize::from(retransmissions) + 1).sum()
 }
 
 /// `tcp_rto_max_ms`, in milliseconds.
@@ -295,26 +306,31 @@ impl<B: PacketBuf> Tcb<B> {
         }
         cx.counters.bump(Counter::TCPTimeouts);
         if self.is_given_up(cx) {
+            // In silence, as Linux does: who has not answered for so long would not hear a RST.
             cx.counters.bump(Counter::TCPAbortOnTimeout);
-            let rst = self.outgoing_rst(cx);
             self.die(cx, Some(self.time_out()));
-            return Some(rst);
+            return None;
         }
         cx.counters.bump(Counter::RetransSegs);
+        if self.closing.retries == 0 {
+            self.closing.fin_sent = cx.now;
+        }
         self.closing.back_off(rto_max(cx));
         self.closing.arm(cx.now, self.user_timeout());
         Some(self.outgoing_fin(cx))
     }
 
-    /// Whether our FIN has been repeated often enough, or for long enough if the application has said
-    /// how long that is.
+    /// Whether our FIN has been repeated for long enough: as long as the application has said, or as so many
+    /// retransmissions would take.
     fn is_given_up(&self, cx: &Cx<'_>) -> bool {
-        match self.user_timeout() {
-            Some(patience) => {
-                self.closing.retries > 0 && cx.now >= self.closing.fin_sent + patience
-            }
-            None => self.closing.retries >= self.most_retries(cx),
+        if self.closing.retries == 0 {
+            return false;
         }
+        let span = match self.user_timeout() {
+            Some(patience) => patience,
+            None => span_of(self.most_retries(cx), cx.settings.tcp_rto_max_ms),
+        };
+        cx.now >= self.closing.fin_sent + span
     }
 
     fn most_retries(&self, cx: &Cx<'_>) -> u8 {

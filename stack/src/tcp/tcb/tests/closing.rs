@@ -160,25 +160,72 @@ fn old_data_to_an_orphan_is_acknowledged() {
     assert_eq!(c.state(), State::FinWait1);
 }
 
-#[test]
-fn an_orphans_fin_is_repeated_eight_times_at_most_then_reset() {
-    let mut c = Conn::new();
-    c.close();
+/// The gaps between the FINs of a connection that hears nothing, and the last one before it is given up
+/// without a word.
+fn gaps(c: &mut Conn) -> Vec<u64> {
     let mut gaps = Vec::new();
     loop {
         let gap = c.due_in().unwrap();
         gaps.push(gap);
-        let out = c.wait(gap);
-        if out != [Fin(1, 1)] {
-            assert_eq!(out, [RstAck(2, 1)]);
-            break;
+        if c.wait(gap) != [Fin(1, 1)] {
+            assert_eq!((c.state(), c.tcb.error()), (State::Closed, Some(ConnError::TimedOut)));
+            assert_eq!(c.tcb.next_deadline(), None);
+            return gaps;
         }
     }
-    // With the timeout at its most the orphan is given up at once.
-    assert_eq!(gaps, [1000, 2000, 4000, 8000, 16_000, 32_000, 64_000, 120_000]);
-    assert_eq!((c.state(), c.tcb.error()), (State::Closed, Some(ConnError::TimedOut)));
+}
+
+#[test]
+fn an_orphans_fin_is_repeated_for_as_long_as_eight_least_timeouts_double() {
+    let mut c = Conn::new();
+    c.close();
+    assert_eq!(gaps(&mut c), [1000, 2000, 4000, 8000, 16_000, 32_000, 64_000]);
     let counted = [TCPTimeouts, RetransSegs, TCPAbortOnTimeout].map(|counter| c.count(counter));
-    assert_eq!(counted, [8, 7, 1]);
+    assert_eq!(counted, [7, 6, 1]);
+}
+
+#[test]
+fn an_orphan_whose_timeout_is_at_its_most_is_given_up() {
+    let mut c = Conn::of(&Opened { synack_rtt: Some(Duration::from_millis(10)), ..opened() });
+    c.world.settings.tcp_rto_max_ms = Duration::from_secs(1);
+    c.close();
+    assert_eq!(gaps(&mut c), [210, 420, 840, 1000]);
+}
+
+#[test]
+fn limits_of_retransmissions_are_a_time_that_fewer_take_on_a_distant_path() {
+    for (rtt, retries, expected) in [
+        (10, 2, &[210, 420, 840, 1680][..]),
+        (500, 4, &[1500, 3000, 6000]),
+        (500, 1, &[1500, 3000]),
+        (10, 1, &[210, 420, 840]),
+    ] {
+        for orphan in [false, true] {
+            let rtt = Some(Duration::from_millis(rtt));
+            let mut c = Conn::of(&Opened { synack_rtt: rtt, ..opened() });
+            if orphan {
+                c.world.settings.tcp_orphan_retries = retries;
+                c.close();
+            } else {
+                c.world.settings.tcp_retries2 = retries;
+                c.shutdown_write();
+            }
+            assert_eq!(gaps(&mut c), expected, "{rtt:?}, {retries} retransmissions");
+        }
+    }
+}
+
+#[test]
+fn a_user_timeout_counts_from_the_first_repetition() {
+    let rtt = Some(Duration::from_millis(10));
+    let mut c = Conn::of(&Opened { synack_rtt: rtt, ..opened() });
+    c.tcb.set_user_timeout(Some(Duration::from_secs(1)));
+    c.shutdown_write();
+    assert_eq!(gaps(&mut c), [210, 420, 580]);
+    let mut c = Conn::of(&Opened { synack_rtt: rtt, ..opened() });
+    c.tcb.set_user_timeout(Some(Duration::from_millis(1)));
+    c.close();
+    assert_eq!(gaps(&mut c), [210, 1], "once at least");
 }
 
 #[test]
@@ -201,20 +248,13 @@ fn with_sack_the_fin_is_probed_for_before_its_timeout() {
 }
 
 #[test]
-fn orphan_retries_can_be_set() {
-    let mut c = Conn::new();
-    c.world.settings.tcp_orphan_retries = 2;
-    c.close();
-    assert_eq!(c.wait(1000 + 2000 + 4000), [Fin(1, 1), Fin(1, 1), RstAck(2, 1)]);
-}
-
-#[test]
-fn the_fin_of_a_held_socket_is_repeated_fifteen_times() {
+fn the_fin_of_a_held_socket_is_repeated_for_a_quarter_of_an_hour() {
     let mut c = Conn::new();
     c.shutdown_write();
-    let out = c.wait(3600 * 1000);
-    assert_eq!((out.len(), out.last()), (16, Some(&RstAck(2, 1))));
-    assert_eq!(c.tcb.error(), Some(ConnError::TimedOut));
+    let gaps = gaps(&mut c);
+    assert_eq!(gaps[..8], [1000, 2000, 4000, 8000, 16_000, 32_000, 64_000, 120_000]);
+    // 924.6 s from the first on, which tcp_retries2 is known for.
+    assert_eq!(gaps[1..].iter().sum::<u64>().div_ceil(1000), 966);
 }
 
 #[test]
