@@ -45,7 +45,8 @@ pub struct Opened {
     pub sack_ok: bool,
     /// Timestamps, if both sides send them.
     pub ts: Option<TsState>,
-    /// Time from the SYN-ACK to its ACK, if it was sent only once (RFC 6298 §3, Karn).
+    /// Time from the SYN-ACK to its ACK, if it was sent only once (RFC 6298 §3, Karn) or the ACK echoes
+    /// when (RFC 7323 §4.1).
     pub synack_rtt: Option<Duration>,
 }
 
@@ -268,7 +269,7 @@ impl Request {
         if !seg.flags.has(Flags::ACK) {
             return RequestVerdict::Ignore;
         }
-        RequestVerdict::Complete(self.opened(cx.now))
+        RequestVerdict::Complete(self.opened(cx.now, seg))
     }
 
     /// `seg` completed the handshake, but the accept queue is full.
@@ -412,7 +413,8 @@ impl Request {
         in_window(seq, end, self.rcv_nxt(), u32::from(self.rcv_wnd))
     }
 
-    fn opened(&self, now: Instant) -> Opened {
+    /// What the connection starts from that `ack` opens.
+    fn opened(&self, now: Instant, ack: &Segment) -> Opened {
         let ts = |RequestTs { recent, offset, sent: _ }| TsState { recent, offset, recent_at: now };
         Opened {
             family: self.tuple.family(),
@@ -425,8 +427,18 @@ impl Request {
             advmss: self.advmss,
             sack_ok: self.sack_ok,
             ts: self.ts.map(ts),
-            synack_rtt: (!self.repeated).then(|| now.since(self.born)),
+            synack_rtt: self.round_trip(now, ack),
         }
+    }
+
+    /// The round trip of the handshake that `ack` completes, if it is known which SYN-ACK it answers.
+    fn round_trip(&self, now: Instant, ack: &Segment) -> Option<Duration> {
+        if !self.repeated {
+            return Some(now.since(self.born));
+        }
+        let (ours, theirs) = self.ts.zip(ack.ts).filter(|(_, theirs)| theirs.ecr != 0)?;
+        let ticks = ts_val(now, ours.offset).wrapping_sub(theirs.ecr);
+        Some(Duration::from_millis(ticks.max(1).into()))
     }
 }
 

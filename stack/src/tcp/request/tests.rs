@@ -411,6 +411,18 @@ fn a_repeated_syn_ack_yields_no_round_trip_time() {
 }
 
 #[test]
+fn an_echo_tells_which_of_several_syn_acks_came_to_its_end() {
+    let mut peer = Peer::with_timestamps(100);
+    assert!(matches!(peer.timer(1000), RequestTimer::Retransmit(_)));
+    peer.world.at_ms(1025);
+    for (ecr, rtt) in [(1_000_000, Some(1025)), (1_001_000, Some(25)), (0, None)] {
+        let ack = Segment { ts: Some(Timestamps { val: 101, ecr }), ..good() };
+        let RequestVerdict::Complete(opened) = peer.hear(ack) else { panic!() };
+        assert_eq!(opened.synack_rtt, rtt.map(Duration::from_millis), "{ecr}");
+    }
+}
+
+#[test]
 fn syn_acks_leave_after_1_3_7_15_31_s_and_the_request_ends_after_63_s() {
     let mut peer = Peer::new(STARTS[1]);
     let first = peer.request.syn_ack(&peer.world.cx());

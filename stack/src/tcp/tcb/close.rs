@@ -15,8 +15,12 @@ use crate::wire::{Flags, Outgoing, Segment};
 
 use super::{ConnError, Linger2, NEVER, Owed, State, Tcb, UNPREDICTABLE, Verdict};
 
-/// Retransmission timeout before a round trip was measured (RFC 6298 §2.1).
-const RTO_INITIAL: u32 = 1000;
+/// When a FIN is probed for before a round trip was measured (RFC 8985 §7.2).
+const PROBE_INITIAL: u32 = 1000;
+
+/// Retransmission timeout where the handshake has measured no round trip, because its SYN-ACK had to
+/// be repeated or nothing is known of when it left (RFC 6298 §5.7).
+const RTO_UNMEASURED: u32 = 3000;
 
 /// Least retransmission timeout, in milliseconds. RFC 6298 §2.4 asks for a second; Linux has used
 /// this for decades.
@@ -57,7 +61,7 @@ impl Closing {
             fin_sent: Instant::ZERO,
             srtt_us: 0,
             rttvar_us: 0,
-            rto: RTO_INITIAL,
+            rto: RTO_UNMEASURED,
             retries: 0,
             probes: false,
             repeated: false,
@@ -128,7 +132,7 @@ impl Closing {
     /// the peer's delay.
     fn arm_probe(&mut self, now: Instant) {
         let probe = match self.srtt_us {
-            0 => RTO_INITIAL,
+            0 => PROBE_INITIAL,
             srtt => srtt.saturating_mul(2).div_ceil(1000) + RTO_MIN,
         };
         self.deadline = now + Duration::from_millis(u64::from(probe.min(self.rto)));

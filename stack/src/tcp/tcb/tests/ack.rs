@@ -127,7 +127,7 @@ fn a_pause_beyond_the_retransmission_timeout_brings_quick_mode_back() {
     let mut c = Conn::new();
     let seq = c.settle();
     assert_eq!(c.on(data(seq, 10)), []);
-    c.wait(1001);
+    c.wait(3001);
     assert_eq!(c.on(data(seq + 10, 10)), [Ack(seq + 20)]);
 }
 

@@ -160,6 +160,11 @@ fn old_data_to_an_orphan_is_acknowledged() {
     assert_eq!(c.state(), State::FinWait1);
 }
 
+/// A connection whose retransmission timeout is a second, by a third of one there and back.
+fn with_timeout_of_a_second() -> Conn {
+    Conn::of(&Opened { synack_rtt: Some(Duration::from_micros(333_333)), ..opened() })
+}
+
 /// The gaps between the FINs of a connection that hears nothing, and the last one before it is given up
 /// without a word.
 fn gaps(c: &mut Conn) -> Vec<u64> {
@@ -177,7 +182,7 @@ fn gaps(c: &mut Conn) -> Vec<u64> {
 
 #[test]
 fn an_orphans_fin_is_repeated_for_as_long_as_eight_least_timeouts_double() {
-    let mut c = Conn::new();
+    let mut c = with_timeout_of_a_second();
     c.close();
     assert_eq!(gaps(&mut c), [1000, 2000, 4000, 8000, 16_000, 32_000, 64_000]);
     let counted = [TCPTimeouts, RetransSegs, TCPAbortOnTimeout].map(|counter| c.count(counter));
@@ -249,7 +254,7 @@ fn with_sack_the_fin_is_probed_for_before_its_timeout() {
 
 #[test]
 fn the_fin_of_a_held_socket_is_repeated_for_a_quarter_of_an_hour() {
-    let mut c = Conn::new();
+    let mut c = with_timeout_of_a_second();
     c.shutdown_write();
     let gaps = gaps(&mut c);
     assert_eq!(gaps[..8], [1000, 2000, 4000, 8000, 16_000, 32_000, 64_000, 120_000]);
@@ -259,14 +264,15 @@ fn the_fin_of_a_held_socket_is_repeated_for_a_quarter_of_an_hour() {
 
 #[test]
 fn the_round_trip_of_the_handshake_sets_the_timeout() {
-    let due = |ms| {
-        let rtt = Some(Duration::from_millis(ms));
-        let mut c = Conn::of(&Opened { synack_rtt: rtt, ..opened() });
+    let due = |synack_rtt, sack_ok| {
+        let mut c = Conn::of(&Opened { synack_rtt, sack_ok, ..opened() });
         c.close();
         c.due_in().unwrap()
     };
-    assert_eq!(due(10), 210);
-    assert_eq!(due(400), 400 + 4 * 200);
+    assert_eq!(due(Some(Duration::from_millis(10)), false), 210);
+    assert_eq!(due(Some(Duration::from_millis(400)), false), 400 + 4 * 200);
+    // A SYN-ACK that had to be repeated measures nothing: three seconds, or one to a probe.
+    assert_eq!((due(None, false), due(None, true)), (3000, 1000));
 }
 
 #[test]
