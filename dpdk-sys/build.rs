@@ -14,7 +14,7 @@ const APT: &str = "sudo apt-get install gcc libc6-dev meson ninja-build pkg-conf
 
 /// Libraries whose functions the bindings and the shim call. The drivers are not among them: the
 /// EAL opens the shared ones itself.
-const LIBRARIES: [&str; 7] = [
+const LIBRARIES: [&str; 8] = [
     "rte_eal",
     "rte_ethdev",
     "rte_mbuf",
@@ -22,9 +22,10 @@ const LIBRARIES: [&str; 7] = [
     "rte_ring",
     "rte_net_ring",
     "rte_bus_vdev",
+    "rte_telemetry",
 ];
 
-const FUNCTIONS: [&str; 34] = [
+const FUNCTIONS: [&str; 40] = [
     "pqs_.*",
     "rte_eal_init",
     "rte_eal_cleanup",
@@ -59,6 +60,12 @@ const FUNCTIONS: [&str; 34] = [
     "rte_eth_stats_reset",
     "rte_eth_from_rings",
     "rte_ring_free",
+    "rte_telemetry_register_cmd",
+    "rte_tel_data_start_dict",
+    "rte_tel_data_add_dict_string",
+    "rte_tel_data_add_dict_container",
+    "rte_tel_data_alloc",
+    "rte_tel_data_free",
 ];
 
 const TYPES: [&str; 2] = ["pqs_.*", "rte_eth_stats"];
@@ -190,9 +197,11 @@ fn bindings(config: &PkgConfig, package: &Path, out: &Path) {
         .opaque_type("rte_mempool")
         .opaque_type("rte_ring")
         .opaque_type("rte_mbuf")
+        .opaque_type("rte_tel_data")
         .blocklist_type("rte_mempool")
         .blocklist_type("rte_ring")
         .blocklist_type("rte_mbuf")
+        .blocklist_type("rte_tel_data")
         .raw_line("/// A packet buffer; fields by the PQS_OFF_ constants.")
         .raw_line(
             "#[repr(C, align(64))] pub struct rte_mbuf { _opaque: [u8; PQS_MBUF_SIZE as usize] }",
@@ -201,6 +210,8 @@ fn bindings(config: &PkgConfig, package: &Path, out: &Path) {
         .raw_line("#[repr(C)] pub struct rte_mempool { _opaque: [u8; 0] }")
         .raw_line("/// A ring of pointers; reached through pointers only.")
         .raw_line("#[repr(C)] pub struct rte_ring { _opaque: [u8; 0] }")
+        .raw_line("/// An answer that is being made; reached through pointers only.")
+        .raw_line("#[repr(C)] pub struct rte_tel_data { _opaque: [u8; 0] }")
         // RTE_BIT64 and the like are expressions, which bindgen drops without this.
         .clang_macro_fallback()
         .clang_macro_fallback_build_dir(out);

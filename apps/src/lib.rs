@@ -12,3 +12,4 @@ pub mod report;
 pub mod settings;
 pub mod signals;
 pub mod start;
+pub mod stat;

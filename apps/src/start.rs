@@ -38,6 +38,7 @@ pub fn start(eal: Vec<String>, network: &Network) -> Result<Stack, Box<dyn Error
 pub fn builder(eal: Vec<String>, network: &Network) -> Result<StackBuilder, TuningError> {
     let Network { address, listen: _, port, gateway, mac, mtu, tuning } = network;
     let settings = tuning.settings()?;
+    let eal = with_telemetry(eal);
     let mut builder = Stack::builder().eal_args(eal).address(address).settings(settings);
     if let Some(port) = port {
         builder = builder.port(port);
@@ -52,6 +53,14 @@ pub fn builder(eal: Vec<String>, network: &Network) -> Result<StackBuilder, Tuni
         builder = builder.mtu(mtu);
     }
     Ok(builder)
+}
+
+/// EAL arguments that let pq-stat look at the program, unless they say that nobody shall.
+fn with_telemetry(mut eal: Vec<String>) -> Vec<String> {
+    if !eal.iter().any(|arg| arg == "--telemetry" || arg == "--no-telemetry") {
+        eal.push("--telemetry".to_owned());
+    }
+    eal
 }
 
 /// Gives connections that are closing a moment to say so to their peers, then stops the stack.
@@ -100,6 +109,14 @@ impl fmt::Display for RanOut<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn programs_can_be_looked_at_unless_their_user_objects() {
+        let args = |words: &[&str]| with_telemetry(words.iter().map(|&w| w.to_owned()).collect());
+        assert_eq!(args(&["-l", "1"]), ["-l", "1", "--telemetry"]);
+        assert_eq!(args(&["--no-telemetry"]), ["--no-telemetry"]);
+        assert_eq!(args(&["--telemetry", "-l", "1"]), ["--telemetry", "-l", "1"]);
+    }
 
     #[test]
     fn the_largest_holders_are_named_one_a_line() {

@@ -302,3 +302,12 @@ struct rte_mbuf *pqs_ring_pop(struct rte_ring *ring)
 
 	return rte_ring_dequeue(ring, &m) == 0 ? m : NULL;
 }
+
+int pqs_tel_add_dict_u64(struct rte_tel_data *data, const char *name, uint64_t value)
+{
+#if RTE_VERSION >= RTE_VERSION_NUM(23, 3, 0, 0)
+	return rte_tel_data_add_dict_uint(data, name, value);
+#else
+	return rte_tel_data_add_dict_u64(data, name, value);
+#endif
+}

@@ -24,6 +24,7 @@
 #include <rte_mbuf.h>
 #include <rte_mempool.h>
 #include <rte_ring.h>
+#include <rte_telemetry.h>
 #include <rte_version.h>
 
 /* Field offsets and sizes of struct rte_mbuf. bindgen's paths to these fields differ between
@@ -135,5 +136,8 @@ int pqs_rx_timestamp(int *offset, uint64_t *flag);
 struct rte_ring *pqs_ring_create(const char *name, unsigned int n, int socket_id);
 /* Takes one mbuf out of a ring, NULL if it is empty. */
 struct rte_mbuf *pqs_ring_pop(struct rte_ring *ring);
+
+/* The function has another name since 23.03. */
+int pqs_tel_add_dict_u64(struct rte_tel_data *data, const char *name, uint64_t value);
 
 #endif

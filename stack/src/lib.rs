@@ -75,6 +75,8 @@ pub mod dpdk;
 pub mod lcore;
 #[cfg(all(feature = "dpdk", not(loom)))]
 pub mod local;
+#[cfg(all(feature = "dpdk", not(loom)))]
+mod sight;
 pub mod socket;
 #[cfg(all(feature = "dpdk", not(loom)))]
 pub mod stack;

@@ -7,11 +7,13 @@
 //! early as it can be had, and has a CPU to spend on it.
 
 use std::fmt;
+use std::sync::{Arc, Mutex};
 
 use crate::dpdk::{Clock, Lcore, Link, Mbuf, Mempool, Port, PortStats};
 use crate::lcore::drive::Drive;
-use crate::lcore::poll::Claims;
+use crate::lcore::poll::{Board, Claims, Shown};
 use crate::lcore::{Holder, HolderScan, Interface, Listeners, Population, local_engine};
+use crate::sight::Sight;
 use crate::socket::{self, Local, SocketId};
 use crate::stack::{ListenError, ListenOptions, Prepared, StackBuilder, StartError, plan};
 use crate::tcp::{Counters, Settings, listen};
@@ -108,6 +110,9 @@ pub struct LocalStack {
     settings: Settings,
     pool: Mempool,
     lcore: Lcore,
+    shown: Shown,
+    /// What is shown through DPDK's telemetry socket, for as long as the stack lives.
+    _sight: Arc<Sight>,
     // Given up last, when nothing of ours is freed on this thread any more.
     _claims: Claims,
 }
@@ -136,8 +141,32 @@ impl StackBuilder {
         let pools = (pools.rx, pools.tx, pools.spare);
         let drive = Drive::new(engine, pair, pools, plan, clock, self.faults);
         let lcore = eal.lcores()[0];
+        let board = Arc::new(Board::default());
+        let sight = Sight {
+            settings: settings.clone(),
+            interface,
+            device: port.id().name().unwrap_or_default(),
+            lcores: vec![lcore],
+            boards: vec![board.clone()],
+            pools: vec![pool.clone()],
+            // Listeners of this kind stay on their thread.
+            listening: Box::new(Vec::new),
+            list: Mutex::default(),
+        };
+        let (shown, _sight) = (Shown::new(board), sight.show(eal));
         let _claims = claims;
-        Ok(LocalStack { drive, listeners, port, interface, settings, pool, lcore, _claims })
+        Ok(LocalStack {
+            drive,
+            listeners,
+            port,
+            interface,
+            settings,
+            pool,
+            lcore,
+            shown,
+            _sight,
+            _claims,
+        })
     }
 }
 
@@ -145,7 +174,9 @@ impl LocalStack {
     /// Takes a burst from the device, runs what is due (segments, timers, what streams have asked for)
     /// and sends what is to be sent. It never waits. Whether there was anything to do.
     pub fn poll(&mut self) -> bool {
-        self.drive.poll()
+        let busy = self.drive.poll();
+        self.shown.after_poll(&mut self.drive, busy);
+        busy
     }
 
     /// The next connection to which something has happened since it was last given: data, the end of

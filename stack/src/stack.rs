@@ -5,7 +5,7 @@
 //! is found before a thread starts, and told in a sentence that says what to do.
 
 use std::net::IpAddr;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use crate::lcore::fault::Faults;
 use crate::lcore::hash::HashKey;
 use crate::lcore::poll::{Board, PollLoop};
 use crate::lcore::{EngineConfig, Holder, Interface, Listeners, Net, Population, engines};
+use crate::sight::Sight;
 use crate::socket;
 use crate::tcp::isn::Secret;
 use crate::tcp::{Counters, Settings, listen};
@@ -93,6 +94,8 @@ pub struct Stack {
     settings: Settings,
     listeners: Listeners<Mbuf>,
     boards: Vec<Arc<Board>>,
+    /// What is shown through DPDK's telemetry socket, for as long as the stack lives.
+    _sight: Arc<Sight>,
     /// The pool of each lcore for what is received, to ask how full it is.
     pools: Vec<Mempool>,
     threads: Vec<JoinHandle<()>>,
@@ -492,7 +495,8 @@ impl Default for ListenOptions {
 
 impl StackBuilder {
     /// The arguments for DPDK's environment layer, without a program name. `--no-telemetry` and
-    /// `--in-memory` are added unless they say otherwise.
+    /// `--in-memory` are added unless they say otherwise; with `--telemetry` the stack can be looked at
+    /// from outside, by `pq-stat` or `dpdk-telemetry.py`.
     pub fn eal_args<A: Into<String>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
         self.eal_args = args.into_iter().map(Into::into).collect();
         self
@@ -577,23 +581,38 @@ impl StackBuilder {
         let (engines, listeners) = engines(&engine, queues);
         let clock = Clock::new(eal);
         let yields = queues >= cpus;
+        let boards: Vec<_> = (0..queues).map(|_| Arc::new(Board::default())).collect();
+        let rx_pools: Vec<_> = pools.iter().map(|pools| pools.rx.clone()).collect();
+        let listening = {
+            let listeners = listeners.clone();
+            Box::new(move || listeners.queues())
+        };
+        let sight = Sight {
+            settings: self.settings.clone(),
+            interface: engine.interface,
+            device: port.id().name().unwrap_or_default(),
+            lcores: lcores.to_vec(),
+            boards: boards.clone(),
+            pools: rx_pools.clone(),
+            listening,
+            list: Mutex::default(),
+        };
         let mut stack = Stack {
             port,
             interface: engine.interface,
             settings: self.settings,
             listeners,
-            boards: Vec::new(),
-            pools: pools.iter().map(|pools| pools.rx.clone()).collect(),
+            boards: boards.clone(),
+            _sight: sight.show(eal),
+            pools: rx_pools,
             threads: Vec::new(),
             clock,
             yields,
         };
         let (ready, started) = mpsc::channel();
-        for (((lcore, (rx, tx)), engine), pools) in lcores.iter().zip(pairs).zip(engines).zip(pools)
-        {
+        let parts = lcores.iter().zip(pairs).zip(engines).zip(pools).zip(boards);
+        for ((((lcore, (rx, tx)), engine), pools), board) in parts {
             engine.home().set_clock(move || clock.now());
-            let board = Arc::new(Board::default());
-            stack.boards.push(board.clone());
             let poll_loop = PollLoop {
                 lcore: *lcore,
                 plan: plan(rx.descriptors()),

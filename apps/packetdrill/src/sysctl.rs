@@ -50,10 +50,8 @@ impl Sysctl {
             return;
         }
         self.written = counters.values().to_vec();
-        let line = |&counter: &Counter| {
-            let name = counter.name();
-            format!("{}{name} {}\n", prefix(counter), counters.value(counter))
-        };
+        let line =
+            |&counter: &Counter| format!("{} {}\n", counter.nstat_name(), counters.value(counter));
         let text: String = Counter::ALL.iter().map(line).collect();
         // Nothing can be told to anybody from here.
         let _ = fs::write(path, text);
@@ -61,30 +59,6 @@ impl Sysctl {
 
     fn text(&self, name: &str) -> Option<String> {
         fs::read_to_string(self.root.as_ref()?.join(name)).ok()
-    }
-}
-
-/// What nstat puts before the name: the group of the counter.
-fn prefix(counter: Counter) -> &'static str {
-    match counter {
-        Counter::InSegs
-        | Counter::OutSegs
-        | Counter::InErrs
-        | Counter::InCsumErrors
-        | Counter::OutRsts
-        | Counter::RetransSegs
-        | Counter::PassiveOpens
-        | Counter::AttemptFails
-        | Counter::EstabResets => "Tcp",
-        Counter::InHdrErrors
-        | Counter::InAddrErrors
-        | Counter::InUnknownProtos
-        | Counter::ReasmFails
-        | Counter::OutNoRoutes
-        | Counter::OutDiscards => "Ip",
-        Counter::InEchos | Counter::OutEchoReps => "Icmp",
-        counter if counter.name().starts_with("Icmp") => "",
-        _ => "TcpExt",
     }
 }
 

@@ -51,7 +51,8 @@ fn builder(lcores: usize) -> StackBuilder {
     Stack::builder().eal_args(eal).address(format!("{HERE}/24"))
 }
 
-fn set_up_peer() {
+/// Gives the kernel's end of the tap its address.
+pub fn set_up_peer() {
     ip("address add 10.99.0.1/24 dev pqtap0");
     // Room for what many clients send while the lcore is off its CPU: else the tap drops.
     ip("link set pqtap0 txqueuelen 20000");

@@ -10,6 +10,7 @@ mod in_place;
 mod lab;
 mod low_latency;
 mod polling;
+mod sight;
 
 use std::{
     io::{self, Read, Write},

@@ -30,6 +30,8 @@ pub mod ring_port;
 #[cfg(feature = "dpdk")]
 mod spare;
 #[cfg(feature = "dpdk")]
+pub(crate) mod telemetry;
+#[cfg(feature = "dpdk")]
 mod thread;
 
 #[cfg(all(test, feature = "dpdk", not(loom)))]

@@ -1,11 +1,12 @@
-//! The largest holders of an lcore's buffers, for whoever asks, and kept from when the pool ran out.
+//! The largest holders of an lcore's buffers, and lists of its connections, for whoever asks; the former
+//! are kept from when the pool ran out, too.
 //!
 //! Threads ask at a [`Desk`] and look there for the answer; the lcore looks there once per poll and
 //! goes through its sockets a few hundred at a time. It never waits for the lock on the answer: what
 //! cannot be told now is told with a later poll.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::buf::PacketBuf;
@@ -14,15 +15,19 @@ use crate::tcp::Counter;
 use crate::time::Instant;
 
 use super::engine::Engine;
-use super::{Holder, HolderScan};
+use super::{Holder, HolderScan, Roll};
 
 /// Where threads ask, and the lcore answers.
 #[derive(Debug, Default)]
 pub(crate) struct Desk {
-    /// Questions asked so far. Relaxed: a number that stands for itself.
-    asked: AtomicU32,
+    /// Questions asked so far: the lower half counts those for holders, the upper half those for lists.
+    /// Relaxed: a number that stands for itself.
+    asked: AtomicU64,
     told: Mutex<Told>,
 }
+
+/// One question for a list, in [`Desk::asked`].
+const LIST: u64 = 1 << 32;
 
 /// What the lcore has said.
 #[derive(Debug, Default)]
@@ -32,24 +37,54 @@ struct Told {
     now: Vec<Holder>,
     /// Those of the last time that segments were dropped because the pool was running out.
     at_pressure: Vec<Holder>,
+    /// The question for a list, by number, that was asked last, and what was listed so far.
+    roll: (u32, Roll),
+    /// The question for a list, by number, that was answered last.
+    listed: u32,
 }
 
 impl Desk {
     /// Asks who holds most; the number of the question.
     pub fn ask(&self) -> u32 {
-        self.asked.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
+        (self.asked.fetch_add(1, Ordering::Relaxed) as u32).wrapping_add(1)
     }
 
     /// The answer to a question, when there is one.
     pub fn answer(&self, question: u32) -> Option<Vec<Holder>> {
-        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = self.told();
         (told.answered.wrapping_sub(question) as i32 >= 0).then(|| told.now.clone())
+    }
+
+    /// Asks for a list of the connections, to be written to this; the number of the question. A list
+    /// that was asked for before and is not ready is given up.
+    pub fn ask_for_list(&self, list: Roll) -> u32 {
+        // Under the lock, so that the number is that of what is there.
+        let mut told = self.told();
+        let question = list_number(self.asked.fetch_add(LIST, Ordering::Relaxed)).wrapping_add(1);
+        told.roll = (question, list);
+        question
+    }
+
+    /// The list, once, when it is ready.
+    pub fn take_list(&self, question: u32) -> Option<Roll> {
+        let mut told = self.told();
+        let is_ready = told.listed == question && told.roll.0 == question;
+        is_ready.then(|| std::mem::take(&mut told.roll.1))
     }
 
     /// The largest holders when segments were last dropped for want of buffers.
     pub fn at_pressure(&self) -> Vec<Holder> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner).at_pressure.clone()
+        self.told().at_pressure.clone()
     }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The number of the question for a list that was asked last.
+const fn list_number(asked: u64) -> u32 {
+    (asked >> 32) as u32
 }
 
 /// Time between two looks while segments are being dropped.
@@ -60,8 +95,8 @@ const AGAIN: Duration = Duration::from_millis(10);
 pub(super) struct Census {
     scan: HolderScan,
     under_way: Option<Occasion>,
-    /// The question, by number, that was answered last.
-    answered: u32,
+    /// The questions that were answered last, as [`Desk::asked`] has them.
+    answered: u64,
     /// Segments dropped for want of buffers when that was last looked into, and when that was.
     drops: u64,
     looked_at: Instant,
@@ -73,6 +108,15 @@ enum Occasion {
     Question(u32),
     Drops(u64),
 }
+
+/// How to write down that a question of one kind was answered.
+const fn with_half(answered: u64, asked: u64, half: u64) -> u64 {
+    answered & !half | asked & half
+}
+
+/// The two halves of [`Desk::asked`].
+const HOLDERS_HALF: u64 = LIST - 1;
+const LISTS_HALF: u64 = !HOLDERS_HALF;
 
 impl Census {
     /// One step, if there is anything to do.
@@ -95,12 +139,20 @@ impl Census {
         &mut self,
         engine: &mut Engine<B, M>,
         desk: &Desk,
-        (asked, drops): (u32, u64),
+        (asked, drops): (u64, u64),
         now: Instant,
     ) {
+        if list_number(asked) != list_number(self.answered) {
+            self.list(engine, desk, asked, now);
+        }
+        let question = asked as u32;
+        let is_asked = question != self.answered as u32;
+        if self.under_way.is_none() && !is_asked && drops == self.drops {
+            return;
+        }
         let occasion = match self.under_way {
             Some(occasion) => occasion,
-            None if asked != self.answered => Occasion::Question(asked),
+            None if is_asked => Occasion::Question(question),
             // The first time at once: what is looked for may be gone soon.
             None if self.drops != 0 && now.since(self.looked_at) < AGAIN => return,
             None => Occasion::Drops(drops),
@@ -111,7 +163,7 @@ impl Census {
         self.under_way = None;
         match occasion {
             Occasion::Question(number) => {
-                self.answered = number;
+                self.answered = with_half(self.answered, number.into(), HOLDERS_HALF);
                 told.answered = number;
                 told.now = found;
             }
@@ -120,6 +172,22 @@ impl Census {
                 self.looked_at = now;
                 told.at_pressure = found;
             }
+        }
+    }
+
+    /// Goes on with the list that was asked for last.
+    fn list<B: PacketBuf, M: Mode<B>>(
+        &mut self,
+        engine: &mut Engine<B, M>,
+        desk: &Desk,
+        asked: u64,
+        now: Instant,
+    ) {
+        let Ok(mut told) = desk.told.try_lock() else { return };
+        let Told { roll: (question, roll), listed, .. } = &mut *told;
+        if *question == list_number(asked) && engine.call_roll(roll, now) {
+            *listed = *question;
+            self.answered = with_half(self.answered, asked, LISTS_HALF);
         }
     }
 }

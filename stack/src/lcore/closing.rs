@@ -25,6 +25,12 @@ pub(super) struct TimeWaitSlot {
     timer: Timer,
 }
 
+impl TimeWaitSlot {
+    pub(super) const fn entry(&self) -> &TimeWait {
+        &self.entry
+    }
+}
+
 impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
     /// Puts an entry in the place of a connection that has ended, if there are not too many.
     pub(super) fn begin_time_wait(

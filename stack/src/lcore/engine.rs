@@ -237,6 +237,10 @@ impl<B: PacketBuf, M: Mode<B>> Engine<B, M> {
         self.tables.find_holders(scan)
     }
 
+    pub(super) fn tables_mut(&mut self) -> &mut Tables<B, M> {
+        &mut self.tables
+    }
+
     /// What has been counted.
     pub fn counters(&self) -> &Counters {
         &self.base.counters

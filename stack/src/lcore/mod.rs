@@ -22,6 +22,7 @@ pub mod neighbour;
 mod opening;
 #[cfg(feature = "dpdk")]
 pub(crate) mod poll;
+mod roll;
 #[cfg(test)]
 mod scenario;
 mod shared;
@@ -33,6 +34,7 @@ mod work;
 pub use engine::{BURST, Engine, EngineConfig, Population, engines, local_engine};
 pub use interface::{Interface, MOST_ADDRESSES, Net, NetError};
 pub use memory::{Holder, HolderScan};
+pub use roll::{Listed, Roll};
 pub use shared::{ListenOptions, Listeners};
 
 /// Where frames go: a device's TX queue, or a list in a test.

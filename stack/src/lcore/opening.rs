@@ -13,6 +13,7 @@ use crate::tcp::isn::Numbers;
 use crate::tcp::listen::{self, ListenVerdict, SynOrigin, SynVerdict};
 use crate::tcp::request::{Opened, Request, RequestTimer, RequestVerdict};
 use crate::tcp::{Counter, cookie};
+use crate::wire::FourTuple;
 use crate::wire::frame::TcpFrame;
 use crate::wire::tcp;
 
@@ -29,6 +30,12 @@ pub(super) struct RequestSlot<B: PacketBuf, M: Mode<B> = Threaded> {
     request: Request,
     listening: Arc<Listening<B, M>>,
     timer: Timer,
+}
+
+impl<B: PacketBuf, M: Mode<B>> RequestSlot<B, M> {
+    pub(super) const fn tuple(&self) -> &FourTuple {
+        self.request.tuple()
+    }
 }
 
 /// Requests per lcore, besides the limits of the listeners: some 20 MiB of them.

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::dpdk::{
     Clock, Eal, EalThread, Lcore, Mbuf, Mempool, PoolOwner, PoolPlan, RxQueue, SpareMbufs, TxQueue,
 };
-use crate::socket::Threaded;
+use crate::socket::{Mode, Threaded};
 use crate::tcp::{Counter, Counters};
 
 use super::census::{Census, Desk};
@@ -98,13 +98,44 @@ impl Board {
         Population { sockets, requests, time_waits }
     }
 
-    fn publish(&self, engine: &Engine<Mbuf>) {
+    fn publish<M: Mode<Mbuf>>(&self, engine: &Engine<Mbuf, M>) {
         for (place, value) in self.counters.iter().zip(engine.counters().values()) {
             place.store(*value, Ordering::Relaxed);
         }
         let Population { sockets, requests, time_waits } = engine.population();
         for (place, value) in self.population.iter().zip([sockets, requests, time_waits]) {
             place.store(value, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What is done after each poll for those who look at an lcore.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    pub board: Arc<Board>,
+    census: Census,
+    until_snapshot: u32,
+    was_busy: bool,
+}
+
+impl Shown {
+    pub fn new(board: Arc<Board>) -> Self {
+        let census = Census::default();
+        Self { board, census, until_snapshot: POLLS_PER_SNAPSHOT, was_busy: true }
+    }
+
+    /// Answers, and publishes the counters now and then. `busy` is what the poll returned.
+    #[inline]
+    pub fn after_poll<M: Mode<Mbuf>>(&mut self, drive: &mut Drive<M>, busy: bool) {
+        let Drive { engine, now, .. } = drive;
+        self.census.work(engine, &self.board.desk, *now);
+        self.until_snapshot -= 1;
+        // The first idle poll after work: whoever waits for it to be counted sees it.
+        let turned_idle = self.was_busy && !busy;
+        self.was_busy = busy;
+        if self.until_snapshot == 0 || turned_idle {
+            self.until_snapshot = POLLS_PER_SNAPSHOT;
+            self.board.publish(engine);
         }
     }
 }
@@ -156,8 +187,7 @@ impl Claims {
 struct Running {
     drive: Drive<Threaded>,
     yields: bool,
-    board: Arc<Board>,
-    census: Census,
+    shown: Shown,
 }
 
 impl Running {
@@ -178,29 +208,19 @@ impl Running {
         } = parts;
         let pools = (pool, tx_pool, spare);
         let drive = Drive::new(engine, (rx, tx), pools, plan, clock, faults);
-        Self { drive, yields, board, census: Census::default() }
+        Self { drive, yields, shown: Shown::new(board) }
     }
 
     fn poll(&mut self) {
         let mut idle = 0_u32;
-        let mut until_snapshot = POLLS_PER_SNAPSHOT;
-        while !self.board.stop.load(Ordering::Relaxed) {
-            if self.drive.poll() {
-                idle = 0;
-            } else {
-                idle = idle.saturating_add(1);
-            }
-            let Drive { engine, now, .. } = &mut self.drive;
-            self.census.work(engine, &self.board.desk, *now);
-            let version = engine.listeners_version();
-            if version != self.board.listeners_version() {
-                self.board.listeners_version.store(version, Ordering::Relaxed);
-            }
-            until_snapshot -= 1;
-            // The first idle poll after work: whoever waits for it to be counted sees it.
-            if until_snapshot == 0 || idle == 1 {
-                until_snapshot = POLLS_PER_SNAPSHOT;
-                self.board.publish(&self.drive.engine);
+        let board = self.shown.board.clone();
+        while !board.stop.load(Ordering::Relaxed) {
+            let busy = self.drive.poll();
+            idle = if busy { 0 } else { idle.saturating_add(1) };
+            self.shown.after_poll(&mut self.drive, busy);
+            let version = self.drive.engine.listeners_version();
+            if version != board.listeners_version() {
+                board.listeners_version.store(version, Ordering::Relaxed);
             }
             if idle >= IDLE_POLLS {
                 if self.yields {
@@ -216,7 +236,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.drive.stop();
-        self.board.publish(&self.drive.engine);
+        self.shown.board.publish(&self.drive.engine);
     }
 }
 

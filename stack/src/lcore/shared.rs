@@ -152,6 +152,14 @@ impl<B: PacketBuf, M: Mode<B>> Listeners<B, M> {
         self.0.version()
     }
 
+    /// Who listens, by port, and how full its queues are.
+    #[cfg(feature = "dpdk")]
+    pub(crate) fn queues(&self) -> Vec<(u16, QueueState)> {
+        let all = self.0.listeners();
+        let open = all.iter().filter(|listening| listening.is_open());
+        open.map(|listening| (listening.port, listening.queues())).collect()
+    }
+
     /// The stack stops: whoever waits for a connection gets an error.
     pub fn close_all(&self) {
         self.0.close_all();

@@ -23,6 +23,7 @@ use super::engine::Tables;
 use super::flow::Target;
 use super::groups::Members;
 use super::memory::{Account, HOARD, Holder};
+use super::roll::Listed;
 use super::shared::Count;
 use super::slab::{Key, Slab};
 use super::wheel::Timer;
@@ -336,6 +337,31 @@ impl Returned {
 }
 
 impl<B: PacketBuf, M: Mode<B>> SocketSlot<B, M> {
+    /// What there is to list, as far as it is known without waiting for a thread.
+    pub(super) fn listed(&self, now: Instant) -> Listed {
+        let mut listed = Listed {
+            local: self.tuple.local(),
+            peer: self.tuple.remote(),
+            state: None,
+            unread: None,
+            rmem: self.held(),
+            backlog: u32::try_from(M::backlog_len(&self.lcore)).unwrap_or(u32::MAX),
+            detail: None,
+        };
+        // Whoever claims works off what was deferred, which is not for here.
+        if !M::has_deferred(&self.lcore)
+            && let Some(mut claim) = M::claim(&self.lcore)
+        {
+            let copied_seq = claim.copied_seq();
+            let tcb = claim.tcb();
+            listed.state = Some(tcb.state().number());
+            listed.unread = Some(tcb.unread(copied_seq));
+            listed.detail = Some((tcb.info(now), tcb.mem_info()));
+            claim.leave();
+        }
+        listed
+    }
+
     /// A thread owns the socket: everything is left to later, unless it goes in the meantime.
     #[cold]
     #[inline(never)]

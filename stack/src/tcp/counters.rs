@@ -132,6 +132,56 @@ counters! {
     PoolPressureDrop = "segments dropped because the pool was running out of buffers",
 }
 
+impl Counter {
+    /// What nstat puts before the name: the group, or `Pq` for what only this stack counts. Nothing
+    /// before names that begin with their group already.
+    pub fn group(self) -> &'static str {
+        match self {
+            Self::InSegs
+            | Self::OutSegs
+            | Self::InErrs
+            | Self::InCsumErrors
+            | Self::OutRsts
+            | Self::RetransSegs
+            | Self::PassiveOpens
+            | Self::AttemptFails
+            | Self::EstabResets => "Tcp",
+            Self::InHdrErrors
+            | Self::InAddrErrors
+            | Self::InUnknownProtos
+            | Self::ReasmFails
+            | Self::OutNoRoutes
+            | Self::OutDiscards => "Ip",
+            Self::InEchos | Self::OutEchoReps => "Icmp",
+            Self::ToPrequeue
+            | Self::DirectCopies
+            | Self::DirectCopiedBytes
+            | Self::ToReceiveQueue
+            | Self::ToBacklog
+            | Self::RstsSkipped
+            | Self::EchosSkipped
+            | Self::LcorePassed
+            | Self::LcorePassDrop
+            | Self::PoolPressureDrop => "Pq",
+            _ if self.name().starts_with("Icmp") || self.name().starts_with("Ip") => "",
+            _ => "TcpExt",
+        }
+    }
+
+    /// The name as nstat prints it: with its group.
+    ///
+    /// ```
+    /// use prequeue::tcp::Counter;
+    ///
+    /// assert_eq!(Counter::InSegs.nstat_name(), "TcpInSegs");
+    /// assert_eq!(Counter::TCPHPHits.nstat_name(), "TcpExtTCPHPHits");
+    /// assert_eq!(Counter::ToPrequeue.nstat_name(), "PqToPrequeue");
+    /// ```
+    pub fn nstat_name(self) -> String {
+        format!("{}{}", self.group(), self.name())
+    }
+}
+
 /// One lcore's counters.
 ///
 /// ```
