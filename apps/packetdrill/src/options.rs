@@ -52,6 +52,8 @@ pub struct Options {
     pub syncnt: Option<NonZeroU8>,
     /// TCP_LINGER2.
     pub linger2: Linger2,
+    /// TCP_USER_TIMEOUT in milliseconds; nought for none.
+    pub user_timeout_ms: u32,
     /// Options that are stored and given back, without effect on receiving.
     inert: Vec<(i32, i32, i32)>,
 }
@@ -89,6 +91,7 @@ impl Default for Options {
             defer_accept: 0,
             syncnt: None,
             linger2: Linger2::Setting,
+            user_timeout_ms: 0,
             inert: Vec::new(),
         }
     }
@@ -144,6 +147,9 @@ impl Options {
                 self.syncnt =
                     Some(asked.filter(|asked| *asked <= MOST_SYNCNT).ok_or(Errno::INVAL)?);
             }
+            (IPPROTO_TCP, libc::TCP_USER_TIMEOUT) => {
+                self.user_timeout_ms = u32::try_from(int(value)?).map_err(|_| Errno::INVAL)?;
+            }
             (IPPROTO_TCP, libc::TCP_LINGER2) => {
                 self.linger2 = match int(value)? {
                     ..0 => Linger2::Reset,
@@ -167,7 +173,6 @@ impl Options {
                 IPPROTO_TCP,
                 libc::TCP_NODELAY
                 | libc::TCP_CORK
-                | libc::TCP_USER_TIMEOUT
                 | libc::TCP_KEEPIDLE
                 | libc::TCP_KEEPINTVL
                 | libc::TCP_KEEPCNT
@@ -205,6 +210,7 @@ impl Options {
             (IPPROTO_TCP, libc::TCP_SYNCNT) => {
                 self.syncnt.map_or(settings.tcp_synack_retries, NonZeroU8::get).into()
             }
+            (IPPROTO_TCP, libc::TCP_USER_TIMEOUT) => self.user_timeout_ms as i32,
             (IPPROTO_TCP, libc::TCP_LINGER2) => match self.linger2 {
                 Linger2::Reset => -1,
                 Linger2::Setting => settings.tcp_fin_timeout.as_secs() as i32,

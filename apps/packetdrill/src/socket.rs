@@ -4,6 +4,7 @@
 //! not, such as the options of a socket that is none yet. Used under the clock's lock.
 
 use std::net::SocketAddrV4;
+use std::time::Duration;
 
 use prequeue::buf::HeapBuf;
 use prequeue::socket::{Handle, TcpListener, TcpStream};
@@ -131,6 +132,8 @@ impl Socket {
         // Nor do these: nobody holds a guard.
         let _ = stream.set_receive_low_water(self.options.low_water);
         let _ = stream.set_linger2(self.options.linger2);
+        let timeout = Duration::from_millis(self.options.user_timeout_ms.into());
+        let _ = stream.set_user_timeout((!timeout.is_zero()).then_some(timeout));
     }
 
     /// What it can be asked for without waiting.

@@ -9,7 +9,7 @@ use crate::wire::{Family, Flags, FourTuple, Outgoing, Segment, SynOptions, Times
 
 use super::isn::Secret;
 use super::negotiate::Negotiated;
-use super::request::Opened;
+use super::request::{Opened, echoed};
 use super::timestamps::{TsState, ts_val};
 use super::{Counter, Cx, SeqNum};
 
@@ -116,7 +116,7 @@ pub fn open(
         advmss,
         sack_ok,
         ts: ts_recent.map(|recent| TsState { recent, offset, recent_at: cx.now }),
-        synack_rtt: None,
+        synack_rtt: ts.and_then(|theirs| echoed(cx.now, offset, theirs)),
     })
 }
 

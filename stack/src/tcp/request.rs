@@ -436,10 +436,17 @@ impl Request {
         if !self.repeated {
             return Some(now.since(self.born));
         }
-        let (ours, theirs) = self.ts.zip(ack.ts).filter(|(_, theirs)| theirs.ecr != 0)?;
-        let ticks = ts_val(now, ours.offset).wrapping_sub(theirs.ecr);
-        Some(Duration::from_millis(ticks.max(1).into()))
+        let (ours, theirs) = self.ts.zip(ack.ts)?;
+        echoed(now, ours.offset, theirs)
     }
+}
+
+/// The round trip that an echo of ours tells of, a millisecond at least; nothing if it cannot be that of a
+/// handshake.
+pub(super) fn echoed(now: Instant, offset: u32, theirs: Timestamps) -> Option<Duration> {
+    let ticks = ts_val(now, offset).wrapping_sub(theirs.ecr);
+    let rtt = Duration::from_millis(ticks.max(1).into());
+    (theirs.ecr != 0 && rtt <= RTO_MAX).then_some(rtt)
 }
 
 /// Whether `[seq, end)` has a part in the window of `wnd` bytes at `rcv_nxt`: Linux's test for

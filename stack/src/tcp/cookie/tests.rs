@@ -1,4 +1,5 @@
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use proptest::prelude::*;
 
@@ -101,6 +102,8 @@ fn a_syn_ack_with_a_cookie_offers_what_timestamps_can_remember() {
 fn a_cookie_that_comes_back_opens_what_the_syn_ack_said() {
     let mut table = Table::new();
     let sent = table.syn_ack(&syn(100, Some(77)), &ALL);
+    let stamp = sent.ts.expect("timestamps").val;
+    table.world.now = table.world.now + Duration::from_millis(20);
     let opened = table.open(&ack_of(&sent)).expect("a good cookie");
     let offset = table.secret.numbers(&TUPLE, table.world.now).ts_offset;
     let expected = Opened {
@@ -114,7 +117,10 @@ fn a_cookie_that_comes_back_opens_what_the_syn_ack_said() {
         advmss: 1448,
         sack_ok: true,
         ts: Some(TsState { recent: 78, offset, recent_at: table.world.now }),
-        synack_rtt: None,
+        // As the timestamp has it, which is up to 127 ms older than the SYN-ACK.
+        synack_rtt: Some(Duration::from_millis(u64::from(
+            ts_val(table.world.now, offset).wrapping_sub(stamp),
+        ))),
     };
     assert_eq!(opened, expected);
 
