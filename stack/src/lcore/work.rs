@@ -16,6 +16,9 @@ use super::dispatch::EchoLimit;
 use super::neighbour::{Neighbours, Sent};
 use super::{Interface, Pressure, Transmit};
 
+/// The ECN field of a type of service.
+const ECN: u8 = 0x03;
+
 /// What an engine has one of, and its tables do not own.
 #[derive(Debug)]
 pub(super) struct Base {
@@ -68,12 +71,13 @@ impl<T: Transmit> Work<'_, T> {
         }
     }
 
-    /// Sends a RST that belongs to no connection, within the limits.
+    /// Sends a RST that belongs to no connection, within the limits. It is no ECN-capable transport,
+    /// whatever it answers (RFC 3168 §6.1.1).
     pub fn send_reset(&mut self, tuple: &FourTuple, out: &Outgoing, tos: u8) {
         let Base { settings, counters, rsts, .. } = &mut *self.base;
         let mut cx = Cx { now: self.now, settings, counters };
         if rsts.permits(&mut cx, tuple.remote_addr) {
-            self.send_with_tos(tuple, out, tos);
+            self.send_with_tos(tuple, out, tos & !ECN);
         }
     }
 

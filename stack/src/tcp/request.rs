@@ -32,7 +32,7 @@ pub struct Opened {
     pub irs: SeqNum,
     /// The window of our SYN-ACK, in bytes (never scaled), advertised at rcv_nxt = irs + 1.
     pub rcv_wnd: u16,
-    /// The window of the peer's SYN, in bytes (never scaled).
+    /// The window field of the segment that has completed the handshake, as it stood there.
     pub snd_wnd: u16,
     /// Shifts of all further windows; `None` means that none was agreed on, and no window may
     /// exceed 65535.
@@ -60,6 +60,11 @@ impl Opened {
     pub const fn rcv_nxt(&self) -> SeqNum {
         self.irs.plus(1)
     }
+
+    /// The window that the peer has opened with, in bytes.
+    pub(super) fn peer_window(&self) -> u32 {
+        u32::from(self.snd_wnd) << self.scale.map_or(0, |scale| scale.snd)
+    }
 }
 
 /// A half-open connection.
@@ -69,7 +74,6 @@ pub struct Request {
     iss: SeqNum,
     irs: SeqNum,
     rcv_wnd: u16,
-    snd_wnd: u16,
     mss: u16,
     mss_option: u16,
     advmss: u16,
@@ -155,7 +159,6 @@ impl Request {
             iss: SeqNum::new(isn),
             irs: SeqNum::new(syn.seq),
             rcv_wnd: window,
-            snd_wnd: syn.window,
             mss,
             mss_option,
             advmss,
@@ -421,7 +424,7 @@ impl Request {
             iss: self.iss,
             irs: self.irs,
             rcv_wnd: self.rcv_wnd,
-            snd_wnd: self.snd_wnd,
+            snd_wnd: ack.window,
             scale: self.scale,
             mss: self.mss,
             advmss: self.advmss,

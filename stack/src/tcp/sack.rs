@@ -59,6 +59,12 @@ impl SackList {
         self.len = (shifted + 1) as u8;
     }
 
+    /// How many ranges stand before the first that `range` touches: all of them if it touches none.
+    pub fn place_of(&self, range: SeqRange) -> usize {
+        let ranges = self.ranges();
+        ranges.iter().position(|held| held.touches(range)).unwrap_or(ranges.len())
+    }
+
     /// Removes every range whose start `rcv_nxt` has reached.
     pub fn advance(&mut self, rcv_nxt: SeqNum) {
         let mut kept = 0;

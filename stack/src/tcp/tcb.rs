@@ -240,7 +240,7 @@ impl<B: PacketBuf> Tcb<B> {
             snd_shift: opened.scale.map_or(0, |scale| scale.snd),
             scaled: opened.scale.is_some(),
             snd_mss: opened.mss,
-            max_window: u32::from(opened.snd_wnd),
+            max_window: opened.peer_window(),
             replies: ReplyStamp::default(),
             urgent: urgent::UrgentState::default(),
             copied_seen: rcv_nxt,
@@ -369,14 +369,15 @@ impl<B: PacketBuf> Tcb<B> {
 
     /// Sets the header that the fast path expects, or that none is expected.
     ///
-    /// None while anything beyond "next data in order" can be found in a segment: a hole, a closed
-    /// or overshot window, urgent data, another state, an error of the path that it disproves. Memory
-    /// is looked at by the fast path itself.
+    /// None while anything beyond "next data in order" can be found in a segment: a hole, a duplicate
+    /// yet to be reported, a closed or overshot window, urgent data, another state, an error of the
+    /// path that it disproves. Memory is looked at by the fast path itself.
     fn predict(&mut self) {
         let predictable = self.state == State::Established
             && self.window.is_open()
             && self.rcv_nxt.at_or_before(self.window.right_edge())
             && self.ofo.is_empty()
+            && self.dsack.is_none()
             && !self.urgent.is_pending()
             && !self.has_path_error();
         self.prediction =

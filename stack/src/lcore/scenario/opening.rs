@@ -58,6 +58,22 @@ fn a_listener_may_announce_a_smaller_mss_than_the_link_allows() {
 }
 
 #[test]
+fn a_reset_takes_the_type_of_service_but_not_the_ecn_field_of_what_it_answers() {
+    for (theirs, ours) in [(0x00, 0x00), (0xb8, 0xb8), (0xbb, 0xb8), (0x02, 0x00)] {
+        let mut world = World::new(Settings::default());
+        let mut frame = Peer::new(40_000).ack();
+        let header = &mut frame[ethernet::HEADER_LEN..][..20];
+        header[1] = theirs;
+        header[10..12].fill(0);
+        let checksum = crate::wire::checksum::Sum::new().plus(header).field();
+        header[10..12].copy_from_slice(&checksum);
+        world.receive([frame]);
+        let sent = world.sent.pop_front().expect("a RST");
+        assert_eq!(sent[ethernet::HEADER_LEN + 1], ours, "{theirs:#x}");
+    }
+}
+
+#[test]
 fn a_closed_port_refuses() {
     let mut world = World::new(Settings::default());
     let peer = Peer::new(40_000);

@@ -105,7 +105,7 @@ impl Owed {
         Self(self.0 | other.0)
     }
 
-    const fn without(self, other: Self) -> Self {
+    pub(super) const fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
 }
@@ -141,7 +141,14 @@ impl AckState {
     pub(super) fn new(now: Instant, opened: &Opened, window: u32) -> Self {
         let half = u16::try_from(window / 2).unwrap_or(u16::MAX);
         let options = if opened.ts.is_some() { TIMESTAMPS_ROOM } else { 0 };
-        let mss = opened.mss.saturating_sub(options);
+        // Nobody sends segments that fill more than half of the peer's window, if that is not tiny.
+        let useful = match opened.peer_window() {
+            0 => u32::MAX,
+            tiny if tiny <= u32::from(DEFAULT_MSS) => tiny,
+            window => window / 2,
+        };
+        let useful = u16::try_from(useful).unwrap_or(u16::MAX);
+        let mss = opened.mss.saturating_sub(options).min(useful);
         let rcv_mss = opened.advmss.min(mss).min(half).clamp(LEAST_MSS, DEFAULT_MSS);
         Self {
             deadline: NEVER,
@@ -166,6 +173,11 @@ impl AckState {
     /// Notes that an ACK is owed, and why.
     pub(super) fn owe(&mut self, what: Owed) {
         self.owed = self.owed.with(what).with(Owed::ACK).with(Owed::UNDECIDED);
+    }
+
+    /// Whether nothing has come since the last decision about an ACK.
+    pub(super) const fn is_decided(&self) -> bool {
+        !self.owed.has(Owed::UNDECIDED)
     }
 
     /// Raises the number of quick ACKs to what the open window is worth.
@@ -482,6 +494,7 @@ impl<B: PacketBuf> Tcb<B> {
         if dsack.is_none() && self.sack.is_empty() {
             return SackBlocks::new();
         }
+        self.predict();
         self.sack.blocks(dsack, room)
     }
 

@@ -466,13 +466,16 @@ impl<B: PacketBuf> Tcb<B> {
     }
 
     /// `<SEQ=SND.NXT><ACK=RCV.NXT><CTL=RST,ACK>`, with the options that any ACK would carry.
-    pub(super) fn outgoing_rst(&mut self, cx: &Cx<'_>) -> Outgoing {
+    pub(super) fn outgoing_rst(&mut self, cx: &mut Cx<'_>) -> Outgoing {
         self.tally.segs_out += 1;
+        let target = self.window_target();
+        let no_memory = self.ack.owed.has(Owed::NO_MEMORY);
+        let window = self.window.advertise(cx, self.rcv_nxt, target, no_memory);
         Outgoing {
             seq: self.snd_nxt.raw(),
             ack: self.rcv_nxt.raw(),
             flags: Flags::RST.with(Flags::ACK),
-            window: self.window.field(self.rcv_nxt),
+            window,
             ts: self.ts.map(|ts| ts.option(cx.now)),
             sack: self.take_sack_blocks(),
             ..Outgoing::default()

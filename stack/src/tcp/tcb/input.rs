@@ -145,7 +145,8 @@ impl<B: PacketBuf> Tcb<B> {
             return Some(Verdict::Later);
         }
         let nobody_reads = ignores || self.wants.read_shut;
-        let is_new = seg.len > 0 && seq.plus(seg.len).after(self.rcv_nxt);
+        // A FIN above a hole speaks of data that is to come.
+        let is_new = seq.plus(seg.len).after(self.rcv_nxt);
         if nobody_reads && is_new {
             return Some(self.refuse_data(cx, seg));
         }
@@ -165,6 +166,7 @@ impl<B: PacketBuf> Tcb<B> {
     ) -> Verdict {
         let (seq, end) = (SeqNum::new(seg.seq), SeqNum::new(seg.end_seq()));
         let open = self.window.open(self.rcv_nxt);
+        self.forget_late_dsack();
         if seq == self.rcv_nxt {
             // A bare FIN takes no memory: it is taken even if the window is closed.
             if open == 0 && seg.len > 0 {
@@ -310,14 +312,26 @@ impl<B: PacketBuf> Tcb<B> {
         let load = Load::of(len, flags, &buf);
         let truesize = load.truesize;
         self.tally.out_of_order += load.segments();
+        self.forget_late_dsack();
         self.ack.measure(&mut self.window, load);
         let inserted = self.ofo.insert(buf);
         if inserted.outcome == Outcome::Full {
             self.drop_segment(cx, Counter::TCPOFODrop);
             return Verdict::Later;
         }
+        let is_new = inserted.outcome == Outcome::Queued;
+        if is_new {
+            self.window.uncharge(inserted.freed);
+        }
+        // Without SACK a window that grows would make a duplicate ACK an update. Before the segment is
+        // charged, as in Linux.
+        if self.sack_ok && inserted.outcome != Outcome::Duplicate {
+            self.ack.grow(cx, &mut self.window, load);
+        }
         self.window.charge(truesize);
-        self.window.uncharge(inserted.freed);
+        if !is_new {
+            self.window.uncharge(inserted.freed);
+        }
         cx.counters.bump(Counter::TCPOFOQueue);
         cx.counters.add(Counter::TCPOFOMerge, u64::from(inserted.merged));
         if inserted.outcome == Outcome::Merged {
@@ -325,25 +339,20 @@ impl<B: PacketBuf> Tcb<B> {
         }
         self.predict();
 
-        let earlier = inserted.dsack.and_then(|range| self.note_dsack(cx, range));
-        let mut flushes = false;
+        let mut earlier = inserted.dsack.and_then(|range| self.note_dsack(cx, range));
         if self.sack_ok {
-            let blocks = self.sack.ranges().len();
+            // A range that comes to stand before two others would keep one of them out of the option
+            // of an ACK that was held back: that one goes first, as it would have been.
+            if self.holds_acks_back() && self.sack.place_of(inserted.range) >= 2 {
+                earlier = Some(self.outgoing_ack(cx));
+            }
             self.sack.note(inserted.range);
-            // A third range would push out of the option what was not reported yet.
-            flushes = self.holds_acks_back() && self.sack.ranges().len() > blocks.max(2);
-            self.ack.grow(cx, &mut self.window, load);
         }
-        if let Some(ack) = earlier {
+        if inserted.dsack.is_some() || self.is_duplicate_ack_due(cx) {
             self.ack.owe(Owed::NOW);
-            return Verdict::Send(ack);
+            return earlier.map_or(Verdict::Ack, Verdict::Send);
         }
-        let reports_duplicate = inserted.dsack.is_some();
-        if flushes || reports_duplicate || self.is_duplicate_ack_due(cx) {
-            self.ack.owe(Owed::NOW);
-            return Verdict::Ack;
-        }
-        Verdict::Later
+        earlier.map_or(Verdict::Later, Verdict::Send)
     }
 
     /// Takes an in-sequence buffer against the memory limit.

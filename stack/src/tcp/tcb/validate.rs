@@ -7,7 +7,7 @@ use crate::buf::PacketBuf;
 use crate::tcp::{Counter, Cx, SeqNum, SeqRange, reset};
 use crate::wire::{Flags, Outgoing, Segment};
 
-use super::{ConnError, State, Tcb, Verdict};
+use super::{ConnError, Owed, State, Tcb, Verdict};
 
 /// PAWS rejects what is older than TS.Recent by more ticks than this; Linux tolerates one step
 /// back, which some stacks make when segments leave on several processors.
@@ -104,7 +104,8 @@ impl<B: PacketBuf> Tcb<B> {
     /// overshoots is not to starve a small buffer.
     fn is_beyond(&self, seg: &Segment) -> bool {
         let edge = self.right_edge();
-        SeqNum::new(seg.seq).plus(seg.len).after(edge)
+        let fin = u32::from(seg.flags.has(Flags::FIN));
+        SeqNum::new(seg.end_seq()).minus(fin).after(edge)
             && (SeqNum::new(seg.seq).after(edge) || self.has_unread())
     }
 
@@ -245,7 +246,13 @@ impl<B: PacketBuf> Tcb<B> {
         }
         let (seq, end) = (SeqNum::new(seg.seq), SeqNum::new(seg.end_seq()));
         if seq != end && seq.before(self.rcv_nxt) {
-            return self.on_duplicate(cx, SeqRange::new(seq, end.min(self.rcv_nxt)));
+            // None of the quick ACKs is spent on it, as in Linux: it says nothing of the peer's pace.
+            let was_owed = self.ack.owed;
+            let verdict = self.on_duplicate(cx, SeqRange::new(seq, end.min(self.rcv_nxt)));
+            if !was_owed.has(Owed::ACK) {
+                self.ack.owed = self.ack.owed.without(Owed::ACK);
+            }
+            return verdict;
         }
         Verdict::Send(self.outgoing_ack(cx))
     }
@@ -264,10 +271,19 @@ impl<B: PacketBuf> Tcb<B> {
         if !self.sack_ok || !cx.settings.tcp_dsack {
             return None;
         }
+        self.forget_late_dsack();
         let earlier = self.dsack.is_some().then(|| self.outgoing_ack(cx));
         self.count_dsack(cx, range);
         self.dsack = Some(range);
         earlier
+    }
+
+    /// Only the most recent segment's duplicate is reported (RFC 2883 §4): not that of one whose ACK
+    /// was put off.
+    pub(super) fn forget_late_dsack(&mut self) {
+        if self.ack.is_decided() {
+            self.dsack = None;
+        }
     }
 
     pub(super) fn count_dsack(&self, cx: &mut Cx<'_>, range: SeqRange) {

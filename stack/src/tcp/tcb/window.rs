@@ -199,6 +199,9 @@ impl Window {
 
     fn set_clamp(&mut self, clamp: u32) {
         let before = self.clamp;
+        if clamp == before {
+            return;
+        }
         self.clamp = clamp;
         // A smaller clamp bounds the limit; a larger one lets it be what was advertised already.
         self.ssthresh = if self.clamp < before {
@@ -336,11 +339,6 @@ impl Window {
     pub(super) fn may_double(&self, rcv_nxt: SeqNum, rcv_mss: u32) -> bool {
         let limit = self.ssthresh.max(rcv_mss);
         self.open(rcv_nxt) <= self.clamp.min(self.round_up(limit)) / 2
-    }
-
-    /// The header field for what is still open, promising nothing new.
-    pub(super) fn field(&self, rcv_nxt: SeqNum) -> u16 {
-        (self.open(rcv_nxt) >> self.shift).min(MAX_FIELD) as u16
     }
 
     const fn unit_mask(&self) -> u32 {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::harness::Out::{Ack, Sack};
 use super::harness::*;
 use crate::tcp::Counter::*;
+use crate::tcp::negotiate::Scale;
 use crate::tcp::request::Opened;
 use crate::tcp::testing::World;
 
@@ -28,11 +29,88 @@ fn the_first_sixteen_segments_are_acknowledged_at_once_the_next_is_delayed() {
 #[test]
 fn quick_mode_is_worth_the_window() {
     // 4000 / (2 * 536) = 3.
-    let mut c = Conn::of(&Opened { rcv_wnd: 4000, ..opened() });
+    let mut c = Conn::of(&Opened { rcv_wnd: 4000, snd_wnd: 2000, ..opened() });
     for i in 0..3 {
         assert_eq!(c.on(data(1 + i, 1)).len(), 1);
     }
     assert_eq!(c.on(data(4, 1)), []);
+}
+
+#[test]
+fn segments_are_taken_to_be_no_larger_than_half_of_the_peers_window() {
+    for (snd_wnd, shift, rcv_mss) in [
+        (1000, 0, 500),
+        (1072, 0, 536),
+        (536, 0, 536),
+        (500, 0, 500),
+        (60, 0, 88),
+        (0, 0, 536),
+        (63, 4, 504),
+    ] {
+        let scale = Some(Scale { rcv: 0, snd: shift });
+        let c = Conn::of(&Opened { snd_wnd, scale, ..opened() });
+        assert_eq!(c.tcb.rcv_mss(), rcv_mss, "a window of {snd_wnd} << {shift}");
+    }
+}
+
+#[test]
+fn data_out_of_the_window_spends_none_of_the_quick_acks() {
+    // 1460 / (2 * 536) = 1.
+    let small = Opened { rcv_wnd: 1460, snd_wnd: 2000, ..opened() };
+    let mut c = Conn::of(&small);
+    assert_eq!(c.on(data(0_u32.wrapping_sub(200), 100)), [Ack(1)]);
+    assert_eq!(c.on(data(1, 100)), [Ack(101)]);
+    assert_eq!(c.on(data(101, 100)), []);
+    // But at the edge it is looked at as data.
+    let mut c = Conn::of(&small);
+    assert_eq!(c.on(data(1461, 100)), [Ack(1)]);
+    assert_eq!(c.on(data(1, 100)), []);
+}
+
+#[test]
+fn a_connection_just_opened_has_not_paused() {
+    let mut c = Conn::of(&Opened { rcv_wnd: 1460, snd_wnd: 2000, ..opened() });
+    c.on(data(1461, 100));
+    assert_eq!(c.tcb.ack.quick, 0);
+    c.wait(10);
+    assert_eq!(c.on(data(1, 100)), [], "no new quick mode: nothing was missed in 10 ms");
+}
+
+#[test]
+fn a_duplicate_whose_ack_was_put_off_is_not_reported_behind_newer_data() {
+    let mut c = Conn::with_sack();
+    let seq = c.settle();
+    assert_eq!(c.on(data(seq - 2, 100)), [], "delayed");
+    assert_eq!(c.on(data(seq + 98, 2000)), [Ack(seq + 2098)]);
+    // Nothing newer has come: the delayed ACK reports it.
+    let mut c = Conn::with_sack();
+    let seq = c.settle();
+    assert_eq!(c.on(data(seq - 2, 100)), []);
+    assert_eq!(c.wait(300), [Sack(seq + 98, vec![(seq - 2, seq)])]);
+    // A duplicate itself is newer, too.
+    let mut c = Conn::with_sack();
+    let seq = c.settle();
+    c.on(data(seq - 2, 100));
+    assert_eq!(c.on(data(1, 10)), [Sack(seq + 98, vec![(1, 11)])]);
+    // Above a hole.
+    let mut c = Conn::with_sack();
+    let seq = c.settle();
+    c.on(data(seq - 2, 100));
+    assert_eq!(c.on(data(seq + 500, 100)), [Sack(seq + 98, vec![(seq + 500, seq + 600)])]);
+}
+
+#[test]
+fn a_third_range_sends_what_was_held_back_and_is_held_back_itself() {
+    let mut c = Conn::with_sack();
+    let seq = c.settle();
+    let at = |n: u32| seq + 1000 * n;
+    for (start, sent) in [(at(2), 1), (at(4), 1), (at(4) + 100, 1), (at(4) + 200, 0)] {
+        assert_eq!(c.on(data(start, 100)).len(), sent);
+    }
+    let two = vec![(at(4), at(4) + 300), (at(2), at(2) + 100)];
+    assert_eq!(c.on(data(at(6), 100)), [Sack(seq, two)]);
+    let three = vec![(at(6), at(6) + 100), (at(4), at(4) + 300), (at(2), at(2) + 100)];
+    assert_eq!(c.wait(1), [Sack(seq, three)]);
 }
 
 #[test]

@@ -54,6 +54,19 @@ fn close_after_the_peers_fin_ends_with_the_ack_of_ours() {
 }
 
 #[test]
+fn a_fin_above_a_hole_resets_what_nobody_will_read() {
+    let mut c = Conn::new();
+    c.tcb.shutdown_read();
+    c.shutdown_write();
+    assert_eq!(c.on(fin(1)), [Ack(2)], "in sequence it is welcome");
+    let mut c = Conn::new();
+    c.tcb.shutdown_read();
+    c.shutdown_write();
+    assert_eq!(c.on(fin(500)), [Rst(1)]);
+    assert_eq!((c.state(), c.count(TCPAbortOnData)), (State::Closed, 1));
+}
+
+#[test]
 fn half_close_lets_data_flow_for_ever() {
     let mut c = Conn::new();
     assert_eq!(c.shutdown_write(), [Fin(1, 1)]);

@@ -17,7 +17,7 @@ fn a_new_connection_has_seen_the_syn_and_sent_nothing_since() {
     assert_eq!((info.tcpi_state, info.tcpi_options, info.tcpi_ato), (1, 0, 0));
     assert_eq!((info.tcpi_segs_in, info.tcpi_data_segs_in, info.tcpi_segs_out), (1, 0, 0));
     assert_eq!((info.tcpi_bytes_received, info.tcpi_bytes_acked), (0, 0));
-    assert_eq!((info.tcpi_rcv_mss, info.tcpi_advmss, info.tcpi_snd_mss), (536, 1460, 1460));
+    assert_eq!((info.tcpi_rcv_mss, info.tcpi_advmss, info.tcpi_snd_mss), (500, 1460, 1460));
     assert_eq!((info.tcpi_pmtu, info.tcpi_rcv_wnd), (1500, W));
     assert_eq!(info.tcpi_rcv_space, 14_600, "ten segments");
     let later = c.tcb.info(c.world.now + Duration::from_millis(300));

@@ -221,7 +221,7 @@ fn an_old_ack_does_not_bring_an_old_window_back() {
 fn an_ack_may_be_as_old_as_the_largest_window_that_the_peer_ever_had() {
     let mut c = Conn::of(&Opened { scale: Some(Scale { rcv: 0, snd: 4 }), ..opened() });
     let old = |by: u32| 1_u32.wrapping_sub(by);
-    c.on(data(1, 3).acking(old(1001)));
+    c.on(data(1, 3).acking(old(16_001)));
     assert_eq!((c.readable(), c.count(TCPChallengeACK)), (0, 1));
     c.on(data(1, 3).window(5000));
     c.on(data(4, 3).acking(old(80_000)).window(5000));
@@ -243,6 +243,19 @@ fn what_carries_no_payload_may_not_acknowledge_less_than_was_acknowledged() {
     c.shutdown_write();
     c.on(ack(4).acking(2));
     assert_eq!(c.on(ack(4).acking(1)), [], "the FIN was acknowledged");
+}
+
+#[test]
+fn a_rst_with_a_syn_behind_the_edge_is_out_of_the_window() {
+    let both = crate::wire::Flags::SYN.with(crate::wire::Flags::RST);
+    for (unread, sent) in [(false, 1), (true, 0)] {
+        let mut c = Conn::of(&Opened { rcv_wnd: 4000, ..opened() });
+        if unread {
+            c.on(data(1, 10));
+        }
+        let edge = c.right_edge();
+        assert_eq!(c.on(data(edge - 100, 100).flags(both)).len(), sent, "{unread}");
+    }
 }
 
 #[test]

@@ -175,6 +175,40 @@ fn what_has_no_room_has_an_ack_and_an_urgent_pointer_all_the_same() {
 }
 
 #[test]
+fn data_above_a_hole_opens_the_limit_before_it_is_charged_and_duplicates_do_not() {
+    let opened = Opened { rcv_wnd: 2920, sack_ok: true, ..opened() };
+    let mut c = with_rcvbuf(8192, &opened);
+    c.on(data(1001, 1448));
+    let ratio = (1448 << 8) / TRUESIZE;
+    assert_eq!(c.tcb.window.ssthresh, (8192 * ratio) >> 8, "all of the buffer");
+    let mut c = with_rcvbuf(65_536, &opened);
+    c.on(data(1001, 1448));
+    let before = c.tcb.window.ssthresh;
+    c.on(data(1101, 1000));
+    assert_eq!(c.tcb.window.ssthresh, before);
+    // What a larger one replaces is given up first.
+    let mut c = with_rcvbuf(8192, &opened);
+    c.on(data(1001, 1000));
+    c.on(data(901, 1448));
+    assert_eq!(c.tcb.window.ssthresh, (8192 * ratio) >> 8);
+}
+
+#[test]
+fn a_segment_that_fills_its_buffer_as_the_last_one_leaves_the_limit() {
+    let mut c = with_rcvbuf(65_536, &Opened { rcv_wnd: 32_120, ..opened() });
+    for (seq, len) in [(1, 1460), (1461, 1000), (2461, 1000)] {
+        c.on(data(seq, len));
+    }
+    c.tcb.window.ssthresh = 20_000;
+    c.tcb.window.wnd = 30_000;
+    c.tcb.ack.rcv_mss = 1000;
+    let load =
+        crate::tcp::tcb::ack::Load::of(1460, crate::wire::Flags::ACK, &payload(&data(1, 1460)));
+    c.tcb.ack.measure(&mut c.tcb.window, load);
+    assert_eq!((c.tcb.rcv_mss(), c.tcb.window.ssthresh), (1460, 20_000));
+}
+
+#[test]
 fn the_window_opens_by_two_segments_for_each_well_filled_one() {
     let mut c = Conn::of(&Opened { rcv_wnd: 8760, ..opened() });
     let before = c.tcb.window.ssthresh;
@@ -258,6 +292,18 @@ fn low_memory_ends_quick_mode() {
     c.tcb.window.rmem += c.tcb.rcvbuf() / 4 * 3;
     c.on(data(1461, 1460));
     assert_eq!(c.tcb.ack.quick, 0);
+}
+
+#[test]
+fn a_reset_tells_the_window_that_is_left_without_what_was_unread() {
+    let mut c = with_rcvbuf(20_000, &Opened { rcv_wnd: 8760, snd_wnd: 2000, ..opened() });
+    c.on(data(1, 1460));
+    c.on(data(1461, 1448));
+    let told = last_window(&c);
+    c.close();
+    let rst = c.raw.last().unwrap();
+    assert!(rst.flags.has(crate::wire::Flags::RST));
+    assert!(u32::from(rst.window) > told, "{} after {told}", rst.window);
 }
 
 #[test]
