@@ -1,0 +1,203 @@
+//! Where the two stacks are allowed to differ, and why.
+
+use crate::packet::{ACK, FIN};
+use crate::run::{Difference, History, Relative, Reply, Seen};
+use crate::scenario::{Config, Len, Place, Spec, Step};
+
+/// A difference that is meant to be.
+#[derive(Debug)]
+pub struct Explained {
+    pub name: &'static str,
+    /// Why we do otherwise.
+    pub reason: &'static str,
+    pub matches: fn(&Config, &Difference) -> bool,
+}
+
+/// All of them.
+pub static ALL: [Explained; 17] = [
+    Explained {
+        name: "data with an ACK field that is old",
+        reason: "RFC 5961 §5 lets it reach back by the largest window that the peer ever advertised. \
+                 Linux takes the same data or drops it, as its fast path is taken or not, which hangs \
+                 on the memory that it has set aside for the socket; its slow path takes none that is \
+                 older than what was ever acknowledged. We go by the RFC on all paths.",
+        matches: |_, difference| difference.history.old_ack,
+    },
+    Explained {
+        name: "data beyond what the header can say",
+        reason: "Linux goes by the window that it would have advertised if the field had more bits, and \
+                 takes data beyond what it has told the peer.",
+        matches: |_, difference| {
+            difference.history.unsayable && (difference.is_about_an_ack() || difference.is_beyond())
+        },
+    },
+    Explained {
+        name: "the ACK field or urgent pointer of data beyond the window",
+        reason: "Where there is no room for all of the payload Linux looks at nothing of the segment. Of \
+                 the next one in order we take both (RFC 9293 §3.10.7.4, MUST-66).",
+        matches: |_, difference| difference.history.news_beyond,
+    },
+    Explained {
+        name: "an ACK that TCP_QUICKACK has left",
+        reason: "With each segment of the slow path Linux decides anew about an ACK that waits, and the \
+                 option may have changed its mind. We decide when something came that is owed one.",
+        matches: |_, difference| difference.history.quick_ack && difference.is_about_an_ack(),
+    },
+    Explained {
+        name: "our FIN at a closed window",
+        reason: "Linux keeps its FIN back while the peer's window is closed, and probes it. We send it: \
+                 it takes no memory of the peer, which may well take it as we would, and it asks for \
+                 the ACK that a probe would ask for.",
+        matches: |_, difference| {
+            let sends_fin = |seen: &Seen| seen.answers.iter().any(|reply| reply.flags & FIN != 0);
+            difference.history.shut && !sends_fin(&difference.linux) && sends_fin(&difference.ours)
+        },
+    },
+    Explained {
+        name: "windows, and ACKs that hang on them, after small segments",
+        reason: "Linux copies what fits into the room behind what is queued; we do so only once the \
+                 reader is behind, and never more than 256 bytes. So different sums are charged, and \
+                 different windows are left; and whether the window has moved decides on ACKs.",
+        matches: |_, difference| {
+            difference.history.copied
+                && (difference.but(|reply| reply.window = 0) || difference.is_about_an_ack())
+        },
+    },
+    Explained {
+        name: "an ACK after options that were not agreed on",
+        reason: "Linux's estimate of the peer's segment size takes options beyond the timestamps that \
+                 were agreed on, and lacking ones, for payload. So it finds segments full or not that \
+                 are not to us. We look at the payload.",
+        matches: |_, difference| difference.history.odd_options && difference.is_about_an_ack(),
+    },
+    Explained {
+        name: "options broken before a signature could follow, or a signature",
+        reason: "Where there is room for an MD5 signature Linux looks for one, and drops the segment if \
+                 it meets a broken option; or one that nobody has agreed on. We know no such option, and \
+                 keep the segment (RFC 9293 §3.1, MUST-6 and -7).",
+        matches: |_, difference| difference.history.broken_options,
+    },
+    Explained {
+        name: "memory won back by copying",
+        reason: "When the buffer is full Linux copies what is queued together, and has room again. We \
+                 prune what is above holes, and then drop.",
+        matches: |_, difference| difference.history.full,
+    },
+    Explained {
+        name: "a second FIN",
+        reason: "Linux takes data and another FIN of a segment that begins where the FIN stood. A stream \
+                 has one end: we take neither.",
+        matches: |_, difference| {
+            let another = |spec: &Spec| spec.flags & FIN != 0 && !matches!(spec.len, Len::Bytes(0));
+            difference.history.ended && difference.segment().is_some_and(another)
+        },
+    },
+    Explained {
+        name: "an urgent mark behind the FIN",
+        reason: "Linux takes it. RFC 9293 §3.10.7.4 lets us ignore it, for nothing can follow.",
+        matches: |_, difference| {
+            let History { ended, urgent, .. } = difference.history;
+            ended && urgent && difference.linux.answers == difference.ours.answers
+        },
+    },
+    Explained {
+        name: "a window update before a RST",
+        reason: "When what was half read comes back before the close is heard of, the window that has \
+                 opened by it is told once more.",
+        matches: |_, difference| {
+            let Difference { step, linux, ours, .. } = difference;
+            let [update, rest @ ..] = &ours.answers[..] else { return false };
+            matches!(step, Some(Step::Close { .. })) && update.flags == ACK && rest == linux.answers
+        },
+    },
+    Explained {
+        name: "the last sixteenth of the window",
+        reason: "Once a window has opened to within a sixteenth of what it can be, we do not look with \
+                 every segment of one size whether it can be opened further.",
+        matches: |_, difference| {
+            let pairs = difference.linux.answers.iter().zip(&difference.ours.answers);
+            let is_less = |(linux, ours): (&Reply, &Reply)| {
+                linux.window >= ours.window && linux.window - ours.window <= ours.window / 16
+            };
+            difference.history.opened
+                && pairs.into_iter().all(is_less)
+                && difference.but(|reply| reply.window = 0)
+        },
+    },
+    Explained {
+        name: "an urgent byte above a hole",
+        reason: "Linux hands it out as soon as its segment has come, and keeps it even if another byte \
+                 comes to stand there. To us it is a byte of the stream, and comes in sequence.",
+        matches: |_, difference| {
+            let Difference { step, linux, ours, history, .. } = difference;
+            let reads_it = matches!(step, Some(Step::Recv(read)) if read.oob);
+            history.urgent_above && reads_it && linux.answers == ours.answers
+        },
+    },
+    Explained {
+        name: "the byte at an urgent mark that was replaced",
+        reason: "Linux takes it out of the stream when the new mark is announced and a reader stands at \
+                 the old one; we do when that reader comes back. Until then FIONREAD counts it.",
+        matches: |_, difference| {
+            let Difference { linux, ours, history, .. } = difference;
+            let one_more = linux.unread.map(|unread| unread + 1);
+            history.urgent && ours.unread == one_more && linux.answers == ours.answers
+        },
+    },
+    Explained {
+        name: "the type of service of a reply",
+        reason: "Linux copies it from the segment to each RST and to ACKs for half-open connections. We \
+                 copy it where there is no connection; what is told of a segment beyond has none.",
+        matches: |_, difference| difference.but(|reply| reply.tos = 0),
+    },
+    Explained {
+        name: "SACK of what a FIN has ended",
+        reason: "When the peer's FIN comes and our own is out, Linux sends its ACK before it clears its \
+                 list, and reports blocks below the FIN, or behind it, and a window without their \
+                 memory. We report none.",
+        matches: |_, difference| {
+            // Ours is behind the initial number.
+            let has_ended = |reply: &Reply| reply.seq == Relative::To(2);
+            difference.linux.answers.iter().all(has_ended)
+                && difference.ours.answers.iter().all(|reply| reply.sack.is_empty())
+                && difference.but(|reply| {
+                    reply.sack.clear();
+                    reply.window = 0;
+                })
+        },
+    },
+];
+
+/// The first that matches.
+pub fn explanation(config: &Config, difference: &Difference) -> Option<&'static Explained> {
+    ALL.iter().find(|one| (one.matches)(config, difference))
+}
+
+impl Difference {
+    /// Whether nothing is left of it but for what is wiped out of the answers.
+    fn but(&self, wipe: impl Fn(&mut Reply)) -> bool {
+        let mut both = [self.linux.clone(), self.ours.clone()];
+        both.iter_mut().flat_map(|seen| &mut seen.answers).for_each(wipe);
+        both[0] == both[1]
+    }
+
+    /// Whether one of them sends an ACK that the other does not, now or after a delay, and nothing else.
+    fn is_about_an_ack(&self) -> bool {
+        let mut both = [self.linux.clone(), self.ours.clone()];
+        both.iter_mut().for_each(|seen| seen.answers.retain(|reply| reply.flags != ACK));
+        both[0] == both[1]
+    }
+
+    /// Whether it is about a segment that was taken or not, or about what its ACK says of it.
+    fn is_beyond(&self) -> bool {
+        self.segment().is_some_and(|spec| matches!(spec.at.0, Place::Edge))
+    }
+
+    /// The segment that was answered differently.
+    fn segment(&self) -> Option<&Spec> {
+        match &self.step {
+            Some(Step::Segment(spec)) => Some(spec),
+            _ => None,
+        }
+    }
+}

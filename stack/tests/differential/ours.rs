@@ -1,0 +1,286 @@
+//! Our side: an engine with sockets over heap buffers, under a virtual clock.
+
+use std::net::SocketAddrV4;
+use std::time::Duration;
+
+use prequeue::buf::HeapBuf;
+use prequeue::lcore::hash::HashKey;
+use prequeue::lcore::neighbour::News;
+use prequeue::lcore::{Engine, EngineConfig, Interface, engines};
+use prequeue::socket::{Recv, RecvFlags, Step, TcpListener, TcpStream};
+use prequeue::tcp::Settings;
+use prequeue::tcp::isn::Secret;
+use prequeue::time::Instant;
+use prequeue::wire::{MacAddr, ethernet};
+
+use crate::scenario::{Config, Got, How, Read};
+use crate::side::{PEER, Side, US};
+
+const OUR_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+const PEER_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
+
+/// A stack with at most one connection.
+#[derive(Default)]
+pub struct Ours {
+    engine: Option<Engine<HeapBuf>>,
+    listener: Option<TcpListener<HeapBuf>>,
+    stream: Option<TcpStream<HeapBuf>>,
+    settings: Settings,
+    /// The listener's SO_RCVBUF.
+    rcvbuf: Option<u32>,
+    sent: Vec<Vec<u8>>,
+    now: u64,
+}
+
+impl Ours {
+    /// What the connection says of itself: for reports.
+    pub fn about(&self) -> String {
+        self.stream.as_ref().map_or(String::new(), |stream| {
+            format!("{:?}", stream.lock().connection().info(Instant::from_nanos(self.now)))
+        })
+    }
+
+    /// Whether a timer will run within a span of time.
+    pub fn is_due_within(&self, span: Duration) -> bool {
+        let end = Instant::from_nanos(self.now) + span;
+        self.engine.as_ref().and_then(Engine::next_deadline).is_some_and(|next| next <= end)
+    }
+
+    /// Whether there is no room for another segment.
+    pub fn is_full(&self) -> bool {
+        self.stream.as_ref().is_some_and(|stream| {
+            let guard = stream.lock();
+            let connection = guard.connection();
+            connection.rmem() + truesize(1500) as u32 > connection.rcvbuf()
+        })
+    }
+
+    /// Whether the window is open to within an eighth of what the buffer would hold of full segments.
+    pub fn is_opened(&self) -> bool {
+        self.stream.as_ref().is_some_and(|stream| {
+            let guard = stream.lock();
+            let connection = guard.connection();
+            let mss = u64::from(connection.rcv_mss());
+            let most = u64::from(connection.rcvbuf()) * mss / truesize(1500) as u64;
+            let info = connection.info(Instant::from_nanos(self.now));
+            u64::from(info.tcpi_rcv_ssthresh) >= most - most / 8
+        })
+    }
+
+    fn engine(&mut self) -> &mut Engine<HeapBuf> {
+        self.engine.as_mut().expect("a scenario has begun")
+    }
+
+    /// The settings as the listener has narrowed them: the stack has them for all connections.
+    ///
+    /// A buffer that was set is the largest there will be: the window scale that a SYN is answered
+    /// with covers the half of it that Linux takes to be payload.
+    fn settings_for(&self, packet: &[u8]) -> Settings {
+        let mut settings = self.settings.clone();
+        if let Some(rcvbuf) = self.rcvbuf {
+            settings.tcp_rmem[1] = rcvbuf;
+            if packet[33] & 0x12 == 0x02 {
+                let most = settings.tcp_rmem[2].max(settings.rmem_max).min(rcvbuf / 2);
+                settings.tcp_rmem[2] = most;
+                settings.rmem_max = most;
+            }
+        }
+        settings
+    }
+
+    /// Lets everything happen that is due now.
+    fn turn(&mut self) {
+        let now = Instant::from_nanos(self.now);
+        let mut sent = Vec::new();
+        let engine = self.engine();
+        // The peer's address never grows old: these are tests of TCP.
+        engine.learn_neighbour(News { addr: PEER.into(), mac: PEER_MAC }, now, &mut sent);
+        while engine.turn(now, &mut sent) {}
+        self.keep(sent);
+    }
+
+    fn keep(&mut self, sent: Vec<Vec<u8>>) {
+        for mut frame in sent {
+            let header = ethernet::parse(&frame).expect("a frame");
+            if header.ethertype == ethernet::IPV4 {
+                self.sent.push(frame.split_off(header.header_len));
+            }
+        }
+    }
+}
+
+/// What Linux charges for an IP packet from a TUN device, as measured on 6.18: headroom and packet
+/// in cache lines, what it keeps at the end of each buffer, and the size that its allocator gives.
+fn truesize(packet: usize) -> usize {
+    let size = (64 + packet).next_multiple_of(64) + 320;
+    let allocated = match size {
+        ..=576 => 576,
+        577..=8192 => size.next_power_of_two(),
+        _ => size.next_multiple_of(4096),
+    };
+    allocated + 256
+}
+
+impl Side for Ours {
+    fn start(&mut self, config: &Config, port: u16, now: u64) {
+        self.end();
+        let settings = Settings {
+            tcp_rmem: config.rmem,
+            tcp_dsack: config.dsack,
+            tcp_stdurg: config.stdurg,
+            tcp_rfc1337: config.rfc1337,
+            tcp_invalid_ratelimit: config.ratelimit,
+            ..Settings::default()
+        };
+        self.rcvbuf = config.rcvbuf;
+        self.settings = settings.clone();
+        let engine_config = EngineConfig {
+            settings,
+            interface: Interface::new(OUR_MAC, 1500).with_address(US, 16),
+            secret: Secret::from_seed(now),
+            key: HashKey::new([now, 1]),
+            max_connections: 16,
+        };
+        let (mut all, listeners) = engines(&engine_config, 1);
+        self.engine = all.pop();
+        let queue = listeners.listen(port, 16).expect("nobody listens yet");
+        let listener = TcpListener::new(queue, SocketAddrV4::new(US, port));
+        listener.set_nonblocking(true).expect("it never fails");
+        self.listener = Some(listener);
+        self.now = now;
+        self.turn();
+    }
+
+    fn receive(&mut self, packet: &[u8], now: u64) {
+        self.pass(now);
+        let settings = self.settings_for(packet);
+        *self.engine().settings_mut() = settings;
+        let mut frame = vec![0; ethernet::HEADER_LEN];
+        ethernet::emit(&mut frame, OUR_MAC, PEER_MAC, None, ethernet::IPV4);
+        frame.extend_from_slice(packet);
+        let buf = HeapBuf::new(&frame).with_room(truesize(packet.len()) - HeapBuf::OVERHEAD);
+        let mut sent = Vec::new();
+        let now = Instant::from_nanos(self.now);
+        self.engine().input(&mut [Some(buf)], now, &mut sent);
+        self.keep(sent);
+        self.turn();
+    }
+
+    fn pass(&mut self, now: u64) {
+        loop {
+            let next = self.engine().next_deadline().map(Instant::as_nanos);
+            let Some(next) = next.filter(|&next| next <= now) else { break };
+            self.now = self.now.max(next);
+            self.turn();
+        }
+        self.now = self.now.max(now);
+        self.turn();
+    }
+
+    fn take_sent(&mut self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.sent)
+    }
+
+    fn accept(&mut self) -> bool {
+        let Some(listener) = &self.listener else { return false };
+        match listener.accept() {
+            Ok((stream, _)) => {
+                self.stream = Some(stream);
+                self.turn();
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    fn recv(&mut self, read: Read) -> Got {
+        let Some(stream) = &self.stream else { return Got::NoSocket };
+        let mut flags = RecvFlags::DONTWAIT;
+        for (is_set, flag) in [
+            (read.peek, RecvFlags::PEEK),
+            (read.oob, RecvFlags::OOB),
+            (read.waitall, RecvFlags::WAITALL),
+        ] {
+            if is_set {
+                flags = flags.with(flag);
+            }
+        }
+        let mut buf = vec![0; read.len];
+        let now = Instant::from_nanos(self.now);
+        let step = Recv::new(stream.handle(), &mut buf, flags, || now).step(now);
+        let got = match step {
+            Step::Done(n) => {
+                buf.truncate(n);
+                Got::Bytes(buf)
+            }
+            Step::Failed(error) => Got::Error(std::io::Error::from(error).kind()),
+            Step::Sleep(_) => panic!("a read that does not wait sleeps"),
+        };
+        // An lcore that has told the reader nothing to wait for hears of its progress with the next
+        // segment, Linux at once. It is made to look.
+        if !read.oob {
+            let _ = stream.set_user_timeout(None);
+        }
+        self.turn();
+        got
+    }
+
+    fn unread(&mut self) -> Option<u64> {
+        self.stream.as_ref().map(|stream| stream.readable().into())
+    }
+
+    fn shutdown(&mut self, how: How) {
+        if let Some(stream) = &self.stream {
+            let how = match how {
+                How::Read => std::net::Shutdown::Read,
+                How::Write => std::net::Shutdown::Write,
+                How::Both => std::net::Shutdown::Both,
+            };
+            // It fails if the connection is over.
+            let _ = stream.shutdown(how);
+            self.turn();
+        }
+    }
+
+    fn close(&mut self, reset: bool) {
+        if let Some(stream) = self.stream.take() {
+            if reset {
+                stream.set_linger_zero();
+            }
+            drop(stream);
+            self.turn();
+        }
+    }
+
+    fn take_error(&mut self) -> Got {
+        match &self.stream {
+            None => Got::NoSocket,
+            Some(stream) => match stream.take_error().expect("the stack runs") {
+                Some(error) => Got::Error(error.kind()),
+                None => Got::Bytes(Vec::new()),
+            },
+        }
+    }
+
+    fn set_quickack(&mut self, on: bool) {
+        if let Some(stream) = &self.stream {
+            let _ = stream.set_quickack(on);
+            self.turn();
+        }
+    }
+
+    fn set_inline(&mut self, on: bool) {
+        if let Some(stream) = &self.stream {
+            stream.set_out_of_band_inline(on);
+        }
+    }
+
+    fn end(&mut self) {
+        self.stream = None;
+        self.listener = None;
+        if let Some(mut engine) = self.engine.take() {
+            engine.stop();
+        }
+        self.sent.clear();
+    }
+}
