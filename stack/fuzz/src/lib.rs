@@ -128,6 +128,7 @@ fn send_again(bytes: &[u8], parsed: &TcpFrame) {
         sack_permitted: syn.sack_permitted,
         ts: segment.ts,
         sack: tcp::sack_blocks(header),
+        ..Outgoing::default()
     };
     let mut frame = vec![0; MAX_CONTROL_LEN + payload.len()];
     let (dst, src) = (MacAddr::BROADCAST, MacAddr::default());

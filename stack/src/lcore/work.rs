@@ -4,13 +4,14 @@
 //! in an array on the stack and gives it to the neighbour table; it knows no connection.
 
 use std::net::IpAddr;
+use std::num::NonZeroU8;
 
 use crate::tcp::isn::Secret;
 use crate::tcp::ratelimit::RstLimiter;
 use crate::tcp::{Counter, Counters, Cx, Settings, reset};
 use crate::time::Instant;
 use crate::wire::frame::MAX_CONTROL_LEN;
-use crate::wire::{Flags, FourTuple, Outgoing, Segment, ethernet, tcp};
+use crate::wire::{Flags, FourTuple, Outgoing, Segment, ethernet, ipv4, tcp};
 
 use super::dispatch::EchoLimit;
 use super::neighbour::{Neighbours, Sent};
@@ -53,7 +54,7 @@ impl<T: Transmit> Work<'_, T> {
 
     /// Sends a segment of a connection.
     pub fn send(&mut self, tuple: &FourTuple, out: &Outgoing) {
-        self.send_with_tos(tuple, out, 0);
+        self.send_with_tos(tuple, out, out.tos);
     }
 
     /// Sends what there is to send.
@@ -94,6 +95,10 @@ impl<T: Transmit> Work<'_, T> {
         let mut frame = [0; MAX_CONTROL_LEN];
         let at = ethernet::HEADER_LEN;
         let len = tcp::emit(&mut frame[at..], tuple, out, tos, &[]);
+        let ttl = out.ttl.map_or(self.base.settings.ip_default_ttl, NonZeroU8::get);
+        if ttl != ipv4::TTL {
+            tcp::set_ttl(&mut frame[at..at + len], ttl);
+        }
         self.bump(Counter::OutSegs);
         if out.flags.has(Flags::RST) {
             self.bump(Counter::OutRsts);

@@ -5,6 +5,7 @@
 //! and the lcore is rung to act on them. Nothing here runs TCP.
 
 use std::io;
+use std::num::NonZeroU8;
 use std::time::Duration;
 
 use crate::buf::PacketBuf;
@@ -234,6 +235,40 @@ impl<B: PacketBuf> TcpStream<B> {
     /// `Deadlock` if the calling thread holds a guard.
     pub fn user_timeout(&self) -> io::Result<Option<Duration>> {
         self.look(|tcb| tcb.user_timeout())
+    }
+
+    /// The Diffserv field of the segments that acknowledge (IP_TOS, IPV6_TCLASS): its upper six bits, the
+    /// others are the network's. As long as it is not set it is 0.
+    ///
+    /// # Errors
+    /// `Deadlock` if the calling thread holds a guard.
+    pub fn set_tos(&self, tos: u8) -> io::Result<()> {
+        self.look(|tcb| tcb.set_tos(tos))
+    }
+
+    /// The Diffserv field of what is sent.
+    ///
+    /// # Errors
+    /// `Deadlock` if the calling thread holds a guard.
+    pub fn tos(&self) -> io::Result<u8> {
+        self.look(|tcb| tcb.tos())
+    }
+
+    /// The time to live, or hop limit, of what is sent (IP_TTL, IPV6_UNICAST_HOPS); `None`, as at the
+    /// beginning, for the setting `ip_default_ttl`.
+    ///
+    /// # Errors
+    /// `Deadlock` if the calling thread holds a guard.
+    pub fn set_ttl(&self, ttl: Option<NonZeroU8>) -> io::Result<()> {
+        self.look(|tcb| tcb.set_ttl(ttl))
+    }
+
+    /// The time to live, or hop limit, that was set.
+    ///
+    /// # Errors
+    /// `Deadlock` if the calling thread holds a guard.
+    pub fn ttl(&self) -> io::Result<Option<NonZeroU8>> {
+        self.look(|tcb| tcb.ttl())
     }
 
     /// How long the connection waits for the peer's end of stream once the last handle was dropped

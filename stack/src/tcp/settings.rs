@@ -117,6 +117,8 @@ settings! {
     tcp_retries2: u8 = 15, Count, 0..=255, IPV4;
     /// TIME-WAIT entries beyond this number are not made.
     tcp_max_tw_buckets: u32 = 65_536, Count, 0..=MOST, IPV4;
+    /// Time to live, or hop limit, of segments.
+    ip_default_ttl: u8 = 64, Count, 1..=255, IPV4;
     /// Ignore RST in TIME-WAIT (RFC 1337).
     tcp_rfc1337: bool = false, Switch, 0..=1, IPV4;
     /// Replies to invalid segments are at least this far apart, per connection.

@@ -3,6 +3,7 @@
 //! The lcore puts it into the flow table in the place of the socket, feeds it segments, and
 //! removes it at its deadline. It sends nothing itself.
 
+use std::num::NonZeroU8;
 use std::time::Duration;
 
 use crate::time::Instant;
@@ -39,6 +40,10 @@ pub struct Ending {
     pub rcv_wscale: u8,
     /// Timestamps, if they are on.
     pub ts: Option<TsState>,
+    /// Diffserv field of what we send.
+    pub tos: u8,
+    /// Its time to live, unless it is the stack's.
+    pub ttl: Option<NonZeroU8>,
     /// Whether the peer's FIN has come.
     pub phase: Phase,
 }
@@ -62,6 +67,8 @@ pub struct TimeWait {
     rcv_wscale: u8,
     substate: Substate,
     ts: Option<TsState>,
+    tos: u8,
+    ttl: Option<NonZeroU8>,
     replies: ReplyStamp,
     deadline: Instant,
 }
@@ -95,7 +102,7 @@ pub enum TwVerdict {
 impl TimeWait {
     /// The entry that replaces a connection now.
     pub fn new(cx: &Cx<'_>, tuple: FourTuple, ending: &Ending) -> Self {
-        let Ending { snd_nxt, rcv_nxt, rcv_wnd, rcv_wscale, ts, phase } = *ending;
+        let Ending { snd_nxt, rcv_nxt, rcv_wnd, rcv_wscale, ts, tos, ttl, phase } = *ending;
         let (substate, life) = match phase {
             Phase::FinWait2(life) => (Substate::FinWait2, life),
             Phase::TimeWait => (Substate::TimeWait, TIME_WAIT),
@@ -108,6 +115,8 @@ impl TimeWait {
             rcv_wscale,
             substate,
             ts,
+            tos,
+            ttl,
             replies: ReplyStamp::default(),
             deadline: cx.now + life,
         }
@@ -146,6 +155,8 @@ impl TimeWait {
             flags: Flags::ACK,
             window: (self.rcv_wnd >> self.rcv_wscale).min(u32::from(u16::MAX)) as u16,
             ts: self.ts.map(|ts| ts.option(now)),
+            tos: self.tos,
+            ttl: self.ttl,
             ..Outgoing::default()
         }
     }

@@ -17,7 +17,7 @@ pub const ICMP: u8 = 1;
 pub const TCP: u8 = 6;
 
 /// Time to live of what is sent: the recommended default (RFC 1700), and Linux's.
-const TTL: u8 = 64;
+pub const TTL: u8 = 64;
 
 /// The More-Fragments bit and the fragment offset: any of them set means a fragment.
 pub(super) const FRAGMENT_MASK: u16 = 0x3fff;

@@ -17,6 +17,7 @@ mod samples;
 pub mod tcp;
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU8;
 
 use smallvec::SmallVec;
 
@@ -193,4 +194,8 @@ pub struct Outgoing {
     pub ts: Option<Timestamps>,
     /// SACK option; empty for none.
     pub sack: SackBlocks,
+    /// Diffserv field of the IP header, in the upper six bits; what we send is not ECN-capable.
+    pub tos: u8,
+    /// Time to live or hop limit, unless it is the stack's.
+    pub ttl: Option<NonZeroU8>,
 }

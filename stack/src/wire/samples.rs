@@ -43,6 +43,7 @@ pub(super) fn outgoing() -> impl Strategy<Value = Outgoing> {
             sack_permitted,
             ts: ts.map(|(val, ecr)| Timestamps { val, ecr }),
             sack: sack.into_iter().collect(),
+            ..Outgoing::default()
         }
     })
 }

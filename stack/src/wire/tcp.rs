@@ -132,6 +132,21 @@ pub fn emit(buf: &mut [u8], tuple: &FourTuple, out: &Outgoing, tos: u8, payload:
     at + tcp_len
 }
 
+/// Changes the time to live, or hop limit, of a datagram that [`emit`] has written.
+///
+/// # Panics
+/// If `datagram` is shorter than its IP header.
+pub fn set_ttl(datagram: &mut [u8], ttl: u8) {
+    if datagram[0] >> 4 == 6 {
+        datagram[7] = ttl;
+        return;
+    }
+    datagram[8] = ttl;
+    datagram[10..12].fill(0);
+    let field = Sum::new().plus(&datagram[..ipv4::HEADER_LEN]).field();
+    datagram[10..12].copy_from_slice(&field);
+}
+
 /// What the header says, its options having been read and its lengths checked.
 #[inline]
 pub(super) fn segment(
@@ -329,6 +344,26 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_time_to_live_can_be_changed_afterwards(out in outgoing(), ttl in any::<u8>()) {
+            let mut buf = [0xaa; MAX_HEADERS_LEN];
+            let len = emit(&mut buf, &TUPLE, &out, 0, &[]);
+            let before = buf;
+            set_ttl(&mut buf[..len], ttl);
+            let ip = ipv4::parse(&buf[..len], Checksum::Unknown).unwrap();
+            prop_assert_eq!(ip.ttl, ttl);
+            prop_assert_eq!(&buf[12..], &before[12..]);
+
+            let [local_addr, remote_addr] = [1, 2].map(|n| IpAddr::from([0, 0, 0, 0, 0, 0, 0, n]));
+            let tuple = FourTuple { local_addr, remote_addr, ..TUPLE };
+            let mut buf = [0xaa; MAX_HEADERS_LEN];
+            let len = emit(&mut buf, &tuple, &out, 0, &[]);
+            let mut expected = buf;
+            expected[7] = ttl;
+            set_ttl(&mut buf[..len], ttl);
+            prop_assert_eq!(buf, expected);
+        }
+
         #[test]
         fn what_is_emitted_is_parsed(
             tuple in tuple(),

@@ -1,5 +1,7 @@
 //! Frames below TCP: admission, ARP, ICMP.
 
+use std::num::NonZeroU8;
+
 use crate::wire::arp::{self, Arp, Operation};
 use crate::wire::checksum::Sum;
 use crate::wire::ipv4;
@@ -182,4 +184,54 @@ fn resets_are_limited_by_source() {
     let limit = crate::tcp::ratelimit::RSTS_PER_PREFIX;
     assert_eq!(world.sent.len(), limit as usize);
     assert_eq!(world.count(Counter::RstsSkipped), 3200 - u64::from(limit));
+}
+
+/// Diffserv field and time to live of the segment that was sent last, and only that.
+fn marks(world: &mut World) -> (u8, u8) {
+    let frame = world.sent.pop_front().expect("a segment");
+    world.expect_nothing();
+    let ip = ipv4::parse(&frame[14..], Default::default()).unwrap();
+    (ip.tos, ip.ttl)
+}
+
+#[test]
+fn segments_carry_the_marks_that_the_application_has_asked_for_until_the_last_ack() {
+    let mut world = World::new(Settings::default());
+    let listener = listening(&mut world, 5);
+    let (mut peer, stream) = Peer::connected(&mut world, 40_000, &listener);
+    assert_eq!((stream.tos().unwrap(), stream.ttl().unwrap()), (0, None));
+    world.receive([peer.data(b"1")]);
+    assert_eq!(marks(&mut world), (0, 64));
+
+    let ttl = NonZeroU8::new(7);
+    stream.set_tos(0xbb).unwrap();
+    stream.set_ttl(ttl).unwrap();
+    assert_eq!((stream.tos().unwrap(), stream.ttl().unwrap()), (0xb8, ttl), "ECN is not theirs");
+    world.receive([peer.data(b"2")]);
+    assert_eq!(marks(&mut world), (0xb8, 7));
+    stream.set_ttl(None).unwrap();
+    stream.set_tos(0x20).unwrap();
+    world.receive([peer.data(b"3")]);
+    assert_eq!(marks(&mut world), (0x20, 64), "they may change");
+    assert_eq!(read(&stream, 3).unwrap(), b"123");
+
+    world.sent.clear();
+    drop(stream);
+    world.turn();
+    assert_eq!(marks(&mut world), (0x20, 64));
+    peer.ack += 1;
+    world.receive([peer.ack()]);
+    world.receive([peer.fin()]);
+    assert_eq!(marks(&mut world), (0x20, 64), "a record answers as its connection did");
+}
+
+#[test]
+fn the_setting_is_the_time_to_live_of_all_others() {
+    let mut world = World::new(Settings { ip_default_ttl: 200, ..Settings::default() });
+    world.receive([Peer::new(40_000).syn()]);
+    assert_eq!(marks(&mut world), (0, 200));
+    let listener = listening(&mut world, 5);
+    let (mut peer, _stream) = Peer::connected(&mut world, 40_001, &listener);
+    world.receive([peer.data(b"1")]);
+    assert_eq!(marks(&mut world), (0, 200));
 }

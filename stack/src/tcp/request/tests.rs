@@ -142,7 +142,7 @@ fn the_syn_ack_offers_a_subset_of_what_the_syn_did() {
         window_scale: Some(10),
         sack_permitted: false,
         ts: Some(Timestamps { val: 1_000_005, ecr: 77 }),
-        sack: Default::default(),
+        ..Outgoing::default()
     };
     assert_eq!(out, expected);
 }

@@ -480,6 +480,8 @@ impl<B: PacketBuf> Tcb<B> {
             window,
             ts: self.ts.map(|ts| ts.option(cx.now)),
             sack: self.take_sack_blocks(),
+            tos: self.tos(),
+            ttl: self.ttl(),
             ..Outgoing::default()
         };
         self.check();

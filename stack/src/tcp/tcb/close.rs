@@ -270,6 +270,8 @@ impl<B: PacketBuf> Tcb<B> {
             rcv_wnd: self.offered_window(),
             rcv_wscale: self.window.shift(),
             ts: self.ts,
+            tos: self.tos(),
+            ttl: self.ttl(),
             phase,
         })
     }
@@ -478,6 +480,8 @@ impl<B: PacketBuf> Tcb<B> {
             window,
             ts: self.ts.map(|ts| ts.option(cx.now)),
             sack: self.take_sack_blocks(),
+            tos: self.tos(),
+            ttl: self.ttl(),
             ..Outgoing::default()
         }
     }

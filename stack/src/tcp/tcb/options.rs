@@ -4,6 +4,7 @@
 //! anything: the lcore, rung afterwards, does what follows from it. Buffer, window, how long to wait
 //! for a peer that does not answer; most connections ask for nothing and keep a pointer's worth.
 
+use std::num::NonZeroU8;
 use std::time::Duration;
 
 use crate::buf::PacketBuf;
@@ -22,6 +23,9 @@ const LEAST_CLAMP: u32 = LEAST_RCVBUF / 2;
 
 /// Longer than this no orphan waits by wish of the application.
 const MOST_LINGER2: Duration = Duration::from_secs(120);
+
+/// The ECN bits of the former type of service: not the application's to set (RFC 3168 §5).
+const ECN_BITS: u8 = 0x03;
 
 /// How long a connection whose application has gone waits for the peer's FIN (TCP_LINGER2).
 ///
@@ -77,6 +81,10 @@ pub(super) struct Asked {
     /// TCP_USER_TIMEOUT in milliseconds; 0 if there is none.
     pub(super) user_timeout_ms: u32,
     linger2: Linger2,
+    /// IP_TOS, without its ECN bits.
+    tos: u8,
+    /// IP_TTL, if it was set.
+    ttl: Option<NonZeroU8>,
     pub(super) keeping: Keeping,
     pub(super) path: Path,
 }
@@ -146,6 +154,29 @@ impl<B: PacketBuf> Tcb<B> {
     /// What [`Self::set_linger2`] has set.
     pub fn linger2(&self) -> Linger2 {
         self.asked.as_ref().map_or(Linger2::Setting, |asked| asked.linger2)
+    }
+
+    /// The Diffserv field of what is sent from now on (IP_TOS): the upper six bits, the others stay clear.
+    pub fn set_tos(&mut self, tos: u8) {
+        self.asked_mut().tos = tos & !ECN_BITS;
+    }
+
+    /// What [`Self::set_tos`] has set; 0 at the beginning.
+    #[inline]
+    pub fn tos(&self) -> u8 {
+        self.asked.as_ref().map_or(0, |asked| asked.tos)
+    }
+
+    /// The time to live, or hop limit, of what is sent from now on (IP_TTL); `None` for the setting
+    /// `ip_default_ttl`, as at the beginning.
+    pub fn set_ttl(&mut self, ttl: Option<NonZeroU8>) {
+        self.asked_mut().ttl = ttl;
+    }
+
+    /// What [`Self::set_ttl`] has set.
+    #[inline]
+    pub fn ttl(&self) -> Option<NonZeroU8> {
+        self.asked.as_ref().and_then(|asked| asked.ttl)
     }
 
     /// Whether ACKs are sent at once at present: see [`Self::set_quick_ack`].

@@ -34,6 +34,8 @@ impl Peer {
             rcv_wnd: WINDOW,
             rcv_wscale: 4,
             ts,
+            tos: 0x20,
+            ttl: NonZeroU8::new(7),
             phase,
         };
         let entry = TimeWait::new(&world.cx(), tuple, &ending);
