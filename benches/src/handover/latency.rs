@@ -5,7 +5,7 @@
 //! the bytes in the reader's buffer. The next message goes when the last one has been told of.
 
 use std::hint::{black_box, spin_loop};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use prequeue::dpdk::{Clock, Mbuf};
@@ -17,6 +17,7 @@ use crate::contender::Burst;
 
 use super::lcore::{Lcore, now};
 use super::report::{Report, Times};
+use super::throughput::wait_for;
 use super::{Effort, Places};
 
 /// Payload bytes of a message.
@@ -85,7 +86,7 @@ pub(super) fn measure(
 fn messages(lcore: &mut Lcore, bench: &mut Bench, places: Places, count: usize) -> Both {
     let stream = lcore.open(bench.pool());
     let clock = lcore.clock();
-    let told = Told::default();
+    let (told, ready) = (Told::default(), AtomicBool::new(false));
     let (mut to_reader, from_lcore) = RingBuffer::new(256);
     let (to_lcore, mut blocks) = RingBuffer::new(4);
     let mut both = Both { bare: Times::with_capacity(count), full: Times::with_capacity(count) };
@@ -93,8 +94,10 @@ fn messages(lcore: &mut Lcore, bench: &mut Bench, places: Places, count: usize) 
     thread::scope(|scope| {
         scope.spawn(|| {
             assert!(places.pin_reader(), "the reader's CPU was there a moment ago");
+            ready.store(true, Ordering::Relaxed);
             read(stream, from_lcore, to_lcore, &told, &clock, WARM_UP + count);
         });
+        wait_for(&ready);
         for i in 0..WARM_UP + count {
             idle(lcore);
             let mut next = block.take().or_else(|| blocks.pop().ok()).expect("one that was read");

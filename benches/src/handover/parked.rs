@@ -1,6 +1,6 @@
 //! A reader that sleeps: what waking it costs the lcore, and how long the bytes take.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use crate::contender::Burst;
 
 use super::lcore::{Lcore, now};
 use super::report::{Report, Times};
+use super::throughput::wait_for;
 use super::{Effort, Places};
 
 const LEN: usize = 64;
@@ -30,11 +31,12 @@ pub(super) fn measure(
 ) {
     let mut stream = lcore.open(bench.pool());
     let (clock, count) = (lcore.clock(), effort.of(MESSAGES));
-    let told = AtomicU64::new(0);
+    let (told, ready) = (AtomicU64::new(0), AtomicBool::new(false));
     let [mut way, mut work] = [Times::with_capacity(count), Times::with_capacity(count)];
     thread::scope(|scope| {
         scope.spawn(|| {
             places.pin_reader();
+            ready.store(true, Ordering::Relaxed);
             let mut reader = stream.reader().expect("no guard is held");
             let mut buf = [0; LEN];
             for _ in 0..count {
@@ -44,6 +46,7 @@ pub(super) fn measure(
                 told.store(at, Ordering::Release);
             }
         });
+        wait_for(&ready);
         for i in 0..count {
             let pause = Instant::now();
             while pause.elapsed() < PAUSE {

@@ -273,8 +273,9 @@ fn read(mut stream: TcpStream<Mbuf>, ready: &AtomicBool, progress: &Read) {
     }
 }
 
+/// Waits until the other thread has come to its CPU: until then it may wait for this one.
 pub(super) fn wait_for(ready: &AtomicBool) {
     while !ready.load(Ordering::Relaxed) {
-        spin_loop();
+        std::thread::yield_now();
     }
 }
