@@ -167,6 +167,16 @@ pub trait BufQueue<B>: Debug + Default + Send {
 
 /// The way back for buffers: many threads give, one lcore takes. Never full, nobody waits.
 pub trait Returns<B: PacketBuf>: Debug + Default + Send + Sync + 'static {
+    /// Buffers that go back together, collected one by one. Dropping it frees them.
+    type Batch: Debug + Default + Send;
+
+    /// Adds a buffer to a batch without reading it, nor writing to it if that can be helped: its lines
+    /// are the lcore's. How many the batch has then.
+    fn collect(batch: &mut Self::Batch, buf: B) -> usize;
+
+    /// Hands over a batch, as [`Self::give`] a chain.
+    fn give_batch(&self, batch: Self::Batch);
+
     /// Hands over a chain of buffers, in any order; one atomic exchange however long it is.
     fn give(&self, chain: B::Queue);
 
@@ -349,6 +359,17 @@ impl Spare<HeapBuf> for HeapSpare {
 pub struct HeapReturns(Mutex<VecDeque<HeapBuf>>);
 
 impl Returns<HeapBuf> for HeapReturns {
+    type Batch = VecDeque<HeapBuf>;
+
+    fn collect(batch: &mut VecDeque<HeapBuf>, buf: HeapBuf) -> usize {
+        batch.push_back(buf);
+        batch.len()
+    }
+
+    fn give_batch(&self, batch: VecDeque<HeapBuf>) {
+        self.give(batch);
+    }
+
     fn give(&self, mut chain: VecDeque<HeapBuf>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).append(&mut chain);
     }

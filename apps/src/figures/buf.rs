@@ -61,6 +61,17 @@ impl StageBuf {
 pub struct StageReturns(Mutex<VecDeque<StageBuf>>);
 
 impl Returns<StageBuf> for StageReturns {
+    type Batch = VecDeque<StageBuf>;
+
+    fn collect(batch: &mut VecDeque<StageBuf>, buf: StageBuf) -> usize {
+        batch.push_back(buf);
+        batch.len()
+    }
+
+    fn give_batch(&self, batch: VecDeque<StageBuf>) {
+        self.give(batch);
+    }
+
     fn give(&self, mut chain: VecDeque<StageBuf>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).append(&mut chain);
     }

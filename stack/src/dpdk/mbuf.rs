@@ -322,8 +322,9 @@ struct RxTimestamp {
     flag: u64,
 }
 
+/// Asks the processor to fetch a line.
 #[inline(always)]
-fn prefetch(line: *const u8) {
+pub(super) fn prefetch(line: *const u8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a hint; it never faults.
     unsafe {

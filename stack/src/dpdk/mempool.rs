@@ -142,6 +142,8 @@ impl Mempool {
         if mbufs == 0 || cache > 512 || u64::from(cache) * 3 > u64::from(mbufs) * 2 {
             return Err(PoolError::BadSize { mbufs, cache });
         }
+        // Buffers on their way back are named in others' headroom.
+        let data_room = data_room.max(sys::PQS_HEADROOM as u16);
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let name = CString::new(format!("prequeue_{serial}")).expect("no NUL in it");
         // Relaxed tail sync where threads may be preempted in a free: one that is then delays only
@@ -357,6 +359,9 @@ pub(super) struct Private {
     /// Link of the queue or stack the mbuf is on. Not `rte_mbuf.next`: that is the segment chain,
     /// which freeing follows.
     pub(super) next: *mut sys::rte_mbuf,
+    /// Mbufs that this one carries, named in its headroom: see [`super::batch`]. Zero but on the way
+    /// back.
+    pub(super) carried: u32,
     /// The pool's core; written when the pool is made, never again.
     core: *const PoolCore,
 }

@@ -8,6 +8,8 @@
 pub(crate) mod return_stack;
 
 #[cfg(feature = "dpdk")]
+mod batch;
+#[cfg(feature = "dpdk")]
 mod bulk;
 #[cfg(feature = "dpdk")]
 mod burst;
@@ -39,6 +41,7 @@ mod tests;
 
 #[cfg(feature = "dpdk")]
 pub use {
+    batch::MbufBatch,
     burst::{Burst, Drain},
     clock::Clock,
     eal::{Eal, EalError, Lcore, TEST_ARGS, run_args},

@@ -8,6 +8,7 @@ use std::ptr::NonNull;
 
 use dpdk_sys as sys;
 
+use super::batch::{MbufBatch, Walk};
 use super::bulk;
 use super::mbuf::Mbuf;
 use super::queue::{self, MbufQueue};
@@ -36,6 +37,21 @@ use crate::buf::{PacketBuf, Returns, SegCb};
 pub struct MbufReturns(ReturnStack<sys::rte_mbuf>);
 
 impl Returns<Mbuf> for MbufReturns {
+    type Batch = MbufBatch;
+
+    #[inline]
+    fn collect(batch: &mut MbufBatch, mbuf: Mbuf) -> usize {
+        batch.push(mbuf)
+    }
+
+    fn give_batch(&self, batch: MbufBatch) {
+        if let Some((first, last)) = batch.into_chain() {
+            // SAFETY: the carriers are ours, linked from first to last, with what they carry; mbufs
+            // are Send.
+            unsafe { self.0.push_chain(first, last) };
+        }
+    }
+
     fn give(&self, chain: MbufQueue) {
         if let Some((first, last)) = chain.into_chain() {
             // SAFETY: the chain is ours, linked from first to last; mbufs are Send.
@@ -44,16 +60,11 @@ impl Returns<Mbuf> for MbufReturns {
     }
 
     fn free_all(&self, mut each: impl FnMut(&SegCb, u32)) {
-        let mut next = self.0.take_all();
-        let mbufs = std::iter::from_fn(|| {
-            let mbuf = next?;
-            // SAFETY: what was taken is ours, and linked; the double is not dropped.
-            let lent = unsafe {
-                next = NonNull::new(Node::next(mbuf));
-                ManuallyDrop::new(Mbuf::from_raw(mbuf))
-            };
+        let mbufs = Walk::new(self.0.take_all()).map(|mbuf| {
+            // SAFETY: what was taken is ours; the double is not dropped.
+            let lent = unsafe { ManuallyDrop::new(Mbuf::from_raw(NonNull::new_unchecked(mbuf))) };
             each(lent.cb(), lent.truesize());
-            Some(mbuf.as_ptr())
+            mbuf
         });
         // SAFETY: ours, and not looked at again.
         unsafe { bulk::free_each(mbufs) };

@@ -88,8 +88,11 @@ pub(super) struct ReaderSide<B: PacketBuf> {
     pub(super) taken: B::Queue,
     pub(super) ring: Option<Consumer<B>>,
     pub(super) copied_seq: SeqNum,
-    /// Buffers that are read and not yet given back.
+    /// Buffers that are read and not yet given back: from the taken list, and one by one.
     pub(super) spent: B::Queue,
+    pub(super) read: <B::Returns as Returns<B>>::Batch,
+    /// How many those are.
+    pub(super) collected: usize,
     /// Calls that keep the ring installed.
     pub(super) installed_for: u32,
     pub(super) urgency: Urgency,
@@ -102,6 +105,8 @@ impl<B: PacketBuf> ReaderSide<B> {
             ring: None,
             copied_seq,
             spent: B::Queue::default(),
+            read: Default::default(),
+            collected: 0,
             installed_for: 0,
             urgency: Urgency::new(copied_seq),
         }
@@ -119,6 +124,7 @@ impl<B: PacketBuf> ReaderSide<B> {
 
     /// Moves every buffer to `chain`: the end of the socket, or of its last handle.
     pub(super) fn take_buffers(&mut self, chain: &mut B::Queue) {
+        debug_assert!(std::thread::panicking() || self.collected == 0, "a step ended unpublished");
         chain.append(&mut self.spent);
         self.empty_ring();
         chain.append(&mut self.taken);
@@ -483,8 +489,8 @@ pub(super) trait Source<B: PacketBuf> {
     }
 
     fn give_back(&self, side: &mut ReaderSide<B>, spent: B) {
-        side.spent.push_back(spent);
-        if side.spent.len() >= CHAIN {
+        side.collected = B::Returns::collect(&mut side.read, spent);
+        if side.collected >= CHAIN {
             self.publish(side);
         }
     }
@@ -540,6 +546,10 @@ impl<B: PacketBuf, C: Connection<B>> Source<B> for Ref<Socket<B, C>> {
     }
 
     fn publish(&self, side: &mut ReaderSide<B>) {
+        if side.collected != 0 {
+            side.collected = 0;
+            self.home.returns().give_batch(mem::take(&mut side.read));
+        }
         if !side.spent.is_empty() {
             self.home.returns().give(mem::take(&mut side.spent));
         }

@@ -74,6 +74,17 @@ impl PacketBuf for Counted {
 pub struct CountedReturns(Mutex<VecDeque<Counted>>);
 
 impl Returns<Counted> for CountedReturns {
+    type Batch = VecDeque<Counted>;
+
+    fn collect(batch: &mut VecDeque<Counted>, buf: Counted) -> usize {
+        batch.push_back(buf);
+        batch.len()
+    }
+
+    fn give_batch(&self, batch: VecDeque<Counted>) {
+        self.give(batch);
+    }
+
     fn give(&self, mut chain: VecDeque<Counted>) {
         self.0.lock().unwrap().append(&mut chain);
     }

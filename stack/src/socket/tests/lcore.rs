@@ -92,6 +92,17 @@ impl PacketBuf for Buf {
 pub(super) struct Given(Mutex<VecDeque<Buf>>);
 
 impl Returns<Buf> for Given {
+    type Batch = VecDeque<Buf>;
+
+    fn collect(batch: &mut VecDeque<Buf>, buf: Buf) -> usize {
+        batch.push_back(buf);
+        batch.len()
+    }
+
+    fn give_batch(&self, batch: VecDeque<Buf>) {
+        self.give(batch);
+    }
+
     fn give(&self, mut chain: VecDeque<Buf>) {
         self.0.lock().unwrap().append(&mut chain);
     }
