@@ -452,15 +452,15 @@ pub(super) trait Source<B: PacketBuf> {
             // From the ring to the caller's memory; only what is read in part stays here.
             let Some(element) = side.ring.as_mut().and_then(Consumer::pop) else { return };
             debug_assert_eq!(element.seq, side.copied_seq, "gap in the ring");
-            let buf = element.buf;
-            let n = call.take(buf.data());
+            let data = element.data();
+            let n = call.take(data);
             side.copied_seq = side.copied_seq.plus(n as u32);
-            let is_part = n < buf.len();
+            let is_part = n < data.len();
             if is_part {
-                side.taken.push_back(buf);
+                side.taken.push_back(element.buf);
                 side.taken.trim_front(n);
             } else {
-                self.give_back(side, buf);
+                self.give_back(side, element.buf);
             }
             self.has_copied(side, call.copied);
             if is_part {

@@ -25,13 +25,37 @@ pub(crate) const CAPACITY: usize = if cfg!(loom) { 2 } else { 256 };
 pub(crate) struct Element<B> {
     /// Sequence number of the first byte.
     pub(crate) seq: SeqNum,
+    /// How many of `copy` are the payload; 0 if it did not fit.
+    len: u32,
+    /// The payload of a small segment: whoever reads it here fetches no line of the buffer.
+    copy: [u8; SMALL],
     /// The buffer.
     pub(crate) buf: B,
 }
 
+/// Bytes of payload that travel in the ring: those of a message of market data.
+const SMALL: usize = 64;
+
 impl<B: PacketBuf> Element<B> {
+    #[inline]
     pub(crate) fn new(buf: B) -> Self {
-        Self { seq: SeqNum::new(buf.cb().seq), buf }
+        let data = buf.data();
+        let mut copy = [0; SMALL];
+        let mut len = 0;
+        if data.len() <= SMALL {
+            copy[..data.len()].copy_from_slice(data);
+            len = data.len() as u32;
+        }
+        Self { seq: SeqNum::new(buf.cb().seq), len, copy, buf }
+    }
+
+    /// The payload.
+    #[inline]
+    pub(crate) fn data(&self) -> &[u8] {
+        match self.len as usize {
+            0 => self.buf.data(),
+            len => &self.copy[..len],
+        }
     }
 }
 
