@@ -18,7 +18,7 @@ use crate::lcore::hash::HashKey;
 use crate::lcore::poll::{Board, PollLoop};
 use crate::lcore::{EngineConfig, Holder, Interface, Listeners, Net, Population, engines};
 use crate::sight::Sight;
-use crate::socket;
+use crate::socket::{self, Waiting};
 use crate::tcp::isn::Secret;
 use crate::tcp::{Counters, Settings, listen};
 use crate::wire::MacAddr;
@@ -92,6 +92,7 @@ pub struct Stack {
     port: Port,
     interface: Interface,
     settings: Settings,
+    waiting: Waiting,
     listeners: Listeners<Mbuf>,
     boards: Vec<Arc<Board>>,
     /// What is shown through DPDK's telemetry socket, for as long as the stack lives.
@@ -133,6 +134,7 @@ pub struct StackBuilder {
     max_connections: u32,
     settings: Settings,
     rx_timestamps: bool,
+    waiting: Waiting,
     pub(crate) faults: Faults,
 }
 
@@ -316,6 +318,7 @@ impl Stack {
             max_connections: 1 << 20,
             settings: Settings::default(),
             rx_timestamps: false,
+            waiting: Waiting::default(),
             faults: Faults::default(),
         }
     }
@@ -347,6 +350,7 @@ impl Stack {
         let backlog = listen::backlog(&self.settings, backlog);
         let queue = self.listeners.listen(port, backlog).ok_or(ListenError::PortInUse(port))?;
         let listener = TcpListener::new(queue, self.interface.listening_at(port));
+        listener.set_waiting(self.waiting);
         let version = self.listeners.version();
         let end = Instant::now() + NOTICE;
         let knows =
@@ -564,6 +568,14 @@ impl StackBuilder {
         self
     }
 
+    /// How threads wait that accept or read, unless a listener, a stream or a call says otherwise:
+    /// [`Waiting::SpinThenPark`] if this is not said. Threads that spin are to have a CPU each, beside
+    /// those of the lcores.
+    pub fn waiting(mut self, waiting: Waiting) -> Self {
+        self.waiting = waiting;
+        self
+    }
+
     /// Puts a bad wire between port and stack, for tests.
     pub fn faults(mut self, faults: Faults) -> Self {
         self.faults = faults;
@@ -601,6 +613,7 @@ impl StackBuilder {
             port,
             interface: engine.interface,
             settings: self.settings,
+            waiting: self.waiting,
             listeners,
             boards: boards.clone(),
             _sight: sight.show(eal),

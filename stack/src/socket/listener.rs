@@ -8,7 +8,7 @@ use std::iter::FusedIterator;
 use std::net::SocketAddr;
 use std::num::NonZeroU8;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::buf::PacketBuf;
@@ -19,7 +19,7 @@ use super::accept::AcceptQueue;
 use super::conn::Connection;
 use super::stream::TcpStream;
 use super::sync::Woken;
-use super::wait::{ThreadWaiter, Waiter, wait};
+use super::wait::{ThreadWaiter, Waiter, Waiting, wait};
 
 const FOREVER: u64 = u64::MAX;
 
@@ -47,16 +47,19 @@ const FOREVER: u64 = u64::MAX;
 pub struct TcpListener<B: PacketBuf, C: Connection<B> = Tcb<B>> {
     queue: Arc<AcceptQueue<B, C>>,
     local: SocketAddr,
-    /// Relaxed throughout: nothing else hangs on these two.
+    /// Relaxed throughout: nothing else hangs on these.
     nonblocking: AtomicBool,
     timeout: AtomicU64,
+    /// As [`Waiting::code`].
+    waiting: AtomicU8,
 }
 
 impl<B: PacketBuf, C: Connection<B>> TcpListener<B, C> {
     /// The application's side of `queue`; its lcores have the other.
     pub fn new(queue: Arc<AcceptQueue<B, C>>, local: impl Into<SocketAddr>) -> Self {
         let (nonblocking, timeout) = (AtomicBool::new(false), AtomicU64::new(FOREVER));
-        Self { queue, local: local.into(), nonblocking, timeout }
+        let waiting = AtomicU8::new(Waiting::default().code());
+        Self { queue, local: local.into(), nonblocking, timeout, waiting }
     }
 
     /// Takes the oldest connection, and waits for one if there is none.
@@ -100,7 +103,8 @@ impl<B: PacketBuf, C: Connection<B>> TcpListener<B, C> {
                 announced = true;
                 queue.announce()
             };
-            woken = wait(waiter, queue.word(), deadline, || queue.has_news(), announce);
+            let has_news = || queue.has_news();
+            woken = wait(waiter, self.waiting(), queue.word(), deadline, has_news, announce);
             if announced {
                 queue.woken();
             }
@@ -125,6 +129,19 @@ impl<B: PacketBuf, C: Connection<B>> TcpListener<B, C> {
     pub fn set_accept_timeout(&self, timeout: Option<Duration>) {
         let nanos = timeout.map_or(FOREVER, |t| u64::try_from(t.as_nanos()).unwrap_or(FOREVER));
         self.timeout.store(nanos, Ordering::Relaxed);
+    }
+
+    /// How calls wait: those of [`accept`](Self::accept), and of the streams that it gives from now on
+    /// unless they say otherwise. At the beginning it is what the stack was built with.
+    ///
+    /// A thread that spins does not notice signals: see [`Waiting`].
+    pub fn set_waiting(&self, waiting: Waiting) {
+        self.waiting.store(waiting.code(), Ordering::Relaxed);
+    }
+
+    /// How calls wait.
+    pub fn waiting(&self) -> Waiting {
+        Waiting::of_code(self.waiting.load(Ordering::Relaxed))
     }
 
     /// Has connections come to [`accept`](Self::accept) only once their first data has

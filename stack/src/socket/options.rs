@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use super::sync::{AtomicU32, AtomicU64, Ordering};
+use super::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use super::wait::Waiting;
 
 /// A socket's options that calls read: set by any handle at any time.
 #[derive(Debug)]
@@ -14,9 +15,11 @@ pub(super) struct Options {
     timeout: AtomicU64,
     /// SO_RCVLOWAT in bytes.
     low_water: AtomicU32,
-    nonblocking: AtomicU32,
+    nonblocking: AtomicBool,
     /// SO_OOBINLINE.
-    urgent_inline: AtomicU32,
+    urgent_inline: AtomicBool,
+    /// As [`Waiting::code`].
+    waiting: AtomicU8,
     /// SO_PEEK_OFF in bytes; [`OFF`] if peeks start at the first byte. Moved by whoever holds the
     /// reader token, set by anybody.
     peek_offset: AtomicU32,
@@ -50,19 +53,27 @@ impl Options {
     }
 
     pub(super) fn set_nonblocking(&self, nonblocking: bool) {
-        self.nonblocking.store(nonblocking.into(), Ordering::Relaxed);
+        self.nonblocking.store(nonblocking, Ordering::Relaxed);
     }
 
     pub(super) fn is_nonblocking(&self) -> bool {
-        self.nonblocking.load(Ordering::Relaxed) != 0
+        self.nonblocking.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_waiting(&self, waiting: Waiting) {
+        self.waiting.store(waiting.code(), Ordering::Relaxed);
+    }
+
+    pub(super) fn waiting(&self) -> Waiting {
+        Waiting::of_code(self.waiting.load(Ordering::Relaxed))
     }
 
     pub(super) fn set_urgent_inline(&self, inline: bool) {
-        self.urgent_inline.store(inline.into(), Ordering::Relaxed);
+        self.urgent_inline.store(inline, Ordering::Relaxed);
     }
 
     pub(super) fn is_urgent_inline(&self) -> bool {
-        self.urgent_inline.load(Ordering::Relaxed) != 0
+        self.urgent_inline.load(Ordering::Relaxed)
     }
 
     pub(super) fn set_peek_offset(&self, bytes: Option<u32>) {
@@ -108,8 +119,9 @@ impl Default for Options {
         Self {
             timeout: AtomicU64::new(FOREVER),
             low_water: AtomicU32::new(1),
-            nonblocking: AtomicU32::new(0),
-            urgent_inline: AtomicU32::new(0),
+            nonblocking: AtomicBool::new(false),
+            urgent_inline: AtomicBool::new(false),
+            waiting: AtomicU8::new(Waiting::default().code()),
             peek_offset: AtomicU32::new(OFF),
             linger: AtomicU64::new(FOREVER),
         }

@@ -18,7 +18,7 @@ use super::recv::{Call, ReaderSide, RecvError, RecvFlags, Sleep, Source, Step};
 use super::slice::{Lent, Remains, Segment, View};
 use super::socket::{Handle, Socket};
 use super::sync::Woken;
-use super::wait::{ThreadWaiter, Waiter, wait};
+use super::wait::{ThreadWaiter, Waiter, Waiting, wait};
 
 /// The only reader of a stream: see [`TcpStream::reader`](super::TcpStream::reader).
 ///
@@ -85,8 +85,8 @@ impl<'a, B: PacketBuf, C: Connection<B>> Reader<'a, B, C> {
     /// Waits as a read does, for the low-water mark or until the time is out, and then lends what
     /// is there, segment by segment and uncopied.
     ///
-    /// Without a segment it is the end of the stream: [`Segments::is_end`]. Of the flags, DONTWAIT
-    /// is what makes a difference: nothing is copied whatever they say, and a length to be waited
+    /// Without a segment it is the end of the stream: [`Segments::is_end`]. Of the flags, those
+    /// that say how to wait make a difference: nothing is copied whatever they say, and a length to be waited
     /// for is the low-water mark's business. For PEEK there is [`Self::peek_segments`].
     ///
     /// # Errors
@@ -301,6 +301,7 @@ impl<'a, B: PacketBuf, C: Connection<B>> Exclusive<'a, B, C> {
     fn finish(&mut self, mut call: Call<'_>, waiter: &impl Waiter) -> io::Result<usize> {
         let socket = self.socket;
         let mut now = Instant::ZERO;
+        call.tells_late = call.waiting == Waiting::Spin;
         loop {
             match socket.step(&mut self.side, &mut call, now) {
                 Step::Done(n) => {
@@ -314,7 +315,8 @@ impl<'a, B: PacketBuf, C: Connection<B>> Exclusive<'a, B, C> {
                 Step::Sleep(sleep) => {
                     let word = socket.park().word();
                     let announce = || sleep.announce(socket);
-                    let woken = wait(waiter, word, sleep.until, || self.has_news(&sleep), announce);
+                    let has_news = || self.has_news(&sleep);
+                    let woken = wait(waiter, call.waiting, word, sleep.until, has_news, announce);
                     if woken == Woken::BySignal {
                         call.interrupt();
                     }

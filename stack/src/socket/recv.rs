@@ -32,6 +32,7 @@ use super::park::{Status, UrgentRead, UrgentWord};
 use super::ring::Consumer;
 use super::socket::{Handle, Socket};
 use super::sync::mutant;
+use super::wait::Waiting;
 
 pub(super) use call::{Call, Slices};
 pub use flags::{Received, RecvError, RecvFlags};
@@ -244,6 +245,11 @@ impl<'a, B: PacketBuf, C: Connection<B>> Recv<'a, B, C> {
         self.call.interrupt();
     }
 
+    /// How the call waits: as its flags say, or the socket.
+    pub fn waiting(&self) -> Waiting {
+        self.call.waiting
+    }
+
     /// Says on the socket what the call sleeps for, as a thread does before it sleeps; whether it may,
     /// there being no news. Being woken is then a change of [`Seen::wakes`](crate::watch::Seen::wakes).
     pub fn announce(&self, sleep: &Sleep) -> bool {
@@ -319,7 +325,12 @@ pub(super) trait Source<B: PacketBuf> {
         let before = call.copied;
         side.urgency.begin(side.copied_seq);
         let step = self.gather(side, call, now);
-        self.publish(side);
+        // Who comes back at once tells it when it finds nothing: its bytes do not wait for two lines
+        // that the lcore looks at.
+        let later = call.tells_late && side.spent.is_empty() && matches!(step, Step::Done(_));
+        if !later {
+            self.publish(side);
+        }
         match step {
             Step::Done(n) if call.is_peek() && !call.is_looking() => {
                 self.options().move_peek_offset(n, true)

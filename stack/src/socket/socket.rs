@@ -26,7 +26,7 @@ use super::poller::{Facts, Readiness, Watchers};
 use super::recv::ReaderSide;
 use super::ring::Producer;
 use super::sync::{AtomicBool, AtomicU32, AtomicU64, FirstLine, Ordering};
-use super::wait::{ThreadWaiter, Waiter, wait};
+use super::wait::{ThreadWaiter, Waiter, Waiting, wait};
 
 /// Which socket: its place in its lcore's table, and how often the place was used before.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -328,7 +328,7 @@ impl<B: PacketBuf, C: Connection<B>> Socket<B, C> {
                 let seen = park.announce(far);
                 (!has_news()).then_some(seen)
             };
-            wait(waiter, park.word(), Some(until), has_news, announce);
+            wait(waiter, Waiting::Park, park.word(), Some(until), has_news, announce);
         }
     }
 }

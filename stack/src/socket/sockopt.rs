@@ -14,6 +14,7 @@ use crate::tcp::tcb::{KeepAlive, Linger2};
 use super::conn::Connection;
 use super::recv::RecvError;
 use super::stream::TcpStream;
+use super::wait::Waiting;
 
 impl<B: PacketBuf, C: Connection<B>> TcpStream<B, C> {
     /// How long a read may wait (SO_RCVTIMEO); for ever if `None`. It limits the whole call, however
@@ -51,6 +52,29 @@ impl<B: PacketBuf, C: Connection<B>> TcpStream<B, C> {
     /// Whether reads return `WouldBlock` instead of waiting.
     pub fn is_nonblocking(&self) -> bool {
         self.options().is_nonblocking()
+    }
+
+    /// How reads wait, unless their flags say otherwise ([`RecvFlags::SPIN`](super::RecvFlags::SPIN),
+    /// [`RecvFlags::PARK`](super::RecvFlags::PARK)). At the beginning it is what the listener says; a
+    /// call under way goes on as it began. A thread that spins does not notice signals: see [`Waiting`].
+    ///
+    /// ```
+    /// use prequeue::buf::HeapBuf;
+    /// use prequeue::socket::{TcpStream, Waiting};
+    ///
+    /// /// For a thread whose CPU is its own.
+    /// fn spin(stream: &TcpStream<HeapBuf>) {
+    ///     stream.set_waiting(Waiting::Spin);
+    ///     assert_eq!(stream.waiting(), Waiting::Spin);
+    /// }
+    /// ```
+    pub fn set_waiting(&self, waiting: Waiting) {
+        self.options().set_waiting(waiting);
+    }
+
+    /// How reads wait.
+    pub fn waiting(&self) -> Waiting {
+        self.options().waiting()
     }
 
     /// How many bytes a read waits for, unless it asks for fewer (SO_RCVLOWAT); at least 1. As in Linux

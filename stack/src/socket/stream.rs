@@ -20,8 +20,8 @@ use super::wait::{ThreadWaiter, Waiter, wait};
 /// A TCP connection. Dropping it closes the connection: with FIN, or with RST if data is unread.
 ///
 /// Any number of threads may read through one stream, or through handles made by
-/// [`try_clone`](Self::try_clone): each byte goes to one of them. Reads wait by spinning for some ten
-/// microseconds, then asleep. A thread that is the only reader gets most out of
+/// [`try_clone`](Self::try_clone): each byte goes to one of them. Reads wait as [`Waiting`](super::Waiting)
+/// says: if nobody says otherwise by spinning for some ten microseconds, then asleep. A thread that is the only reader gets most out of
 /// [`reader`](Self::reader).
 ///
 /// ```
@@ -150,8 +150,9 @@ impl<B: PacketBuf, C: Connection<B>> TcpStream<B, C> {
                     let word = socket.park().word();
                     let announce = || sleep.announce(socket);
                     let has_news = || sleep.has_news(socket);
-                    let woken =
-                        recv.lending(|| wait(waiter, word, sleep.until, has_news, announce));
+                    let waiting = recv.waiting();
+                    let woken = recv
+                        .lending(|| wait(waiter, waiting, word, sleep.until, has_news, announce));
                     if woken == Woken::BySignal {
                         recv.interrupt();
                     }

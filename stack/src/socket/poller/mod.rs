@@ -225,7 +225,7 @@ impl Poller {
                 return Ok(events.len());
             }
             drop(registry);
-            let spun = waiting.spin(deadline, || core.has_news());
+            let spun = waiting.spin(&ThreadWaiter, deadline, || core.has_news());
             registry = core.lock();
             if spun {
                 continue;

@@ -9,6 +9,7 @@ use std::io::IoSliceMut;
 use crate::time::Instant;
 
 use super::super::options::Options;
+use super::super::wait::Waiting;
 use super::Step;
 use super::flags::{RecvError, RecvFlags};
 
@@ -31,6 +32,9 @@ pub(in crate::socket) struct Call<'a> {
     pub(super) offset: u32,
     pub(super) skip: u32,
     pub(super) deadline: Option<Instant>,
+    pub(in crate::socket) waiting: Waiting,
+    /// What it has read is told, and given back, when the next call finds nothing to read.
+    pub(in crate::socket) tells_late: bool,
     /// The call is counted in `installed_for`.
     pub(super) installed: bool,
     /// A signal has come: the call does not wait any more.
@@ -155,6 +159,8 @@ impl<'a> Call<'a> {
             offset,
             skip: offset,
             deadline,
+            waiting: flags.waiting(options.waiting()),
+            tells_late: false,
             installed: false,
             interrupted: false,
             looks: false,
@@ -168,8 +174,9 @@ impl<'a> Call<'a> {
         now: impl FnOnce() -> Instant,
     ) -> Self {
         let look = RecvFlags::PEEK.with(RecvFlags::TRUNC);
-        let flags =
-            if flags.has(RecvFlags::DONTWAIT) { look.with(RecvFlags::DONTWAIT) } else { look };
+        let how = [RecvFlags::DONTWAIT, RecvFlags::SPIN, RecvFlags::PARK];
+        let how = how.into_iter().filter(|&flag| flags.has(flag));
+        let flags = how.fold(look, RecvFlags::with);
         let call = Self::begin(Dst::Nowhere, options.low_water(), flags, options, now);
         Self { offset: 0, skip: 0, looks: true, ..call }
     }

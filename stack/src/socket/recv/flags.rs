@@ -7,7 +7,9 @@ use std::io;
 
 use crate::tcp::tcb::ConnError;
 
-/// What a call asks for besides a buffer: the `MSG_` flags of POSIX and Linux.
+use super::super::wait::Waiting;
+
+/// What a call asks for besides a buffer: the `MSG_` flags of POSIX and Linux, and how to wait.
 ///
 /// All of them go together. [`OOB`](Self::OOB) never waits, and of the others only
 /// [`PEEK`](Self::PEEK) and [`TRUNC`](Self::TRUNC) mean anything to it.
@@ -42,10 +44,25 @@ impl RecvFlags {
     pub const TRUNC: Self = Self(1 << 3);
     /// The urgent byte alone, if it is not to be read with the others.
     pub const OOB: Self = Self(1 << 4);
+    /// Wait by spinning this time ([`Waiting::Spin`]), whatever the stream's strategy is. Together with
+    /// [`Self::PARK`]: spin, then park.
+    pub const SPIN: Self = Self(1 << 5);
+    /// Wait asleep this time ([`Waiting::Park`]), whatever the stream's strategy is.
+    pub const PARK: Self = Self(1 << 6);
 
     /// Whether every flag of `other` is set.
     pub const fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// The strategy that they ask for, or the one of the socket.
+    pub(in crate::socket) const fn waiting(self, of_socket: Waiting) -> Waiting {
+        match (self.has(Self::SPIN), self.has(Self::PARK)) {
+            (false, false) => of_socket,
+            (true, false) => Waiting::Spin,
+            (true, true) => Waiting::SpinThenPark,
+            (false, true) => Waiting::Park,
+        }
     }
 
     /// The flags of both.
