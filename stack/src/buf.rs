@@ -171,8 +171,8 @@ pub trait Returns<B: PacketBuf>: Debug + Default + Send + Sync + 'static {
     type Batch: Debug + Default + Send;
 
     /// Adds a buffer to a batch without reading it, nor writing to it if that can be helped: its lines
-    /// are the lcore's. How many the batch has then.
-    fn collect(batch: &mut Self::Batch, buf: B) -> usize;
+    /// are the lcore's.
+    fn collect(batch: &mut Self::Batch, buf: B);
 
     /// Hands over a batch, as [`Self::give`] a chain.
     fn give_batch(&self, batch: Self::Batch);
@@ -361,9 +361,8 @@ pub struct HeapReturns(Mutex<VecDeque<HeapBuf>>);
 impl Returns<HeapBuf> for HeapReturns {
     type Batch = VecDeque<HeapBuf>;
 
-    fn collect(batch: &mut VecDeque<HeapBuf>, buf: HeapBuf) -> usize {
+    fn collect(batch: &mut VecDeque<HeapBuf>, buf: HeapBuf) {
         batch.push_back(buf);
-        batch.len()
     }
 
     fn give_batch(&self, batch: VecDeque<HeapBuf>) {

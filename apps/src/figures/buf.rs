@@ -63,9 +63,8 @@ pub struct StageReturns(Mutex<VecDeque<StageBuf>>);
 impl Returns<StageBuf> for StageReturns {
     type Batch = VecDeque<StageBuf>;
 
-    fn collect(batch: &mut VecDeque<StageBuf>, buf: StageBuf) -> usize {
+    fn collect(batch: &mut VecDeque<StageBuf>, buf: StageBuf) {
         batch.push_back(buf);
-        batch.len()
     }
 
     fn give_batch(&self, batch: VecDeque<StageBuf>) {

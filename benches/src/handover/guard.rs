@@ -40,7 +40,6 @@ pub(super) fn measure(
     let progress = Read::default();
     let mut traffic = Traffic::new(lcore, pool, &progress);
     let [ready, over] = [const { AtomicBool::new(false) }; 2];
-    let clock = lcore.clock();
     let before = [Counter::ToBacklog, Counter::TCPBacklogDrop].map(|c| lcore.count(c));
     let mut polls = Times::default();
     thread::scope(|scope| {
@@ -50,12 +49,12 @@ pub(super) fn measure(
         });
         wait_for(&ready);
         let began = Instant::now();
-        let mut last = now(&clock);
+        let mut last = now();
         while began.elapsed() < span {
             let mut burst = Burst::new();
             traffic.next(&mut burst);
             lcore.input(&mut burst);
-            let at = now(&clock);
+            let at = now();
             polls.record(at - last);
             last = at;
         }

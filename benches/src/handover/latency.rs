@@ -8,7 +8,7 @@ use std::hint::{black_box, spin_loop};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use prequeue::dpdk::{Clock, Mbuf};
+use prequeue::dpdk::Mbuf;
 use prequeue::socket::{RecvFlags, TcpStream};
 use rtrb::{Consumer, Producer, RingBuffer};
 
@@ -88,7 +88,6 @@ pub(super) fn measure(
 
 fn messages(lcore: &mut Lcore, bench: &mut Bench, places: Places, count: usize) -> Both {
     let stream = lcore.open(bench.pool());
-    let clock = lcore.clock();
     let (told, ready) = (Told::default(), AtomicBool::new(false));
     let (mut to_reader, from_lcore) = RingBuffer::new(256);
     let (to_lcore, mut blocks) = RingBuffer::new(4);
@@ -98,14 +97,14 @@ fn messages(lcore: &mut Lcore, bench: &mut Bench, places: Places, count: usize) 
         scope.spawn(|| {
             assert!(places.pin_reader(), "the reader's CPU was there a moment ago");
             ready.store(true, Ordering::Relaxed);
-            read(stream, from_lcore, to_lcore, &told, &clock, WARM_UP + count);
+            read(stream, from_lcore, to_lcore, &told, WARM_UP + count);
         });
         wait_for(&ready);
         for i in 0..WARM_UP + count {
             idle(lcore);
             let mut next = block.take().or_else(|| blocks.pop().ok()).expect("one that was read");
             next.0 = payload(i);
-            let began = lcore.now();
+            let began = now();
             to_reader.push(next).expect("a ring with room");
             let bare = told.wait() - began;
 
@@ -113,7 +112,7 @@ fn messages(lcore: &mut Lcore, bench: &mut Bench, places: Places, count: usize) 
             bench.load_frame(&lcore.client.segment(lcore.iss, (i * LEN) as u32, &payload(i)));
             let mut burst = Burst::new();
             assert_eq!(bench.rx(&mut burst), 1, "the frame in the ring");
-            let began = lcore.now();
+            let began = now();
             lcore.input(&mut burst);
             let full = told.wait() - began;
             if i >= WARM_UP {
@@ -137,7 +136,6 @@ fn read(
     mut from_lcore: Consumer<Box<Block>>,
     mut to_lcore: Producer<Box<Block>>,
     told: &Told,
-    clock: &Clock,
     count: usize,
 ) {
     let mut reader = stream.reader().expect("no guard is held");
@@ -151,13 +149,13 @@ fn read(
             }
         };
         buf[..LEN].copy_from_slice(black_box(&block.0));
-        let at = now(clock);
+        let at = now();
         assert_eq!(black_box(&buf[..LEN]), &payload(i), "message {i} of the bare ring");
         to_lcore.push(block).expect("a ring with room");
         told.tell(at);
 
         let n = reader.recv(&mut buf, RecvFlags::SPIN).expect("a connection that lasts");
-        let at = now(clock);
+        let at = now();
         assert_eq!(
             (n, black_box(&buf[..LEN])),
             (LEN, &payload(i)[..]),

@@ -30,7 +30,7 @@ pub(super) fn measure(
     effort: Effort,
 ) {
     let mut stream = lcore.open(bench.pool());
-    let (clock, count) = (lcore.clock(), effort.of(MESSAGES));
+    let count = effort.of(MESSAGES);
     let (told, ready) = (AtomicU64::new(0), AtomicBool::new(false));
     let [mut way, mut work] = [Times::with_capacity(count), Times::with_capacity(count)];
     thread::scope(|scope| {
@@ -41,7 +41,7 @@ pub(super) fn measure(
             let mut buf = [0; LEN];
             for _ in 0..count {
                 let n = reader.recv(&mut buf, RecvFlags::NONE).expect("a connection that lasts");
-                let at = now(&clock);
+                let at = now();
                 assert_eq!(n, LEN);
                 told.store(at, Ordering::Release);
             }
@@ -55,9 +55,9 @@ pub(super) fn measure(
             bench.load_frame(&lcore.client.segment(lcore.iss, (i * LEN) as u32, &[7; LEN]));
             let mut burst = Burst::new();
             assert_eq!(bench.rx(&mut burst), 1, "the frame in the ring");
-            let began = lcore.now();
+            let began = now();
             lcore.input(&mut burst);
-            work.record(lcore.now() - began);
+            work.record(now() - began);
             let at = loop {
                 match told.swap(0, Ordering::Acquire) {
                     0 => std::hint::spin_loop(),

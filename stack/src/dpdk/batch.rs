@@ -37,22 +37,21 @@ const CARRIED: u32 = sys::PQS_HEADROOM / size_of::<*mut sys::rte_mbuf>() as u32 
 /// ```
 #[derive(Default)]
 pub struct MbufBatch {
-    // Invariant: null both, or the first and last of carriers that are linked as a queue is, each with
-    // as many mbufs in its headroom as `carried` says; the batch owns them all.
+    // Invariant: null both, or the first and last of carriers that are linked as a queue is but for
+    // the last one's link, each with as many mbufs in its headroom as `carried` says; the batch owns
+    // them all.
     first: Option<NonNull<sys::rte_mbuf>>,
     last: Option<NonNull<sys::rte_mbuf>>,
-    len: usize,
 }
 
 // SAFETY: it owns its mbufs, which are Send.
 unsafe impl Send for MbufBatch {}
 
 impl MbufBatch {
-    /// Adds one; how many there are then.
+    /// Adds one.
     #[inline]
-    pub(super) fn push(&mut self, mbuf: Mbuf) -> usize {
+    pub(super) fn push(&mut self, mbuf: Mbuf) {
         let raw = mbuf.into_raw();
-        self.len += 1;
         if let Some(last) = self.last {
             // SAFETY: a carrier of ours, which names as many as it says, and has room for one more.
             unsafe {
@@ -61,28 +60,36 @@ impl MbufBatch {
                 if n < CARRIED {
                     names(last).add(n as usize).write(raw.as_ptr());
                     (*private).carried = n + 1;
-                    return self.len;
+                    return;
                 }
                 link(last).write(raw.as_ptr());
             }
         } else {
             self.first = Some(raw);
         }
-        // SAFETY: the mbuf is ours.
-        unsafe { link(raw).write(ptr::null_mut()) };
         self.last = Some(raw);
-        self.len
     }
 
     /// The first and last carrier, linked; the caller's now. `None` if there is none.
     pub(super) fn into_chain(self) -> Option<(NonNull<sys::rte_mbuf>, NonNull<sys::rte_mbuf>)> {
         let batch = ManuallyDrop::new(self);
+        batch.end();
         batch.first.zip(batch.last)
+    }
+
+    /// Marks the last carrier as the last. Not before somebody will walk: until then a batch of one has
+    /// not been touched.
+    fn end(&self) {
+        if let Some(last) = self.last {
+            // SAFETY: the last carrier is ours.
+            unsafe { link(last).write(ptr::null_mut()) };
+        }
     }
 }
 
 impl Drop for MbufBatch {
     fn drop(&mut self) {
+        self.end();
         for mbuf in Walk::new(self.first) {
             // SAFETY: ours, each once.
             unsafe { mempool::free(&mut [mbuf]) };
@@ -92,7 +99,7 @@ impl Drop for MbufBatch {
 
 impl fmt::Debug for MbufBatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MbufBatch").field("len", &self.len).finish_non_exhaustive()
+        f.debug_struct("MbufBatch").finish_non_exhaustive()
     }
 }
 

@@ -34,41 +34,78 @@ use crate::buf::{PacketBuf, Returns, SegCb};
 /// }
 /// ```
 #[derive(Debug, Default)]
-pub struct MbufReturns(ReturnStack<sys::rte_mbuf>);
+pub struct MbufReturns {
+    /// Mbufs that are linked one to the other.
+    chains: ReturnStack<sys::rte_mbuf>,
+    /// Carriers, and with them what they carry.
+    batches: ReturnStack<sys::rte_mbuf>,
+}
 
 impl Returns<Mbuf> for MbufReturns {
     type Batch = MbufBatch;
 
     #[inline]
-    fn collect(batch: &mut MbufBatch, mbuf: Mbuf) -> usize {
-        batch.push(mbuf)
+    fn collect(batch: &mut MbufBatch, mbuf: Mbuf) {
+        batch.push(mbuf);
     }
 
     fn give_batch(&self, batch: MbufBatch) {
         if let Some((first, last)) = batch.into_chain() {
             // SAFETY: the carriers are ours, linked from first to last, with what they carry; mbufs
             // are Send.
-            unsafe { self.0.push_chain(first, last) };
+            unsafe { self.batches.push_chain(first, last) };
         }
     }
 
     fn give(&self, chain: MbufQueue) {
         if let Some((first, last)) = chain.into_chain() {
             // SAFETY: the chain is ours, linked from first to last; mbufs are Send.
-            unsafe { self.0.push_chain(first, last) };
+            unsafe { self.chains.push_chain(first, last) };
         }
     }
 
     fn free_all(&self, mut each: impl FnMut(&SegCb, u32)) {
-        let mbufs = Walk::new(self.0.take_all()).map(|mbuf| {
-            // SAFETY: what was taken is ours; the double is not dropped.
-            let lent = unsafe { ManuallyDrop::new(Mbuf::from_raw(NonNull::new_unchecked(mbuf))) };
-            each(lent.cb(), lent.truesize());
-            mbuf
+        let mut next = self.chains.take_all();
+        let linked = std::iter::from_fn(|| {
+            let mbuf = next?;
+            // SAFETY: what was taken is ours, and linked.
+            unsafe {
+                next = NonNull::new(Node::next(mbuf));
+                show(mbuf, &mut each);
+            }
+            Some(mbuf.as_ptr())
         });
         // SAFETY: ours, and not looked at again.
-        unsafe { bulk::free_each(mbufs) };
+        unsafe { bulk::free_each(linked) };
+        if let Some(first) = self.batches.take_all() {
+            free_batches(first, &mut each);
+        }
     }
+}
+
+/// Frees what a list of carriers has.
+#[inline(never)]
+fn free_batches(first: NonNull<sys::rte_mbuf>, each: &mut impl FnMut(&SegCb, u32)) {
+    let mbufs = Walk::new(Some(first)).map(|mbuf| {
+        if let Some(mbuf) = NonNull::new(mbuf) {
+            // SAFETY: what was taken is ours.
+            unsafe { show(mbuf, each) };
+        }
+        mbuf
+    });
+    // SAFETY: ours, and not looked at again.
+    unsafe { bulk::free_each(mbufs) };
+}
+
+/// Tells whose an mbuf is.
+///
+/// # Safety
+/// The caller owns it.
+#[inline(always)]
+unsafe fn show(mbuf: NonNull<sys::rte_mbuf>, each: &mut impl FnMut(&SegCb, u32)) {
+    // SAFETY: forwarded; the double is not dropped.
+    let lent = ManuallyDrop::new(unsafe { Mbuf::from_raw(mbuf) });
+    each(lent.cb(), lent.truesize());
 }
 
 impl Drop for MbufReturns {

@@ -27,6 +27,12 @@ use super::wait::{ThreadWaiter, Waiter, Waiting, wait};
 /// as a stream does ([`recv`](Self::recv), [`Read`]), and without a copy, one segment after the other
 /// ([`segments`](Self::segments), or [`BufRead`] if the bytes are all that is wanted).
 ///
+/// What was read opens the window again, and frees its buffers, when the call returns. A reader that
+/// spins ([`Waiting::Spin`](super::Waiting::Spin)) is expected back at once and tells later: when a call
+/// finds nothing to read, after 32 buffers, and when it is dropped. If it stays away instead, as much of
+/// the window stays closed, and [`TcpStream::readable`](super::TcpStream::readable) and pollers count
+/// those bytes as unread.
+///
 /// ```
 /// use std::io::{self, Read};
 ///

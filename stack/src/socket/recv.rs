@@ -29,7 +29,7 @@ use super::direct;
 use super::options::Options;
 use super::owner::{Ref, ThreadClaim};
 use super::park::{Status, UrgentRead, UrgentWord};
-use super::ring::Consumer;
+use super::ring::{Consumer, Producer};
 use super::socket::{Handle, Socket};
 use super::sync::mutant;
 use super::wait::Waiting;
@@ -89,11 +89,8 @@ pub(super) struct ReaderSide<B: PacketBuf> {
     pub(super) taken: B::Queue,
     pub(super) ring: Option<Consumer<B>>,
     pub(super) copied_seq: SeqNum,
-    /// Buffers that are read and not yet given back: from the taken list, and one by one.
+    /// Buffers that are read and not yet given back, but for those that came by the ring.
     pub(super) spent: B::Queue,
-    pub(super) read: <B::Returns as Returns<B>>::Batch,
-    /// How many those are.
-    pub(super) collected: usize,
     /// Calls that keep the ring installed.
     pub(super) installed_for: u32,
     pub(super) urgency: Urgency,
@@ -106,8 +103,6 @@ impl<B: PacketBuf> ReaderSide<B> {
             ring: None,
             copied_seq,
             spent: B::Queue::default(),
-            read: Default::default(),
-            collected: 0,
             installed_for: 0,
             urgency: Urgency::new(copied_seq),
         }
@@ -125,7 +120,6 @@ impl<B: PacketBuf> ReaderSide<B> {
 
     /// Moves every buffer to `chain`: the end of the socket, or of its last handle.
     pub(super) fn take_buffers(&mut self, chain: &mut B::Queue) {
-        debug_assert!(std::thread::panicking() || self.collected == 0, "a step ended unpublished");
         chain.append(&mut self.spent);
         self.empty_ring();
         chain.append(&mut self.taken);
@@ -500,8 +494,14 @@ pub(super) trait Source<B: PacketBuf> {
     }
 
     fn give_back(&self, side: &mut ReaderSide<B>, spent: B) {
-        side.collected = B::Returns::collect(&mut side.read, spent);
-        if side.collected >= CHAIN {
+        let spent = match &mut side.ring {
+            Some(ring) => ring.spend(spent),
+            None => {
+                side.spent.push_back(spent);
+                side.spent.len()
+            }
+        };
+        if spent >= CHAIN {
             self.publish(side);
         }
     }
@@ -557,9 +557,8 @@ impl<B: PacketBuf, C: Connection<B>> Source<B> for Ref<Socket<B, C>> {
     }
 
     fn publish(&self, side: &mut ReaderSide<B>) {
-        if side.collected != 0 {
-            side.collected = 0;
-            self.home.returns().give_batch(mem::take(&mut side.read));
+        if let Some(batch) = side.ring.as_mut().and_then(Consumer::take_spent) {
+            self.home.returns().give_batch(batch);
         }
         if !side.spent.is_empty() {
             self.home.returns().give(mem::take(&mut side.spent));
@@ -616,9 +615,7 @@ impl<B: PacketBuf, C: Connection<B>> Source<B> for Ref<Socket<B, C>> {
         let consumer = side.ring.take();
         self.watch(Moment::Uninstalls, side, Some(&owner));
         drop(owner);
-        if let (Some(producer), Some(consumer)) = (producer, consumer) {
-            self.home.rings.give(producer, consumer);
-        }
+        self.give_up_ring(producer, consumer);
     }
 
     #[inline(always)]
@@ -679,7 +676,15 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
         }
         self.watch(Moment::Uninstalls, side, Some(&owner));
         drop(owner);
-        if let (Some(producer), Some(consumer)) = (producer, consumer) {
+        self.give_up_ring(producer, consumer);
+    }
+
+    /// Leaves an empty ring to whoever needs one next, and gives back what was read of it.
+    fn give_up_ring(&self, producer: Option<Producer<B>>, consumer: Option<Consumer<B>>) {
+        if let (Some(producer), Some(mut consumer)) = (producer, consumer) {
+            if let Some(batch) = consumer.take_spent() {
+                self.home.returns().give_batch(batch);
+            }
             self.home.rings.give(producer, consumer);
         }
     }

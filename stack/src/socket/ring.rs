@@ -5,9 +5,10 @@
 //! place. It never waits, and a full ring refuses instead of losing.
 #![allow(unsafe_code)]
 
+use std::mem;
 use std::sync::Mutex;
 
-use crate::buf::PacketBuf;
+use crate::buf::{PacketBuf, Returns};
 use crate::tcp::SeqNum;
 
 #[cfg(not(loom))]
@@ -63,21 +64,33 @@ impl<B: PacketBuf> Element<B> {
 #[derive(Debug)]
 pub(crate) struct Producer<B>(imp::Producer<Element<B>>);
 
-/// The reader's end.
+/// The reader's end, and what it has popped and read. Boxed: a socket without a ring is not to have
+/// the room for it.
 #[derive(Debug)]
-pub(crate) struct Consumer<B>(imp::Consumer<Element<B>>);
+pub(crate) struct Consumer<B: PacketBuf>(Box<Popped<B>>);
+
+#[derive(Debug)]
+struct Popped<B: PacketBuf> {
+    ring: imp::Consumer<Element<B>>,
+    /// Buffers that are read and not yet given back, and how many.
+    read: Batch<B>,
+    count: usize,
+}
+
+/// Buffers on their way back.
+pub(crate) type Batch<B> = <<B as PacketBuf>::Returns as Returns<B>>::Batch;
 
 /// An empty ring.
-pub(crate) fn new<B>() -> (Producer<B>, Consumer<B>) {
-    let (producer, consumer) = imp::new(CAPACITY);
-    (Producer(producer), Consumer(consumer))
+pub(crate) fn new<B: PacketBuf>() -> (Producer<B>, Consumer<B>) {
+    let (producer, ring) = imp::new(CAPACITY);
+    (Producer(producer), Consumer(Box::new(Popped { ring, read: Batch::<B>::default(), count: 0 })))
 }
 
 /// Empty rings that nobody uses, both ends of each: a read that has to wait finds one here instead of
 /// allocating it. A few per lcore, for as many are installed at the same time at most by threads that
 /// come and go.
 #[derive(Debug)]
-pub(crate) struct Spares<B>([Place<B>; SPARES]);
+pub(crate) struct Spares<B: PacketBuf>([Place<B>; SPARES]);
 
 /// Where a ring can be left. It is only ever tried, so that nobody waits.
 type Place<B> = Mutex<Option<(Producer<B>, Consumer<B>)>>;
@@ -85,13 +98,13 @@ type Place<B> = Mutex<Option<(Producer<B>, Consumer<B>)>>;
 /// Of 4 KiB each. None in models: what they would show is a mutex.
 const SPARES: usize = if cfg!(loom) { 0 } else { 16 };
 
-impl<B> Default for Spares<B> {
+impl<B: PacketBuf> Default for Spares<B> {
     fn default() -> Self {
         Self(std::array::from_fn(|_| Mutex::new(None)))
     }
 }
 
-impl<B> Spares<B> {
+impl<B: PacketBuf> Spares<B> {
     /// A ring that was left, or a new one.
     pub(crate) fn take(&self) -> (Producer<B>, Consumer<B>) {
         let spare = self.0.iter().find_map(|place| place.try_lock().ok()?.take());
@@ -106,6 +119,7 @@ impl<B> Spares<B> {
     /// Leaves a ring, which must be empty, to the next that needs one.
     pub(crate) fn give(&self, producer: Producer<B>, consumer: Consumer<B>) {
         debug_assert!(consumer.is_empty(), "a ring with data was given up");
+        debug_assert_eq!(consumer.0.count, 0, "buffers that were read are not given back");
         let free = |place: &&Place<B>| place.try_lock().is_ok_and(|ring| ring.is_none());
         if let Some(place) = self.0.iter().find(free)
             && let Ok(mut place) = place.try_lock()
@@ -123,20 +137,34 @@ impl<B: PacketBuf> Producer<B> {
     }
 }
 
-impl<B> Consumer<B> {
+impl<B: PacketBuf> Consumer<B> {
     /// Takes the oldest element.
     pub(crate) fn pop(&mut self) -> Option<Element<B>> {
-        imp::pop(&mut self.0)
+        imp::pop(&mut self.0.ring)
+    }
+
+    /// Takes note of a buffer that is read; how many are by now.
+    #[inline]
+    pub(crate) fn spend(&mut self, buf: B) -> usize {
+        B::Returns::collect(&mut self.0.read, buf);
+        self.0.count += 1;
+        self.0.count
+    }
+
+    /// Takes all that is read, if anything is.
+    #[inline]
+    pub(crate) fn take_spent(&mut self) -> Option<Batch<B>> {
+        (mem::take(&mut self.0.count) != 0).then(|| mem::take(&mut self.0.read))
     }
 
     /// Looks at what there is, oldest first.
     pub(crate) fn each(&mut self, mut look: impl FnMut(&B)) {
-        imp::each(&mut self.0, |element| look(&element.buf));
+        imp::each(&mut self.0.ring, |element| look(&element.buf));
     }
 
     /// Whether there is nothing at the moment.
     pub(crate) fn is_empty(&self) -> bool {
-        imp::is_empty(&self.0)
+        imp::is_empty(&self.0.ring)
     }
 }
 

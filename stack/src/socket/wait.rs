@@ -39,7 +39,8 @@ const LOOKS_PER_CLOCK: u32 = 64;
 /// ```
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub enum Waiting {
-    /// Looks again and again, for a CPU of its own; never sleeps, and does not see signals.
+    /// Looks again and again, for a CPU of its own; never sleeps, and does not see signals. An exclusive
+    /// [`Reader`](super::Reader) tells late what it has read.
     Spin,
     /// Looks for some ten microseconds, which is what a wake-up costs, then sleeps.
     #[default]

@@ -76,9 +76,8 @@ pub struct CountedReturns(Mutex<VecDeque<Counted>>);
 impl Returns<Counted> for CountedReturns {
     type Batch = VecDeque<Counted>;
 
-    fn collect(batch: &mut VecDeque<Counted>, buf: Counted) -> usize {
+    fn collect(batch: &mut VecDeque<Counted>, buf: Counted) {
         batch.push_back(buf);
-        batch.len()
     }
 
     fn give_batch(&self, batch: VecDeque<Counted>) {

@@ -127,14 +127,23 @@ fn what_threads_return_reaches_the_lcore_once() {
         for reader in readers {
             let returns = &returns;
             scope.spawn(move || {
-                let mut chain = MbufQueue::default();
+                // A chain and a batch in turns; the batch has up to three carriers.
+                let (mut chain, mut batch, mut n) = (MbufQueue::default(), MbufBatch::default(), 0);
                 for mbuf in reader {
-                    chain.push_back(mbuf);
-                    if chain.len() == 5 {
-                        returns.give(std::mem::take(&mut chain));
+                    if n % 40 < 5 {
+                        chain.push_back(mbuf);
+                    } else {
+                        MbufReturns::collect(&mut batch, mbuf);
+                    }
+                    n += 1;
+                    match n % 40 {
+                        5 => returns.give(std::mem::take(&mut chain)),
+                        6 | 12 | 39 => returns.give_batch(std::mem::take(&mut batch)),
+                        _ => {}
                     }
                 }
                 returns.give(chain);
+                returns.give_batch(batch);
             });
         }
         let _thread = EalThread::register(eal()).unwrap();
@@ -171,6 +180,29 @@ fn what_threads_return_reaches_the_lcore_once() {
 }
 
 #[test]
+fn batches_of_all_lengths_come_back_and_can_be_dropped_instead() {
+    let pool = pool();
+    let returns = MbufReturns::default();
+    for len in (0..=70).chain([1, 17, 33]) {
+        for give in [true, false] {
+            let mut batch = MbufBatch::default();
+            (0..len).for_each(|n| MbufReturns::collect(&mut batch, numbered(&pool, n)));
+            assert_eq!(pool.in_use(), len);
+            let mut numbers = Vec::new();
+            if give {
+                returns.give_batch(batch);
+                returns.free_all(|cb, _| numbers.push(cb.seq));
+                numbers.sort_unstable();
+                assert!(numbers.into_iter().eq(0..len));
+            } else {
+                drop(batch);
+            }
+            assert_eq!(pool.in_use(), 0, "{len} mbufs");
+        }
+    }
+}
+
+#[test]
 fn a_dropped_return_stack_frees_what_is_in_it() {
     let pool = pool();
     let returns = MbufReturns::default();
@@ -181,7 +213,10 @@ fn a_dropped_return_stack_frees_what_is_in_it() {
         chain.push_back(numbered(&pool, n));
         returns.give(chain);
     }
-    assert_eq!(pool.in_use(), 10);
+    let mut batch = MbufBatch::default();
+    (0..20).for_each(|n| MbufReturns::collect(&mut batch, numbered(&pool, n)));
+    returns.give_batch(batch);
+    assert_eq!(pool.in_use(), 30);
     drop(returns);
     assert_eq!(pool.in_use(), 0);
 }

@@ -11,5 +11,6 @@ mod polling;
 mod reading;
 mod signals;
 mod table;
+mod waiting;
 mod waking;
 mod zero_copy;
