@@ -86,12 +86,11 @@ impl Returns<Mbuf> for MbufReturns {
 /// Frees what a list of carriers has.
 #[inline(never)]
 fn free_batches(first: NonNull<sys::rte_mbuf>, each: &mut impl FnMut(&SegCb, u32)) {
-    let mbufs = Walk::new(Some(first)).map(|mbuf| {
+    let mbufs = Walk::new(Some(first)).inspect(|&mbuf| {
         if let Some(mbuf) = NonNull::new(mbuf) {
             // SAFETY: what was taken is ours.
             unsafe { show(mbuf, each) };
         }
-        mbuf
     });
     // SAFETY: ours, and not looked at again.
     unsafe { bulk::free_each(mbufs) };
