@@ -48,6 +48,7 @@ impl Default for Pair {
             mss: 1460,
             advmss: 1460,
             sack_ok: true,
+            ecn_ok: false,
             ts: None,
             synack_rtt: None,
         };

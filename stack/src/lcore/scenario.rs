@@ -6,6 +6,7 @@
 mod closing;
 mod cookies;
 mod datagrams;
+mod ecn;
 mod icmp;
 mod local;
 mod low_latency;
@@ -278,9 +279,14 @@ impl Peer {
 }
 
 fn frame(tuple: &FourTuple, out: &Outgoing, payload: &[u8]) -> Vec<u8> {
+    marked(tuple, out, 0, payload)
+}
+
+/// A frame with this former type of service: DSCP and ECN.
+fn marked(tuple: &FourTuple, out: &Outgoing, tos: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![0; crate::wire::frame::MAX_CONTROL_LEN + payload.len()];
     let at = ethernet::emit(&mut frame, OUR_MAC, PEER_MAC, None, ethernet::IPV4);
-    let len = tcp::emit(&mut frame[at..], tuple, out, 0, payload);
+    let len = tcp::emit(&mut frame[at..], tuple, out, tos, payload);
     frame.truncate(at + len);
     // As a device would: no frame is shorter than 60 bytes.
     frame.resize(frame.len().max(60), 0xee);

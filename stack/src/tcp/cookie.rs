@@ -5,11 +5,11 @@
 //! TSval name the other options. Nothing is stored, so that a SYN costs its sender more than us.
 
 use crate::time::Instant;
-use crate::wire::{Family, Flags, FourTuple, Outgoing, Segment, SynOptions, Timestamps};
+use crate::wire::{Family, FourTuple, Outgoing, Segment, SynOptions, Timestamps};
 
 use super::isn::Secret;
 use super::negotiate::Negotiated;
-use super::request::{Opened, echoed};
+use super::request::{Opened, echoed, syn_ack_flags};
 use super::timestamps::{TsState, ts_val};
 use super::{Counter, Cx, SeqNum};
 
@@ -38,6 +38,7 @@ const MASK: u32 = (1 << BITS) - 1;
 const TS_BITS: u32 = 6;
 const TS_SHIFT: u32 = 0xf;
 const TS_SACK: u32 = 1 << 4;
+const TS_ECN: u32 = 1 << 5;
 
 /// The SYN-ACK that answers `syn` with a cookie. It is sent once, and nothing is kept of it.
 ///
@@ -51,16 +52,16 @@ pub fn syn_ack(
     mtu: u16,
 ) -> Outgoing {
     cx.counters.bump(Counter::SyncookiesSent);
-    let Negotiated { mss, mss_option, advmss: _, scale, sack_ok, ts_recent, window } =
+    let Negotiated { mss, mss_option, advmss: _, scale, sack_ok, ts_recent, ecn_ok, window } =
         Negotiated::from_syn(cx.settings, syn, options, tuple.family(), mtu);
     let offset = secret.numbers(tuple, cx.now).ts_offset;
-    let agreed = Agreed { scale: scale.map(|scale| scale.snd), sack_ok };
+    let agreed = Agreed { scale: scale.map(|scale| scale.snd), sack_ok, ecn_ok };
     let ts = ts_recent
         .map(|recent| Timestamps { val: agreed.stamp(cx.now).wrapping_add(offset), ecr: recent });
     Outgoing {
         seq: isn(secret, tuple, syn.seq, index(tuple.family(), mss), cx.now),
         ack: syn.seq.wrapping_add(1),
-        flags: Flags::SYN.with(Flags::ACK),
+        flags: syn_ack_flags(ecn_ok && ts.is_some()),
         window,
         mss: Some(mss_option),
         window_scale: scale.filter(|_| ts.is_some()).map(|scale| scale.rcv),
@@ -92,18 +93,18 @@ pub fn open(
     let offset = secret.numbers(tuple, cx.now).ts_offset;
     // An echo of nought is none at all, and reads as in Linux: a shift of nought, and no SACK.
     let agreed = match ts {
-        Some(Timestamps { ecr: 0, .. }) => Agreed { scale: Some(0), sack_ok: false },
+        Some(Timestamps { ecr: 0, .. }) => Agreed { scale: Some(0), ..Agreed::default() },
         Some(Timestamps { ecr, .. }) => Agreed::from_stamp(ecr.wrapping_sub(offset)),
         None => Agreed::default(),
     };
-    let Agreed { scale, sack_ok } = agreed;
+    let Agreed { scale, sack_ok, ecn_ok } = agreed;
     // The settings may have changed since: then the client goes by what it must not.
     if (sack_ok && !cx.settings.tcp_sack) || (scale.is_some() && !cx.settings.tcp_window_scaling) {
         return None;
     }
     let syn = Segment { ts, ..*ack };
     let options = SynOptions { mss: Some(mss), window_scale: scale, sack_permitted: sack_ok };
-    let Negotiated { mss, mss_option: _, advmss, scale, sack_ok, ts_recent, window } =
+    let Negotiated { mss, mss_option: _, advmss, scale, sack_ok, ts_recent, ecn_ok: _, window } =
         Negotiated::from_syn(cx.settings, &syn, &options, tuple.family(), mtu);
     Some(Opened {
         family: tuple.family(),
@@ -115,6 +116,7 @@ pub fn open(
         mss,
         advmss,
         sack_ok,
+        ecn_ok: ecn_ok && cx.settings.tcp_ecn != 0,
         ts: ts_recent.map(|recent| TsState { recent, offset, recent_at: cx.now }),
         synack_rtt: ts.and_then(|theirs| echoed(cx.now, offset, theirs)),
     })
@@ -126,6 +128,7 @@ struct Agreed {
     /// The peer's shift; `None` if windows are not scaled.
     scale: Option<u8>,
     sack_ok: bool,
+    ecn_ok: bool,
 }
 
 impl Agreed {
@@ -133,7 +136,8 @@ impl Agreed {
     fn stamp(self, now: Instant) -> u32 {
         let clock = ts_val(now, 0);
         let shift = self.scale.map_or(TS_SHIFT, u32::from);
-        let says = shift | if self.sack_ok { TS_SACK } else { 0 };
+        let says =
+            shift | if self.sack_ok { TS_SACK } else { 0 } | if self.ecn_ok { TS_ECN } else { 0 };
         let stamp = clock >> TS_BITS << TS_BITS | says;
         if stamp > clock { stamp.wrapping_sub(1 << TS_BITS) } else { stamp }
     }
@@ -141,7 +145,11 @@ impl Agreed {
     /// Reverses [`Self::stamp`], whatever the time.
     fn from_stamp(stamp: u32) -> Self {
         let scale = Some(stamp & TS_SHIFT).filter(|&shift| shift != TS_SHIFT);
-        Self { scale: scale.map(|shift| shift as u8), sack_ok: stamp & TS_SACK != 0 }
+        Self {
+            scale: scale.map(|shift| shift as u8),
+            sack_ok: stamp & TS_SACK != 0,
+            ecn_ok: stamp & TS_ECN != 0,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! Called once per admitted SYN on an lcore; pure arithmetic over the settings. It sends nothing
 //! and agrees to nothing that the peer did not offer.
 
-use crate::wire::{Family, Segment, SynOptions};
+use crate::wire::{Family, Flags, Segment, SynOptions};
 
 use super::Settings;
 
@@ -48,6 +48,8 @@ pub struct Negotiated {
     pub sack_ok: bool,
     /// Both sides send timestamps; the peer's first TSval.
     pub ts_recent: Option<u32>,
+    /// Congestion marks are echoed (RFC 3168): the SYN asked for it, by both flags and unmarked itself.
+    pub ecn_ok: bool,
     /// The window of our SYN-ACK in bytes; windows in SYNs are never scaled (RFC 7323 §2.2).
     pub window: u16,
 }
@@ -87,9 +89,16 @@ impl Negotiated {
             scale,
             sack_ok: sack_permitted && settings.tcp_sack,
             ts_recent,
+            ecn_ok: settings.tcp_ecn != 0 && syn.ecn == 0 && asks_for_ecn(syn.flags),
             window: initial_window(settings, advmss),
         }
     }
+}
+
+/// Whether a SYN with these flags asks for ECN (RFC 3168 §6.1.1).
+const fn asks_for_ecn(flags: Flags) -> bool {
+    let both = Flags::ECE.with(Flags::CWR);
+    flags.0 & both.0 == both.0
 }
 
 /// The smallest shift with which the largest receive buffer that the settings allow can be
@@ -138,7 +147,8 @@ mod tests {
     #[test]
     fn everything_offered_is_agreed_to() {
         let n = negotiate(&Settings::default(), &SYN_TS, &ALL);
-        let Negotiated { mss, mss_option, advmss, scale, sack_ok, ts_recent, window } = n;
+        let Negotiated { mss, mss_option, advmss, scale, sack_ok, ts_recent, ecn_ok: _, window } =
+            n;
         assert_eq!((mss, mss_option, advmss), (1460, 1460, 1448));
         assert_eq!(scale, Some(Scale { rcv: 10, snd: 7 }));
         assert!(sack_ok);
@@ -149,7 +159,8 @@ mod tests {
     #[test]
     fn nothing_offered_is_nothing_agreed_to() {
         let n = negotiate(&Settings::default(), &SYN, &SynOptions::default());
-        let Negotiated { mss, mss_option, advmss, scale, sack_ok, ts_recent, window } = n;
+        let Negotiated { mss, mss_option, advmss, scale, sack_ok, ts_recent, ecn_ok: _, window } =
+            n;
         assert_eq!((mss, mss_option, advmss), (536, 1460, 1460));
         assert_eq!((scale, sack_ok, ts_recent), (None, false, None));
         assert_eq!(window, 64_240);
@@ -165,6 +176,28 @@ mod tests {
         };
         let n = negotiate(&settings, &SYN_TS, &ALL);
         assert_eq!((n.scale, n.sack_ok, n.ts_recent, n.advmss), (None, false, None, 1460));
+    }
+
+    #[test]
+    fn ecn_is_agreed_to_if_both_flags_ask_for_it_and_the_syn_is_unmarked_itself() {
+        let both = Flags::ECE.with(Flags::CWR);
+        for (tcp_ecn, flags, ecn, agreed) in [
+            (2, both, 0, true),
+            (1, both, 0, true),
+            (3, both, 0, true),
+            (0, both, 0, false),
+            (2, Flags::ECE, 0, false),
+            (2, Flags::CWR, 0, false),
+            (2, Flags(0), 0, false),
+            (2, both, 1, false),
+            (2, both, 2, false),
+            (2, both, 3, false),
+        ] {
+            let settings = Settings { tcp_ecn, ..Settings::default() };
+            let syn = Segment { flags: Flags::SYN.with(flags), ecn, ..SYN };
+            let n = negotiate(&settings, &syn, &ALL);
+            assert_eq!(n.ecn_ok, agreed, "tcp_ecn {tcp_ecn}, {flags:?}, field {ecn}");
+        }
     }
 
     #[test]

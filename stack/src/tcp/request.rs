@@ -43,6 +43,8 @@ pub struct Opened {
     pub advmss: u16,
     /// SACK blocks may be sent.
     pub sack_ok: bool,
+    /// Congestion marks are echoed.
+    pub ecn_ok: bool,
     /// Timestamps, if both sides send them.
     pub ts: Option<TsState>,
     /// Time from the SYN-ACK to its ACK, if it was sent only once (RFC 6298 §3, Karn) or the ACK echoes
@@ -79,6 +81,7 @@ pub struct Request {
     advmss: u16,
     scale: Option<Scale>,
     sack_ok: bool,
+    ecn_ok: bool,
     ts: Option<RequestTs>,
     /// When the first SYN-ACK was made.
     born: Instant,
@@ -151,7 +154,7 @@ impl Request {
         mtu: u16,
     ) -> Self {
         let Numbers { isn, ts_offset } = numbers;
-        let Negotiated { mss, mss_option, advmss, scale, sack_ok, ts_recent, window } =
+        let Negotiated { mss, mss_option, advmss, scale, sack_ok, ts_recent, ecn_ok, window } =
             Negotiated::from_syn(cx.settings, syn, options, tuple.family(), mtu);
         let val = ts_val(cx.now, ts_offset);
         Self {
@@ -164,6 +167,7 @@ impl Request {
             advmss,
             scale,
             sack_ok,
+            ecn_ok,
             ts: ts_recent.map(|recent| RequestTs { recent, offset: ts_offset, sent: (val, val) }),
             born: cx.now,
             deadline: cx.now + INITIAL_TIMEOUT,
@@ -203,7 +207,7 @@ impl Request {
         Outgoing {
             seq: self.iss.raw(),
             ack: self.rcv_nxt().raw(),
-            flags: Flags::SYN.with(Flags::ACK),
+            flags: syn_ack_flags(self.ecn_ok),
             window: self.rcv_wnd,
             mss: Some(self.mss_option),
             window_scale: self.scale.map(|scale| scale.rcv),
@@ -429,6 +433,7 @@ impl Request {
             mss: self.mss,
             advmss: self.advmss,
             sack_ok: self.sack_ok,
+            ecn_ok: self.ecn_ok,
             ts: self.ts.map(ts),
             synack_rtt: self.round_trip(now, ack),
         }
@@ -460,6 +465,12 @@ pub(super) fn in_window(seq: SeqNum, end: SeqNum, rcv_nxt: SeqNum, wnd: u32) -> 
 }
 
 const _: () = assert!(size_of::<Request>() <= 128);
+
+/// The control bits of a SYN-ACK: with ECE if ECN is agreed to (RFC 3168 §6.1.1).
+pub(super) const fn syn_ack_flags(ecn_ok: bool) -> Flags {
+    let flags = Flags::SYN.with(Flags::ACK);
+    if ecn_ok { flags.with(Flags::ECE) } else { flags }
+}
 
 #[cfg(test)]
 mod tests;

@@ -95,6 +95,9 @@ settings! {
     tcp_sack: bool = true, Switch, 0..=1, IPV4;
     /// Report duplicates by DSACK (RFC 2883).
     tcp_dsack: bool = true, Switch, 0..=1, IPV4;
+    /// Explicit congestion notification (RFC 3168): 0 never; 1 to 5 when the peer asks. Accurate ECN
+    /// (3 to 5) is not spoken: who asks for it is answered in the plain way.
+    tcp_ecn: u8 = 2, Choice, 0..=5, IPV4;
     /// Listen backlogs are cut to this.
     somaxconn: u32 = 4096, Count, 0..=MOST, CORE;
     /// Bound on half-open connections of a listener besides its backlog, where there are no cookies.

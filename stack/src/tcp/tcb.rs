@@ -6,6 +6,7 @@
 
 mod ack;
 mod close;
+mod ecn;
 mod info;
 mod input;
 mod keepalive;
@@ -177,6 +178,7 @@ pub struct Tcb<B: PacketBuf> {
     sack: SackList,
     /// SACK was negotiated.
     sack_ok: bool,
+    ecn: ecn::Ecn,
     /// The duplicate that the next ACK reports.
     dsack: Option<SeqRange>,
     /// The window field of the peer's last window update, unscaled.
@@ -234,6 +236,7 @@ impl<B: PacketBuf> Tcb<B> {
             ofo: OutOfOrder::new(),
             sack: SackList::new(),
             sack_ok: opened.sack_ok,
+            ecn: ecn::Ecn::new(opened.ecn_ok),
             dsack: None,
             snd_wl1: opened.irs,
             snd_window: opened.snd_wnd,

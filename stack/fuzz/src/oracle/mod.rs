@@ -170,6 +170,7 @@ impl Bench {
             mss: 1460,
             advmss: 1460,
             sack_ok: setup.sack,
+            ecn_ok: false,
             ts: setup.ts.map(|recent| TsState { recent, offset: TS_OFFSET, recent_at: START }),
             synack_rtt: None,
         };

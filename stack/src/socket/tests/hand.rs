@@ -58,6 +58,7 @@ pub(super) fn open_with(settings: Settings) -> (Hand, TcpStream<HeapBuf>) {
         mss: 1460,
         advmss: 1460,
         sack_ok: true,
+        ecn_ok: false,
         ts: None,
         synack_rtt: Some(Duration::from_millis(1)),
     };

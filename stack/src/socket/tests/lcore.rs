@@ -281,6 +281,7 @@ impl Running {
             mss: MSS as u16,
             advmss: MSS as u16,
             sack_ok: true,
+            ecn_ok: false,
             ts: None,
             synack_rtt: None,
         };

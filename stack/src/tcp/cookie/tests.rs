@@ -7,6 +7,7 @@ use super::super::testing::World;
 use super::super::{Settings, SynCookies};
 use super::*;
 use crate::tcp::negotiate::Scale;
+use crate::wire::Flags;
 
 const TUPLE: FourTuple = FourTuple {
     local_addr: IpAddr::V4(Ipv4Addr::new(10, 99, 0, 2)),
@@ -116,6 +117,7 @@ fn a_cookie_that_comes_back_opens_what_the_syn_ack_said() {
         mss: 1460,
         advmss: 1448,
         sack_ok: true,
+        ecn_ok: false,
         ts: Some(TsState { recent: 78, offset, recent_at: table.world.now }),
         // As the timestamp has it, which is up to 127 ms older than the SYN-ACK.
         synack_rtt: Some(Duration::from_millis(u64::from(
@@ -242,6 +244,21 @@ fn options_that_the_syn_does_not_offer_are_not_remembered() {
         let opened = table.open(&ack_of(&sent)).expect("a good cookie");
         assert_eq!(opened.scale.map(|scale| scale.snd), window_scale);
         assert_eq!(opened.sack_ok, sack_permitted);
+    }
+}
+
+#[test]
+fn timestamps_remember_that_ecn_was_agreed_on() {
+    let flags = Flags::SYN.with(Flags::ECE).with(Flags::CWR);
+    for (ts, tcp_ecn, agreed, kept) in
+        [(Some(77), 2, true, true), (Some(77), 0, true, false), (None, 2, false, false)]
+    {
+        let mut table = Table::new();
+        let sent = table.syn_ack(&Segment { flags, ..syn(100, ts) }, &ALL);
+        assert_eq!(sent.flags.has(Flags::ECE), agreed);
+        assert!(!sent.flags.has(Flags::CWR));
+        table.world.settings.tcp_ecn = tcp_ecn;
+        assert_eq!(table.open(&ack_of(&sent)).map(|opened| opened.ecn_ok), Some(kept));
     }
 }
 

@@ -389,6 +389,7 @@ fn the_connection_starts_from_what_was_agreed_on() {
         mss: 1460,
         advmss: 1460,
         sack_ok: false,
+        ecn_ok: false,
         ts: None,
         synack_rtt: Some(Duration::from_millis(40)),
     };

@@ -180,19 +180,24 @@ impl AckState {
         !self.owed.has(Owed::UNDECIDED)
     }
 
-    /// Raises the number of quick ACKs to what the open window is worth.
-    fn refill_quick(&mut self, window: &Window) {
+    /// Raises the number of quick ACKs to what the open window is worth, `most` at most.
+    fn refill_quick(&mut self, window: &Window, most: u32) {
         let segments = window.wnd / (2 * u32::from(self.rcv_mss));
-        let quick = if segments == 0 { 2 } else { segments.min(QUICK_MAX) };
+        let quick = if segments == 0 { 2 } else { segments.min(most) };
         self.quick = self.quick.max(quick as u8);
     }
 
     /// The peer's view and ours differ, or it starts anew: ACK at once for a while.
     pub(super) fn enter_quick(&mut self, window: &Window) {
-        self.refill_quick(window);
+        self.quicken(window, QUICK_MAX);
+        self.owe(Owed::NOW);
+    }
+
+    /// Quick mode for up to `most` of the next ACKs.
+    pub(super) fn quicken(&mut self, window: &Window, most: u32) {
+        self.refill_quick(window, most);
         self.pingpong = false;
         self.ato = ATO_MIN as u16;
-        self.owe(Owed::NOW);
     }
 
     /// Learns from a segment with payload in sequence.
@@ -240,7 +245,7 @@ impl AckState {
         self.measure(window, load);
         if self.ato == 0 {
             self.ato = ATO_MIN as u16;
-            self.refill_quick(window);
+            self.refill_quick(window, QUICK_MAX);
         } else {
             self.adapt(cx, window, closing.rto_ms());
         }
@@ -270,7 +275,7 @@ impl AckState {
             self.set_ato((ato / 2 + gap).min(rto));
         } else if gap > rto {
             // The peer paused for so long that it starts again with a small window.
-            self.refill_quick(window);
+            self.refill_quick(window, QUICK_MAX);
         }
     }
 
@@ -476,7 +481,7 @@ impl<B: PacketBuf> Tcb<B> {
         let out = Outgoing {
             seq: self.snd_nxt.raw(),
             ack: self.rcv_nxt.raw(),
-            flags: Flags::ACK,
+            flags: Flags::ACK.with(self.ecn.echo()),
             window,
             ts: self.ts.map(|ts| ts.option(cx.now)),
             sack: self.take_sack_blocks(),

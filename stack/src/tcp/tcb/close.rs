@@ -464,7 +464,8 @@ impl<B: PacketBuf> Tcb<B> {
     /// Our FIN, first or again; it carries the ACK.
     fn outgoing_fin(&mut self, cx: &mut Cx<'_>) -> Outgoing {
         let ack = self.outgoing_ack(cx);
-        Outgoing { seq: self.snd_nxt.minus(1).raw(), flags: Flags::FIN.with(Flags::ACK), ..ack }
+        let flags = ack.flags.with(Flags::FIN);
+        Outgoing { seq: self.snd_nxt.minus(1).raw(), flags, ..ack }
     }
 
     /// `<SEQ=SND.NXT><ACK=RCV.NXT><CTL=RST,ACK>`, with the options that any ACK would carry.
@@ -476,7 +477,7 @@ impl<B: PacketBuf> Tcb<B> {
         Outgoing {
             seq: self.snd_nxt.raw(),
             ack: self.rcv_nxt.raw(),
-            flags: Flags::RST.with(Flags::ACK),
+            flags: Flags::RST.with(Flags::ACK).with(self.ecn.echo()),
             window,
             ts: self.ts.map(|ts| ts.option(cx.now)),
             sack: self.take_sack_blocks(),

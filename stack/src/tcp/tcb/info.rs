@@ -44,7 +44,8 @@ pub struct TcpInfo {
     pub tcpi_probes: u8,
     /// How often the retransmission timeout was doubled.
     pub tcpi_backoff: u8,
-    /// What was agreed on: [`Self::TIMESTAMPS`], [`Self::SACK`], [`Self::WSCALE`].
+    /// What was agreed on: [`Self::TIMESTAMPS`], [`Self::SACK`], [`Self::WSCALE`], [`Self::ECN`]; and
+    /// [`Self::ECN_SEEN`].
     pub tcpi_options: u8,
     /// Shift of the peer's window fields.
     pub tcpi_snd_wscale: u8,
@@ -105,6 +106,10 @@ impl TcpInfo {
     pub const SACK: u8 = 2;
     /// Bit of [`Self::tcpi_options`]: window scaling (RFC 7323).
     pub const WSCALE: u8 = 4;
+    /// Bit of [`Self::tcpi_options`]: explicit congestion notification (RFC 3168).
+    pub const ECN: u8 = 8;
+    /// Bit of [`Self::tcpi_options`]: payload came whose sender takes part in it.
+    pub const ECN_SEEN: u8 = 16;
 
     /// Bytes of `struct tcp_info` in Linux 6.18.
     pub const LEN: usize = 280;
@@ -312,7 +317,9 @@ impl<B: PacketBuf> Tcb<B> {
             tcpi_backoff: self.closing.retries(),
             tcpi_options: option(self.ts.is_some(), TcpInfo::TIMESTAMPS)
                 | option(self.sack_ok, TcpInfo::SACK)
-                | option(self.scaled, TcpInfo::WSCALE),
+                | option(self.scaled, TcpInfo::WSCALE)
+                | option(self.ecn.is_on(), TcpInfo::ECN)
+                | option(self.ecn.is_seen(), TcpInfo::ECN_SEEN),
             tcpi_snd_wscale: self.snd_shift,
             tcpi_rcv_wscale: if self.scaled { self.window.shift() } else { 0 },
             tcpi_rto: self.closing.rto_ms().saturating_mul(1000),

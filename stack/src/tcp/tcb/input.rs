@@ -94,6 +94,9 @@ impl<B: PacketBuf> Tcb<B> {
         self.enqueue(cx, buf, sink);
         self.rcv_nxt = self.rcv_nxt.plus(seg.len);
         self.ack.on_data(cx, &mut self.window, load, &self.closing);
+        if self.ecn.is_on() {
+            self.note_mark(seg.ecn);
+        }
     }
 
     #[cold]
@@ -129,6 +132,9 @@ impl<B: PacketBuf> Tcb<B> {
         cb.seq = seg.seq;
         cb.fin = fin;
         let mut gate = Gate { is_open: !self.urgent.is_pending(), sink };
+        if self.ecn.is_on() {
+            return self.on_marked_text(cx, seg, buf, &mut gate);
+        }
         self.on_text(cx, seg, buf, &mut gate)
     }
 
@@ -157,7 +163,7 @@ impl<B: PacketBuf> Tcb<B> {
 
     /// The five cases: in order, duplicate, beyond the window, overlapping rcv_nxt, above a hole
     /// (RFC 9293 §3.10.7.4, seventh and eighth step).
-    fn on_text(
+    pub(super) fn on_text(
         &mut self,
         cx: &mut Cx<'_>,
         seg: &Segment,

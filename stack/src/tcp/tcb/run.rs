@@ -129,7 +129,8 @@ impl<B: PacketBuf> Tcb<B> {
         if sink.copies() {
             return 0;
         }
-        if self.prediction == UNPREDICTABLE {
+        // Marks are looked at one by one.
+        if self.prediction == UNPREDICTABLE || self.ecn.is_on() {
             return 0;
         }
         let mut taken = 0;
@@ -253,6 +254,7 @@ impl<B: PacketBuf> Tcb<B> {
         // urgent data may go is not known here.
         let is_usual = self.state == State::Established
             && !self.urgent.is_pending()
+            && !self.ecn.is_on()
             && (seq.after(self.rcv_nxt) || seq == self.rcv_nxt && !self.ofo.is_empty())
             && seq.plus(len).at_or_before(self.window.right_edge())
             && control & !PSH == Words::control(HEADERS, Flags::ACK, self.snd_window)

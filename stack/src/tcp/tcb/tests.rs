@@ -2,6 +2,7 @@
 
 mod ack;
 mod closing;
+mod ecn;
 mod harness;
 mod info;
 mod layout;

@@ -163,6 +163,7 @@ pub(super) fn opened() -> Opened {
         mss: 1460,
         advmss: 1460,
         sack_ok: false,
+        ecn_ok: false,
         ts: None,
         synack_rtt: None,
     }

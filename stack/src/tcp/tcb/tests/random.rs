@@ -104,6 +104,7 @@ fn conn(setup: &Setup) -> Conn {
         rcv_wnd: (setup.rcvbuf / 2).min(W) as u16,
         scale: setup.shift.map(|rcv| Scale { rcv, snd: 3 }),
         sack_ok: setup.sack,
+        ecn_ok: false,
         ts: setup.ts.then_some(ts),
         ..opened()
     };
