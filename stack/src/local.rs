@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use crate::dpdk::{Clock, Lcore, Link, Mbuf, Mempool, Port, PortStats};
 use crate::lcore::drive::Drive;
 use crate::lcore::poll::{Board, Claims, Shown};
-use crate::lcore::{Holder, HolderScan, Interface, Listeners, Population, local_engine};
+use crate::lcore::{self, Holder, HolderScan, Interface, Listeners, Population, local_engine};
 use crate::sight::Sight;
 use crate::socket::{self, Local, SocketId};
 use crate::stack::{ListenError, ListenOptions, Prepared, StackBuilder, StartError, plan};
@@ -203,12 +203,14 @@ impl LocalStack {
         port: u16,
         options: ListenOptions,
     ) -> Result<LocalListener, ListenError> {
-        let ListenOptions { backlog } = options;
+        let ListenOptions { backlog, mss, sockets } = options;
         if port == 0 {
             return Err(ListenError::PortZero);
         }
         let backlog = listen::backlog(&self.settings, backlog);
-        let queue = self.listeners.listen(port, backlog).ok_or(ListenError::PortInUse(port))?;
+        let options = lcore::ListenOptions { backlog, mss, sockets };
+        let queue =
+            self.listeners.listen_with(port, options).ok_or(ListenError::PortInUse(port))?;
         self.drive.turn();
         Ok(LocalListener::new(queue, self.interface.listening_at(port)))
     }

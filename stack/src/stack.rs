@@ -16,7 +16,7 @@ use crate::dpdk::{
 use crate::lcore::fault::Faults;
 use crate::lcore::hash::HashKey;
 use crate::lcore::poll::{Board, PollLoop};
-use crate::lcore::{EngineConfig, Holder, Interface, Listeners, Net, Population, engines};
+use crate::lcore::{self, EngineConfig, Holder, Interface, Listeners, Net, Population, engines};
 use crate::sight::Sight;
 use crate::socket::{self, Waiting};
 use crate::tcp::isn::Secret;
@@ -236,15 +236,21 @@ pub enum StartError {
 /// ```
 /// use prequeue::ListenOptions;
 ///
-/// let options = ListenOptions { backlog: 16 };
-/// assert_eq!(ListenOptions::default().backlog, 128);
-/// # let _ = options;
+/// use prequeue::socket::SocketOptions;
+///
+/// let low_latency = SocketOptions { low_latency: Some(true), ..SocketOptions::default() };
+/// let options = ListenOptions { sockets: low_latency, ..ListenOptions::default() };
+/// assert_eq!(options.backlog, 128);
 /// ```
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ListenOptions {
     /// Connections that may wait to be accepted, less one; at most the setting `somaxconn`.
     /// Negative means as many as that.
     pub backlog: i32,
+    /// Largest MSS to announce, in bytes (TCP_MAXSEG); what the interface allows if `None`.
+    pub mss: Option<u16>,
+    /// The options that its connections begin with.
+    pub sockets: socket::SocketOptions,
 }
 
 /// Why a port cannot be listened on.
@@ -340,7 +346,7 @@ impl Stack {
         port: u16,
         options: ListenOptions,
     ) -> Result<TcpListener, ListenError> {
-        let ListenOptions { backlog } = options;
+        let ListenOptions { backlog, mss, sockets } = options;
         if port == 0 {
             return Err(ListenError::PortZero);
         }
@@ -348,7 +354,9 @@ impl Stack {
             return Err(ListenError::Stopped);
         }
         let backlog = listen::backlog(&self.settings, backlog);
-        let queue = self.listeners.listen(port, backlog).ok_or(ListenError::PortInUse(port))?;
+        let options = lcore::ListenOptions { backlog, mss, sockets };
+        let queue =
+            self.listeners.listen_with(port, options).ok_or(ListenError::PortInUse(port))?;
         let listener = TcpListener::new(queue, self.interface.listening_at(port));
         listener.set_waiting(self.waiting);
         let version = self.listeners.version();
@@ -493,7 +501,7 @@ impl Drop for Stack {
 impl Default for ListenOptions {
     /// 128 connections, as in std.
     fn default() -> Self {
-        Self { backlog: 128 }
+        Self { backlog: 128, mss: None, sockets: socket::SocketOptions::default() }
     }
 }
 

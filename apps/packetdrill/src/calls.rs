@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use libc::{SHUT_RD, SHUT_RDWR, SHUT_WR, pollfd};
 use prequeue::lcore::ListenOptions;
-use prequeue::socket::{Recv, RecvError, RecvFlags, Step, TcpStream};
+use prequeue::socket::{Recv, RecvError, RecvFlags, SocketOptions, Step, TcpStream};
 use prequeue::tcp::tcb::{ConnError, Tcb};
 use prequeue::time::Instant;
 use rustix::io::Errno;
@@ -93,8 +93,9 @@ impl Adapter {
             Role::Connected(_) => return Err(Errno::INVAL),
         };
         let backlog = u32::try_from(backlog).unwrap_or(NO_LIMIT);
-        let listener =
-            turn.listen(local, ListenOptions { backlog, mss }).ok_or(Errno::ADDRINUSE)?;
+        let listener = turn
+            .listen(local, ListenOptions { backlog, mss, sockets: SocketOptions::default() })
+            .ok_or(Errno::ADDRINUSE)?;
         let socket = turn.socket(fd)?;
         socket.role = Role::Listener(Listening { listener, local, accepted: 0 });
         socket.apply_options();

@@ -214,9 +214,7 @@ fn lingering(listener: &TcpListener) {
 fn keepalive(listener: &TcpListener, probes: impl Fn() -> u64) {
     let (mut client, stream) = pair(listener);
     let second = Duration::from_secs(1);
-    stream
-        .set_keepalive(Some(KeepAlive { idle: second, interval: second, probes: 2 }))
-        .expect("a second is the least");
+    stream.set_keepalive(Some(KeepAlive::new(second, second, 2))).expect("a second is the least");
     eventually("probes are sent", || probes() >= 4);
     send_and_wait(&mut client, &stream, b"alive");
     assert_eq!(read(&stream, 9, NONE), b"alive");

@@ -48,7 +48,7 @@ fn two_thousand(trigger: Trigger) {
     raise_descriptor_limit(CLIENTS + 200);
     let stack = stack(1, Faults::default());
     // The backlog is not what is tested here.
-    let backlog = ListenOptions { backlog: CLIENTS as i32 };
+    let backlog = ListenOptions { backlog: CLIENTS as i32, ..ListenOptions::default() };
     let listener = stack.listen_with(PORT, backlog).expect("the port is free");
     let clients: Vec<_> = (0..THREADS).map(|thread| thread::spawn(move || send(thread))).collect();
     let mut served = Served::new(&listener, trigger);

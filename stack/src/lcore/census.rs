@@ -38,7 +38,7 @@ struct Told {
     /// Those of the last time that segments were dropped because the pool was running out.
     at_pressure: Vec<Holder>,
     /// The question for a list, by number, that was asked last, and what was listed so far.
-    roll: (u32, Roll),
+    roll: Option<(u32, Roll)>,
     /// The question for a list, by number, that was answered last.
     listed: u32,
 }
@@ -61,15 +61,16 @@ impl Desk {
         // Under the lock, so that the number is that of what is there.
         let mut told = self.told();
         let question = list_number(self.asked.fetch_add(LIST, Ordering::Relaxed)).wrapping_add(1);
-        told.roll = (question, list);
+        told.roll = Some((question, list));
         question
     }
 
     /// The list, once, when it is ready.
     pub fn take_list(&self, question: u32) -> Option<Roll> {
         let mut told = self.told();
-        let is_ready = told.listed == question && told.roll.0 == question;
-        is_ready.then(|| std::mem::take(&mut told.roll.1))
+        let Told { roll, listed, .. } = &mut *told;
+        let ready = roll.take_if(|(number, _)| *number == question && *listed == question);
+        ready.map(|(_, list)| list)
     }
 
     /// The largest holders when segments were last dropped for want of buffers.
@@ -184,8 +185,11 @@ impl Census {
         now: Instant,
     ) {
         let Ok(mut told) = desk.told.try_lock() else { return };
-        let Told { roll: (question, roll), listed, .. } = &mut *told;
-        if *question == list_number(asked) && engine.call_roll(roll, now) {
+        let Told { roll, listed, .. } = &mut *told;
+        if let Some((question, roll)) = roll
+            && *question == list_number(asked)
+            && engine.call_roll(roll, now)
+        {
             *listed = *question;
             self.answered = with_half(self.answered, asked, LISTS_HALF);
         }
@@ -228,6 +232,28 @@ mod tests {
         census.work(&mut engine, &desk, now);
         assert!(desk.answer(first).is_some() && desk.answer(second).is_some());
         assert!(desk.answer(desk.ask()).is_none());
+    }
+
+    #[test]
+    fn a_list_is_told_once_and_a_newer_question_takes_its_place() {
+        let (mut engine, desk, mut census) = (engine(), Desk::default(), Census::default());
+        let mut work = |polls| {
+            for _ in 0..polls {
+                census.work(&mut engine, &desk, Instant::from_millis(1));
+            }
+        };
+        let first = desk.ask_for_list(Roll::with_room_for(1));
+        let second = desk.ask_for_list(Roll::with_room_for(1));
+        work(10);
+        assert!(desk.take_list(first).is_none(), "nobody waits for it any more");
+        assert!(desk.take_list(second).is_some());
+        assert!(desk.take_list(second).is_none(), "it was taken");
+        // Questions of the other kind are answered as well, before and after.
+        let holders = desk.ask();
+        let third = desk.ask_for_list(Roll::with_room_for(1));
+        work(10);
+        assert!(desk.answer(holders).is_some() && desk.take_list(third).is_some());
+        assert_eq!(census.answered, desk.asked.load(Ordering::Relaxed), "there is nothing to do");
     }
 
     #[test]

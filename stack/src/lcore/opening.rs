@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::buf::PacketBuf;
-use crate::socket::{Mode, Threaded};
+use crate::socket::{Mode, SocketOptions, Threaded};
 use crate::tcp::icmp::Report;
 use crate::tcp::isn::Numbers;
 use crate::tcp::listen::{self, ListenVerdict, SynOrigin, SynVerdict};
@@ -80,7 +80,9 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
         }
         let mtu = listening.mtu(tcp.tuple.family(), work.base.interface.mtu);
         let secret = work.base.secret;
-        cookie::open(&mut work.cx(), &secret, &tcp.tuple, &tcp.segment, mtu)
+        let mut narrowed = None;
+        let mut cx = work.cx_of(listening.sockets(), true, &mut narrowed);
+        cookie::open(&mut cx, &secret, &tcp.tuple, &tcp.segment, mtu)
     }
 
     /// A good cookie has come back. If there is no room for the connection nothing is said,
@@ -96,7 +98,7 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
         if !self.sockets.is_full()
             && let Some(room) = M::reserve(&listening.queue)
         {
-            return self.complete(work, opened, room, tcp, frame);
+            return self.complete(work, opened, listening.sockets(), room, tcp, frame);
         }
         work.bump(Counter::InSegs);
         work.bump(Counter::ListenOverflows);
@@ -120,17 +122,20 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
         let header = &frame.data()[usize::from(tcp.header)..usize::from(tcp.payload)];
         let options = tcp::syn_options(header);
         let mtu = listening.mtu(tcp.tuple.family(), work.base.interface.mtu);
+        let mut narrowed = None;
         match listen::on_syn(&mut work.cx(), origin, &queues) {
             SynVerdict::Drop => return,
             SynVerdict::Cookie => {
                 listening.cookies.note(work.now);
                 let (secret, syn) = (work.base.secret, &tcp.segment);
-                let out = cookie::syn_ack(&mut work.cx(), &secret, &tcp.tuple, syn, &options, mtu);
+                let mut cx = work.cx_of(listening.sockets(), true, &mut narrowed);
+                let out = cookie::syn_ack(&mut cx, &secret, &tcp.tuple, syn, &options, mtu);
                 return work.send(&tcp.tuple, &out);
             }
             SynVerdict::Admit => {}
         }
-        let mut request = Request::new(&work.cx(), tcp.tuple, &tcp.segment, &options, numbers, mtu);
+        let cx = work.cx_of(listening.sockets(), true, &mut narrowed);
+        let mut request = Request::new(&cx, tcp.tuple, &tcp.segment, &options, numbers, mtu);
         let syn_ack = request.syn_ack(&work.cx());
         let deadline = request.next_deadline();
         let Self { requests, wheel, flows, .. } = self;
@@ -180,7 +185,8 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
                 && let Some(room) = M::reserve(&slot.listening.queue)
             {
                 let opened = *opened;
-                return self.complete(work, &opened, room, tcp, frame);
+                let sockets = *slot.listening.sockets();
+                return self.complete(work, &opened, &sockets, room, tcp, frame);
             }
             verdict = slot.request.on_overflow(&mut work.cx(), &tcp.segment);
         }
@@ -201,6 +207,7 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
         &mut self,
         work: &mut Work<'_, impl Transmit>,
         opened: &Opened,
+        sockets: &SocketOptions,
         room: M::Room,
         tcp: &TcpFrame,
         frame: B,
@@ -208,7 +215,7 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
         if let Some(Target::Request(index)) = self.flows.look_up(&tcp.tuple) {
             self.remove_request(index);
         }
-        let Some((socket, handle)) = self.open(work, &tcp.tuple, opened) else { return };
+        let Some((socket, handle)) = self.open(work, &tcp.tuple, opened, sockets) else { return };
         work.bump(Counter::PassiveOpens);
         self.run_one(work, socket, frame);
         // What the segment has brought is there when the connection is accepted. If the listener was

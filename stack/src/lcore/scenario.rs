@@ -8,6 +8,7 @@ mod cookies;
 mod datagrams;
 mod ecn;
 mod icmp;
+mod inherited;
 mod local;
 mod low_latency;
 #[cfg(all(feature = "dpdk", not(loom)))]

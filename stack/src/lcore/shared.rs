@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::buf::PacketBuf;
-use crate::socket::{Mode, Threaded};
+use crate::socket::{Mode, SocketOptions, Threaded};
 use crate::tcp::listen::{COOKIES_TAKEN, QueueState};
 use crate::tcp::negotiate;
 use crate::time::Instant;
@@ -21,6 +21,8 @@ pub struct ListenOptions {
     pub backlog: u32,
     /// Largest MSS to announce, in bytes (TCP_MAXSEG); what the interface allows if `None`.
     pub mss: Option<u16>,
+    /// What its connections begin with.
+    pub sockets: SocketOptions,
 }
 
 /// A listener as the lcores see it.
@@ -94,6 +96,11 @@ impl<B: PacketBuf, M: Mode<B>> Listening<B, M> {
         }
     }
 
+    /// What its connections begin with.
+    pub fn sockets(&self) -> &SocketOptions {
+        &self.options.sockets
+    }
+
     /// The MTU that connections of this listener go by on an interface with this one.
     pub fn mtu(&self, family: Family, interface: u16) -> u16 {
         let headers = negotiate::headers(family);
@@ -129,7 +136,10 @@ impl<B: PacketBuf, M: Mode<B>> Listeners<B, M> {
     /// Begins to listen on a port with room for `backlog` connections and one. `None` if somebody
     /// listens there already.
     pub fn listen(&self, port: u16, backlog: u32) -> Option<M::Accept> {
-        self.listen_with(port, ListenOptions { backlog, mss: None })
+        self.listen_with(
+            port,
+            ListenOptions { backlog, mss: None, sockets: SocketOptions::default() },
+        )
     }
 
     /// As [`Self::listen`], with more to be asked for.

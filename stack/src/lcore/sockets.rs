@@ -7,7 +7,7 @@
 use std::marker::PhantomData;
 
 use crate::buf::{PacketBuf, Spare};
-use crate::socket::{Claimed, Deferred, Mode, SocketId, Threaded};
+use crate::socket::{Claimed, Deferred, Mode, SocketId, SocketOptions, Threaded};
 use crate::tcp::request::Opened;
 use crate::tcp::tcb::{Owner, State, Tcb, Verdict, Won};
 use crate::tcp::time_wait::Ending;
@@ -228,14 +228,19 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
         work: &mut Work<'_, impl Transmit>,
         tuple: &FourTuple,
         opened: &Opened,
+        options: &SocketOptions,
     ) -> Option<(u32, M::Handle)> {
         let Self { sockets, wheel, flows, home, .. } = self;
         let mut first = None;
         let key = sockets.insert_with(|key| {
             let id = SocketId { slot: key.index, generation: key.generation };
-            let tcb = Tcb::new(&mut work.cx(), opened);
+            let mut narrowed = None;
+            let mut cx = work.cx_of(options, false, &mut narrowed);
+            let mut tcb = Tcb::new(&mut cx, opened);
+            let low_water = options.apply(&cx, &mut tcb);
             let (lcore, handle) = M::open(tcb, home, id, *tuple);
-            if work.base.settings.tcp_low_latency {
+            M::inherit(&handle, options, low_water);
+            if options.low_latency.unwrap_or(work.base.settings.tcp_low_latency) {
                 M::begin_low_latency(&handle);
             }
             first = Some(handle);

@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::num::NonZeroU8;
 
+use crate::socket::SocketOptions;
 use crate::tcp::isn::Secret;
 use crate::tcp::ratelimit::RstLimiter;
 use crate::tcp::{Counter, Counters, Cx, Settings, reset};
@@ -46,6 +47,19 @@ impl<T: Transmit> Work<'_, T> {
     pub fn cx(&mut self) -> Cx<'_> {
         let Base { settings, counters, .. } = &mut *self.base;
         Cx { now: self.now, settings, counters }
+    }
+
+    /// The core's context for a connection of a listener with these options, in its handshake or behind
+    /// it. `narrowed` is where settings of its own are kept.
+    pub fn cx_of<'s>(
+        &'s mut self,
+        options: &SocketOptions,
+        is_handshake: bool,
+        narrowed: &'s mut Option<Settings>,
+    ) -> Cx<'s> {
+        let Base { settings, counters, .. } = &mut *self.base;
+        *narrowed = options.narrow(settings, is_handshake);
+        Cx { now: self.now, settings: narrowed.as_ref().unwrap_or(settings), counters }
     }
 
     pub fn bump(&mut self, counter: Counter) {

@@ -8,6 +8,8 @@ mod accept;
 mod conn;
 mod direct;
 mod home;
+#[cfg(not(loom))]
+mod inherit;
 mod lcore_ref;
 mod listener;
 #[cfg(not(loom))]
@@ -40,6 +42,8 @@ mod watch;
 pub use accept::{AcceptQueue, Room};
 pub use conn::Connection;
 pub use home::Home;
+#[cfg(not(loom))]
+pub use inherit::SocketOptions;
 pub use lcore_ref::{Claim, Deferred, LcoreRef};
 pub use listener::{Incoming, TcpListener};
 #[cfg(not(loom))]

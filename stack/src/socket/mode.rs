@@ -16,6 +16,7 @@ use crate::wire::FourTuple;
 
 use super::accept::{AcceptQueue, Room};
 use super::home::Home;
+use super::inherit::SocketOptions;
 use super::lcore_ref::{Claim, Deferred, LcoreRef};
 use super::socket::{Handle, Requests, RingSink, SocketId};
 
@@ -57,6 +58,9 @@ pub trait Mode<B: PacketBuf>: Debug + Sized + 'static {
     ) -> (Self::Lcore, Self::Handle);
     /// The settings want low-latency mode: nothing where there is no prequeue.
     fn begin_low_latency(_handle: &Self::Handle) {}
+    /// A connection begins with its listener's options: those that calls look at. `low_water` is what
+    /// was granted.
+    fn inherit(handle: &Self::Handle, options: &SocketOptions, low_water: Option<u32>);
     /// Claims a socket for the lcore, unless somebody else owns it.
     fn claim(lcore: &Self::Lcore) -> Option<Self::Claim<'_>>;
     /// Leaves something to be done later, or claims after all: see [`LcoreRef::defer`].
@@ -152,6 +156,13 @@ impl<B: PacketBuf> Mode<B> for Threaded {
 
     fn begin_low_latency(handle: &Self::Handle) {
         handle.set_low_latency(true);
+    }
+
+    fn inherit(handle: &Self::Handle, options: &SocketOptions, low_water: Option<u32>) {
+        options.store(low_water, &handle.socket.options);
+        if options.linger.is_some() {
+            handle.set_linger(options.linger);
+        }
     }
 
     #[inline]

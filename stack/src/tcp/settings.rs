@@ -122,6 +122,12 @@ settings! {
     tcp_max_tw_buckets: u32 = 65_536, Count, 0..=MOST, IPV4;
     /// Time to live, or hop limit, of segments.
     ip_default_ttl: u8 = 64, Count, 1..=255, IPV4;
+    /// Silence before the first probe, where keepalive is on and the socket does not say otherwise.
+    tcp_keepalive_time: Duration = Duration::from_secs(7200), Seconds, 1..=LONGEST, IPV4;
+    /// Between probes.
+    tcp_keepalive_intvl: Duration = Duration::from_secs(75), Seconds, 1..=LONGEST, IPV4;
+    /// Probes without an answer after which the peer is given up.
+    tcp_keepalive_probes: u8 = 9, Count, 1..=127, IPV4;
     /// Ignore RST in TIME-WAIT (RFC 1337).
     tcp_rfc1337: bool = false, Switch, 0..=1, IPV4;
     /// Replies to invalid segments are at least this far apart, per connection.
@@ -146,6 +152,12 @@ impl Settings {
     /// If there is no such setting, or the value is none for it; nothing has changed then.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), SettingError> {
         Setting::named(name)?.set(self, value)
+    }
+
+    /// Bytes of truesize that whoever asks for a receive buffer of `bytes` gets (SO_RCVBUF): twice as
+    /// many, but at most twice `rmem_max`, and one small segment at least.
+    pub(crate) fn granted_rcvbuf(&self, bytes: u32) -> u32 {
+        granted_rcvbuf(bytes, self.rmem_max)
     }
 }
 
@@ -188,6 +200,15 @@ impl SynCookies {
             Self::Always => 2,
         }
     }
+}
+
+/// The least receive buffer that can be asked for, in bytes of truesize: one small segment, as in
+/// Linux.
+pub(super) const LEAST_RCVBUF: u32 = 2304;
+
+/// As [`Settings::granted_rcvbuf`].
+pub(super) fn granted_rcvbuf(bytes: u32, rmem_max: u32) -> u32 {
+    bytes.min(rmem_max).saturating_mul(2).max(LEAST_RCVBUF)
 }
 
 #[cfg(test)]

@@ -362,9 +362,7 @@ fn what_comes_back_while_a_thread_owns_the_socket_opens_the_window_too() {
 fn a_peer_that_has_vanished_is_noticed_by_keepalive() {
     let (mut world, peer, stream) = connected(Settings::default());
     let second = Duration::from_secs(1);
-    stream
-        .set_keepalive(Some(KeepAlive { idle: 5 * second, interval: second, probes: 2 }))
-        .unwrap();
+    stream.set_keepalive(Some(KeepAlive::new(5 * second, second, 2))).unwrap();
     world.turn();
     for after in [5000, 1000] {
         let (ms, probe) = world.wait_for_segment();

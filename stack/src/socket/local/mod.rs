@@ -21,6 +21,7 @@ use crate::time::Instant;
 use crate::watch::Span;
 use crate::wire::FourTuple;
 
+use super::inherit::SocketOptions;
 use super::lcore_ref::Deferred;
 use super::mode::{Claimed, Mode};
 use super::options::Options;
@@ -437,6 +438,14 @@ impl<B: PacketBuf> Mode<B> for Local {
             accepted: Cell::new(false),
         });
         (LocalRef(socket.clone()), LocalHandle(socket))
+    }
+
+    fn inherit(handle: &Self::Handle, options: &SocketOptions, low_water: Option<u32>) {
+        let socket = &handle.0;
+        options.store(low_water, &socket.options);
+        if options.linger.is_some_and(|linger| linger.is_zero()) {
+            socket.requests.set(socket.requests.get() | Requests::LINGER_ZERO);
+        }
     }
 
     #[inline]

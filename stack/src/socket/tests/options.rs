@@ -106,7 +106,7 @@ fn quick_acks_are_asked_for_and_the_one_that_waits_goes() {
 fn a_silent_peer_is_probed_and_given_up() {
     let (mut hand, stream) = open();
     let (idle, interval) = (10 * SECOND, 3 * SECOND);
-    stream.set_keepalive(Some(KeepAlive { idle, interval, probes: 2 })).unwrap();
+    stream.set_keepalive(Some(KeepAlive::new(idle, interval, 2))).unwrap();
     hand.poll();
     hand.pass(9 * SECOND);
     assert!(hand.take_sent().is_empty());
@@ -134,12 +134,12 @@ fn a_silent_peer_is_probed_and_given_up() {
 #[test]
 fn keepalive_can_be_turned_off_and_waits_for_what_is_under_way() {
     let (mut hand, stream) = open();
-    let keepalive = KeepAlive { idle: 10 * SECOND, interval: SECOND, probes: 1 };
+    let keepalive = KeepAlive::new(10 * SECOND, SECOND, 1);
     for bad in [
-        KeepAlive { idle: Duration::ZERO, ..keepalive },
-        KeepAlive { interval: 40_000 * SECOND, ..keepalive },
-        KeepAlive { probes: 0, ..keepalive },
-        KeepAlive { probes: 128, ..keepalive },
+        KeepAlive { idle: Some(Duration::ZERO), ..keepalive },
+        KeepAlive { interval: Some(40_000 * SECOND), ..keepalive },
+        KeepAlive { probes: Some(0), ..keepalive },
+        KeepAlive { probes: Some(128), ..keepalive },
     ] {
         let error = stream.set_keepalive(Some(bad)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
@@ -167,7 +167,7 @@ fn keepalive_can_be_turned_off_and_waits_for_what_is_under_way() {
 #[test]
 fn the_user_timeout_replaces_the_number_of_repetitions() {
     let (mut hand, stream) = open();
-    let keepalive = KeepAlive { idle: 10 * SECOND, interval: SECOND, probes: 100 };
+    let keepalive = KeepAlive::new(10 * SECOND, SECOND, 100);
     stream.set_keepalive(Some(keepalive)).unwrap();
     stream.set_user_timeout(Some(Duration::from_millis(12_500))).unwrap();
     assert_eq!(stream.user_timeout().unwrap(), Some(Duration::from_millis(12_500)));

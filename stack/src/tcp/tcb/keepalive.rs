@@ -7,14 +7,15 @@
 use std::time::Duration;
 
 use crate::buf::PacketBuf;
-use crate::tcp::{Counter, Cx};
+use crate::tcp::{Counter, Cx, Settings};
 use crate::time::Instant;
 use crate::wire::Outgoing;
 
 use super::{NEVER, State, Tcb};
 
-/// When a silent peer is probed, and given up (TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT). The default
-/// is Linux's: after two hours nine probes, 75 seconds apart.
+/// When a silent peer is probed, and given up (TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT). What is `None`,
+/// as all is by default, is as the settings `tcp_keepalive_time`, `tcp_keepalive_intvl` and
+/// `tcp_keepalive_probes` say: after two hours nine probes, 75 seconds apart.
 ///
 /// ```
 /// use std::time::Duration;
@@ -26,33 +27,36 @@ use super::{NEVER, State, Tcb};
 /// /// Notices within three minutes that the peer has vanished.
 /// fn watch(stream: &TcpStream<HeapBuf>) -> std::io::Result<()> {
 ///     let (idle, interval) = (Duration::from_secs(120), Duration::from_secs(15));
-///     stream.set_keepalive(Some(KeepAlive { idle, interval, probes: 4 }))
+///     stream.set_keepalive(Some(KeepAlive::new(idle, interval, 4)))
 /// }
 /// ```
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct KeepAlive {
     /// Silence before the first probe; 1 to 32767 seconds.
-    pub idle: Duration,
+    pub idle: Option<Duration>,
     /// Between probes; 1 to 32767 seconds.
-    pub interval: Duration,
+    pub interval: Option<Duration>,
     /// Probes without an answer after which the peer is given up; 1 to 127.
-    pub probes: u8,
-}
-
-impl Default for KeepAlive {
-    fn default() -> Self {
-        let (idle, interval) = (Duration::from_secs(7200), Duration::from_secs(75));
-        Self { idle, interval, probes: 9 }
-    }
+    pub probes: Option<u8>,
 }
 
 impl KeepAlive {
+    /// One that says everything itself.
+    pub const fn new(idle: Duration, interval: Duration, probes: u8) -> Self {
+        Self { idle: Some(idle), interval: Some(interval), probes: Some(probes) }
+    }
+
     /// Whether Linux would take these values.
     pub fn is_valid(&self) -> bool {
         let spans = Duration::from_secs(1)..=Duration::from_secs(32_767);
-        spans.contains(&self.idle)
-            && spans.contains(&self.interval)
-            && (1..=127).contains(&self.probes)
+        let Self { idle, interval, probes } = self;
+        idle.is_none_or(|idle| spans.contains(&idle))
+            && interval.is_none_or(|interval| spans.contains(&interval))
+            && probes.is_none_or(|probes| (1..=127).contains(&probes))
+    }
+
+    fn idle(&self, settings: &Settings) -> Duration {
+        self.idle.unwrap_or(settings.tcp_keepalive_time)
     }
 }
 
@@ -108,7 +112,7 @@ impl<B: PacketBuf> Tcb<B> {
             return;
         }
         self.closing.deadline = match self.keepalive() {
-            Some(KeepAlive { idle, .. }) => (self.last_heard() + idle).max(cx.now),
+            Some(what) => (self.last_heard() + what.idle(cx.settings)).max(cx.now),
             None => NEVER,
         };
     }
@@ -119,7 +123,10 @@ impl<B: PacketBuf> Tcb<B> {
         let asked = self.asked.as_mut()?;
         let user_timeout = u64::from(asked.user_timeout_ms);
         let keeping = &mut asked.keeping;
-        let KeepAlive { idle, interval, probes } = keeping.what?;
+        let what = keeping.what?;
+        let idle = what.idle(cx.settings);
+        let interval = what.interval.unwrap_or(cx.settings.tcp_keepalive_intvl);
+        let probes = what.probes.unwrap_or(cx.settings.tcp_keepalive_probes);
         if heard > keeping.last_probe {
             keeping.unanswered = 0;
         }

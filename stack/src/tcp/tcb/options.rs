@@ -8,15 +8,12 @@ use std::num::NonZeroU8;
 use std::time::Duration;
 
 use crate::buf::PacketBuf;
+use crate::tcp::settings::{LEAST_RCVBUF, granted_rcvbuf};
 use crate::tcp::{Cx, Settings};
 
 use super::Tcb;
 use super::keepalive::Keeping;
 use super::path::Path;
-
-/// The least receive buffer that can be asked for, in bytes of truesize: one small segment, as in
-/// Linux.
-const LEAST_RCVBUF: u32 = 2304;
 
 /// The least limit of the window.
 const LEAST_CLAMP: u32 = LEAST_RCVBUF / 2;
@@ -97,10 +94,15 @@ impl<B: PacketBuf> Tcb<B> {
     /// Limits the memory that unread data may take (SO_RCVBUF). As in Linux twice as many bytes of
     /// truesize are granted as were asked for, at most twice the setting `rmem_max`, and at least 2304.
     pub fn set_rcvbuf(&mut self, bytes: u32) {
-        let granted = bytes.min(self.limits.rmem_max).saturating_mul(2).max(LEAST_RCVBUF);
+        let granted = granted_rcvbuf(bytes, self.limits.rmem_max);
         self.asked_mut().rcvbuf_is_set = true;
         self.window.resize(granted);
         self.check();
+    }
+
+    /// The buffer that the connection began with was asked for: nothing else changes it.
+    pub(crate) fn keep_rcvbuf(&mut self) {
+        self.asked_mut().rcvbuf_is_set = true;
     }
 
     /// Has the window never be larger than this (TCP_WINDOW_CLAMP), 1152 bytes at least. What was

@@ -149,7 +149,7 @@ fn a_connection_that_is_over_is_told_nothing() {
 fn keepalive_ends_by_the_last_error_too() {
     let mut c = Conn::new();
     let second = Duration::from_secs(1);
-    let keepalive = crate::tcp::tcb::KeepAlive { idle: 5 * second, interval: second, probes: 2 };
+    let keepalive = crate::tcp::tcb::KeepAlive::new(5 * second, second, 2);
     c.tcb.set_keepalive(Some(keepalive));
     let cx = c.world.cx();
     c.tcb.on_options(&cx);
