@@ -36,6 +36,9 @@ pub enum Checksum {
     Unknown,
     /// Both were verified and are right.
     Good,
+    /// That of TCP was verified and is right; the IP header's was not looked at, or there is none, as
+    /// in IPv6.
+    Transport,
     /// One of them is wrong.
     Bad,
 }

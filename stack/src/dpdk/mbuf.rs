@@ -102,6 +102,7 @@ impl Mbuf {
         let word = match checksum {
             Checksum::Unknown => 0,
             Checksum::Good => IP_GOOD | L4_GOOD,
+            Checksum::Transport => L4_GOOD,
             Checksum::Bad => IP_BAD | L4_BAD,
         };
         let flags = self.ol_flags() & !(IP | L4) | word;
@@ -266,6 +267,8 @@ impl PacketBuf for Mbuf {
             Checksum::Good
         } else if flags & IP == IP_BAD || flags & L4 == L4_BAD {
             Checksum::Bad
+        } else if flags & L4 == L4_GOOD {
+            Checksum::Transport
         } else {
             Checksum::Unknown
         }

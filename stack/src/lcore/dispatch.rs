@@ -164,7 +164,7 @@ impl<T: Transmit> Work<'_, T> {
         match reject {
             Reject::NotTcp => {}
             Reject::Fragment => self.bump(Counter::ReasmFails),
-            Reject::Ip(_) => self.bump(Counter::InHdrErrors),
+            Reject::Ip(_) | Reject::Ip6(_) => self.bump(Counter::InHdrErrors),
             Reject::Tcp { dst, .. } if !self.base.interface.is_ours(dst) => {
                 self.bump(Counter::InAddrErrors);
             }

@@ -29,8 +29,13 @@ impl Sum {
     /// The sum of a pseudo header of IPv6 (RFC 8200 §8.1). `len` is header and payload in bytes.
     #[inline]
     pub fn pseudo_header_v6(src: Ipv6Addr, dst: Ipv6Addr, next_header: u8, len: u32) -> Self {
-        let tail = u64::from(len.to_be()) + u64::from(u32::from(next_header).to_be());
-        Self(tail).plus(&src.octets()).plus(&dst.octets())
+        Self::pseudo_header_tail(next_header, len).plus(&src.octets()).plus(&dst.octets())
+    }
+
+    /// The sum of a pseudo header of IPv6 without its addresses, for whoever adds them as they stand.
+    #[inline]
+    pub(super) fn pseudo_header_tail(next_header: u8, len: u32) -> Self {
+        Self(u64::from(len.to_be()) + u64::from(u32::from(next_header).to_be()))
     }
 
     /// Adds `bytes`, which must begin at an even offset of what is summed. An odd last byte is

@@ -1,5 +1,6 @@
 //! The one-pass parser: from the bytes of a frame to connection, segment and payload.
 //!
+//! That of IPv6 is in [`frame6`], and asked for what this one does not take.
 //! Called by the poll loop for every received frame. The usual shape (no tag, no IP options) is read
 //! straight from fixed offsets; everything else, and everything wrong, goes through the layers, which
 //! also name the reason. It never looks at state: neither addresses nor ports are judged here.
@@ -8,8 +9,9 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::checksum::Sum;
 use super::ipv4::{self, Ipv4Error};
+use super::ipv6::Ipv6Error;
 use super::tcp::{self, TcpError};
-use super::{Flags, FourTuple, MacAddr, Segment, ethernet, options};
+use super::{Flags, FourTuple, MacAddr, Segment, ethernet, frame6, options};
 use crate::buf::Checksum;
 
 /// Bytes of the longest frame without payload: tagged Ethernet, IPv4, TCP with all options.
@@ -50,12 +52,14 @@ pub struct TcpFrame {
 /// Why a frame was not taken.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Reject {
-    /// Not TCP over IPv4: ARP, ICMP, another protocol, or too short for an Ethernet header.
+    /// Not TCP: ARP, ICMP, another protocol, or too short for an Ethernet header.
     NotTcp,
     /// A fragment of a TCP segment.
     Fragment,
     /// Not a valid IPv4 datagram.
     Ip(Ipv4Error),
+    /// Not an IPv6 datagram that can be taken.
+    Ip6(Ipv6Error),
     /// Not a valid segment. To be counted if `dst` is this host.
     Tcp {
         /// Destination of the datagram.
@@ -141,20 +145,25 @@ impl Station {
     }
 
     #[inline(always)]
-    fn is_addressed_by(self, headers: &[u8; HEADERS_LEN]) -> bool {
-        let [a, b, c, d, e, f, g, h, ..] = *headers;
-        u64::from_le_bytes([a, b, c, d, e, f, g, h]) << 16 == self.0 << 16
+    pub(super) fn is_addressed_by<const LEN: usize>(self, headers: &[u8; LEN]) -> bool {
+        const { assert!(LEN >= 8) };
+        let bytes = headers.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        bytes << 16 == self.0 << 16
     }
 }
 
 /// Parses a frame; `checksum` is the device's word on it.
 ///
 /// # Errors
-/// See [`Reject`]. Frames that are not TCP over IPv4 are parsed again by the caller, layer by layer.
+/// See [`Reject`]. Frames that are not TCP are parsed again by the caller, layer by layer.
 #[inline]
 pub fn parse_tcp(frame: &[u8], checksum: Checksum) -> Result<TcpFrame, Reject> {
     let usual = frame.first_chunk().is_some_and(|headers| usual_headers(headers).is_some());
-    if usual && (checksum == Checksum::Good || is_intact(frame)) {
+    let usual6 = frame.first_chunk::<{ frame6::HEADERS_LEN }>().is_some_and(frame6::is_usual);
+    let transport = matches!(checksum, Checksum::Good | Checksum::Transport);
+    if usual && (checksum == Checksum::Good || is_intact(frame))
+        || usual6 && (transport || frame6::is_intact(frame))
+    {
         parse_checked(frame)
     } else {
         parse_by_layers(frame, checksum)
@@ -168,6 +177,15 @@ pub fn parse_tcp(frame: &[u8], checksum: Checksum) -> Result<TcpFrame, Reject> {
 #[inline(always)]
 pub fn parse_checked(frame: &[u8]) -> Result<TcpFrame, Reject> {
     match parse_usual(frame) {
+        Some(parsed) => Ok(parsed),
+        None => parse_less_usual(frame),
+    }
+}
+
+/// The usual frame of IPv6, and all others.
+#[inline(never)]
+fn parse_less_usual(frame: &[u8]) -> Result<TcpFrame, Reject> {
+    match frame6::parse_usual(frame) {
         Some(parsed) => Ok(parsed),
         None => parse_by_layers(frame, Checksum::Good),
     }
@@ -252,42 +270,53 @@ impl Words {
     pub const WITH_TIMESTAMPS: usize = HEADERS_LEN + options::TIMESTAMPS_ONLY_LEN;
     /// See [`Self::WITH_TIMESTAMPS`].
     pub const WITHOUT_OPTIONS: usize = HEADERS_LEN;
+    /// The same with IPv6.
+    pub const WITH_TIMESTAMPS_6: usize = frame6::HEADERS_LEN + options::TIMESTAMPS_ONLY_LEN;
+    /// See [`Self::WITH_TIMESTAMPS_6`].
+    pub const WITHOUT_OPTIONS_6: usize = frame6::HEADERS_LEN;
 
     /// Data offset, control bits and window of headers of `headers` bytes, nothing reserved set.
     pub const fn control(headers: usize, flags: Flags, window: u16) -> u32 {
-        let offset = (headers - TCP_AT) as u32 / 4;
+        let offset = (headers - tcp_at(headers)) as u32 / 4;
         offset << 28 | (flags.0 as u32) << 16 | window as u32
     }
 
     /// Reads a frame whose ends were taken as those of a segment, as if its headers were `HEADERS`
-    /// bytes long: [`Self::WITH_TIMESTAMPS`] or [`Self::WITHOUT_OPTIONS`]. Whether they are is for
-    /// the caller to see in the words; if so they say what [`parse_usual`] does.
+    /// bytes long, one of the four lengths above. Whether they are is for the caller to see in the
+    /// words; if so they say what [`parse_usual`] does.
     ///
     /// `None` if the frame has another shape or its payload another length.
     #[inline(always)]
     pub fn read<const HEADERS: usize>(frame: &[u8], lens: Lens) -> Option<Self> {
         let headers = frame.first_chunk::<HEADERS>()?;
-        let total = word::<14, HEADERS>(headers) & 0xffff;
+        let is_v6 = const { tcp_at(HEADERS) == frame6::TCP_AT };
         // A datagram shorter than its headers has a length beyond all that are looked for.
-        let len = total.wrapping_sub((HEADERS - ethernet::HEADER_LEN) as u32);
-        if word::<12, HEADERS>(headers) & 0xffff_ff00 != IPV4_WITHOUT_OPTIONS
+        let (len, is_usual) = if is_v6 {
+            let len = word::<18, HEADERS>(headers) >> 16;
+            (len.wrapping_sub((HEADERS - frame6::TCP_AT) as u32), frame6::is_usual(headers))
+        } else {
+            let len = word::<14, HEADERS>(headers) & 0xffff;
+            let is_usual = word::<12, HEADERS>(headers) & 0xffff_ff00 == IPV4_WITHOUT_OPTIONS;
+            (len.wrapping_sub((HEADERS - ethernet::HEADER_LEN) as u32), is_usual)
+        };
+        if !is_usual
             || len.wrapping_sub(lens.least) > lens.span
             || HEADERS + len as usize > frame.len()
         {
             return None;
         }
         let mut ts_val = 0;
-        if HEADERS > HEADERS_LEN {
+        if HEADERS > tcp_at(HEADERS) + tcp::HEADER_LEN {
             let list = headers.last_chunk()?;
             ts_val = options::aligned_timestamps(list)?.val;
         }
-        let numbers = headers[TCP_AT + 4..].first_chunk()?;
-        Some(Self {
-            numbers: u64::from_be_bytes(*numbers),
-            control: word::<{ TCP_AT + 12 }, HEADERS>(headers),
-            ts_val,
-            len,
-        })
+        let numbers = headers[tcp_at(HEADERS) + 4..].first_chunk()?;
+        let control = if is_v6 {
+            word_at(headers, frame6::TCP_AT + 12)
+        } else {
+            word::<{ TCP_AT + 12 }, HEADERS>(headers)
+        };
+        Some(Self { numbers: u64::from_be_bytes(*numbers), control, ts_val, len })
     }
 }
 
@@ -304,9 +333,20 @@ fn usual_headers(
     if usual { Some((ip, tcp.first_chunk()?)) } else { None }
 }
 
+/// Where the TCP header stands in headers of this length.
+const fn tcp_at(headers: usize) -> usize {
+    if headers < frame6::HEADERS_LEN { TCP_AT } else { frame6::TCP_AT }
+}
+
 /// Four bytes of the headers, read as one.
 #[inline(always)]
-fn word<const AT: usize, const LEN: usize>(headers: &[u8; LEN]) -> u32 {
+fn word_at(headers: &[u8], at: usize) -> u32 {
+    headers[at..].first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes))
+}
+
+/// As [`word_at`], its place being known.
+#[inline(always)]
+pub(super) fn word<const AT: usize, const LEN: usize>(headers: &[u8; LEN]) -> u32 {
     const { assert!(AT + 4 <= LEN) };
     headers[AT..].first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes))
 }
@@ -329,8 +369,10 @@ fn is_intact(frame: &[u8]) -> bool {
 #[inline(never)]
 fn parse_by_layers(frame: &[u8], checksum: Checksum) -> Result<TcpFrame, Reject> {
     let ethernet = ethernet::parse(frame).ok_or(Reject::NotTcp)?;
-    if ethernet.ethertype != ethernet::IPV4 {
-        return Err(Reject::NotTcp);
+    match ethernet.ethertype {
+        ethernet::IPV4 => {}
+        ethernet::IPV6 => return frame6::parse_by_layers(frame, &ethernet, checksum),
+        _ => return Err(Reject::NotTcp),
     }
     let datagram = frame.get(ethernet.header_len..).unwrap_or_default();
     let ip = ipv4::parse(datagram, checksum).map_err(Reject::Ip)?;

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use super::checksum::Sum;
 use super::ipv4::{self, Ipv4};
-use super::ipv6;
+use super::ipv6::{self, Ipv6};
 use super::{Flags, FourTuple, Outgoing, SackBlocks, Segment, SynOptions, Timestamps, options};
 use crate::buf::Checksum;
 
@@ -35,6 +35,36 @@ pub struct TcpView {
     pub header_len: usize,
 }
 
+/// What a segment has to know of the header before it.
+pub trait Datagram {
+    /// The ECN field: 0 not-ECT, 1 ECT(1), 2 ECT(0), 3 CE (RFC 3168 §5).
+    fn ecn(&self) -> u8;
+
+    /// The sum of the pseudo header for a segment of `len` bytes, which came out of the datagram.
+    fn pseudo_header(&self, len: usize) -> Sum;
+}
+
+impl Datagram for Ipv4 {
+    fn ecn(&self) -> u8 {
+        Self::ecn(self)
+    }
+
+    fn pseudo_header(&self, len: usize) -> Sum {
+        // What comes out of a datagram has a length that fits in 16 bits.
+        Sum::pseudo_header(self.src, self.dst, ipv4::TCP, len as u16)
+    }
+}
+
+impl Datagram for Ipv6 {
+    fn ecn(&self) -> u8 {
+        Self::ecn(self)
+    }
+
+    fn pseudo_header(&self, len: usize) -> Sum {
+        Sum::pseudo_header_v6(self.src, self.dst, ipv4::TCP, len as u32)
+    }
+}
+
 /// Why bytes are not a TCP segment. All count as `InSegs` if they were sent to this host.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum TcpError {
@@ -55,12 +85,13 @@ pub enum TcpError {
 ///
 /// # Errors
 /// See [`TcpError`]; the checks are made in Linux's order. A malformed option list is no error.
-pub fn parse(ip: &Ipv4, bytes: &[u8], checksum: Checksum) -> Result<TcpView, TcpError> {
+pub fn parse(ip: &impl Datagram, bytes: &[u8], checksum: Checksum) -> Result<TcpView, TcpError> {
     let (fixed, rest) = bytes.split_first_chunk::<HEADER_LEN>().ok_or(TcpError::Truncated)?;
     let options_len =
         (usize::from(fixed[12] >> 4) * 4).checked_sub(HEADER_LEN).ok_or(TcpError::BadOffset)?;
     let (list, payload) = rest.split_at_checked(options_len).ok_or(TcpError::BadLength)?;
-    if checksum != Checksum::Good && !checksum_is_valid(ip, bytes) {
+    let is_verified = matches!(checksum, Checksum::Good | Checksum::Transport);
+    if !is_verified && !ip.pseudo_header(bytes.len()).plus(bytes).is_valid() {
         return Err(TcpError::BadChecksum);
     }
     let [p0, p1, p2, p3, ..] = *fixed;
@@ -166,11 +197,6 @@ pub(super) fn segment(
         ecn,
         ts,
     }
-}
-
-fn checksum_is_valid(ip: &Ipv4, bytes: &[u8]) -> bool {
-    // The bytes come out of a datagram, so their number fits in 16 bits.
-    Sum::pseudo_header(ip.src, ip.dst, ipv4::TCP, bytes.len() as u16).plus(bytes).is_valid()
 }
 
 fn option_list(header: &[u8]) -> &[u8] {
