@@ -20,24 +20,27 @@ use super::icmp::Told;
 use super::neighbour::News;
 use super::work::Work;
 
-/// ICMP echo requests that an lcore answers in a second: enough for any monitoring, and a flood does
-/// not make a poll loop into a pinging one.
-const ECHOES_PER_SECOND: u32 = 1000;
-
-/// Counts the echo replies of the current second.
+/// Counts what is sent in answer in the current second, up to `N`.
 #[derive(Debug, Default)]
-pub(super) struct EchoLimit {
+pub(super) struct PerSecond<const N: u32> {
     since: Instant,
     sent: u32,
 }
 
-impl EchoLimit {
+/// ICMP echo requests that an lcore answers in a second: enough for any monitoring, and a flood does
+/// not make a poll loop into a pinging one.
+pub(super) type EchoLimit = PerSecond<1000>;
+
+/// ICMPv6 errors that an lcore sends in a second: enough to find out what is wrong (RFC 4443 §2.4 (f)).
+pub(super) type ProblemLimit = PerSecond<100>;
+
+impl<const N: u32> PerSecond<N> {
     pub(super) fn permits(&mut self, now: Instant) -> bool {
         if now.since(self.since) >= Duration::from_secs(1) {
             *self = Self { since: now, sent: 0 };
         }
         self.sent += 1;
-        self.sent <= ECHOES_PER_SECOND
+        self.sent <= N
     }
 }
 
@@ -77,7 +80,8 @@ impl<T: Transmit> Work<'_, T> {
                     return Frame::Done;
                 }
                 Ok(tcp) => return Frame::Tcp(tcp),
-                Err(Reject::NotTcp) => {}
+                // What is wrong with headers of IPv6 may have to be answered.
+                Err(Reject::NotTcp | Reject::Ip6(_)) => {}
                 Err(reject) => {
                     self.count_reject(reject);
                     return Frame::Done;
@@ -125,6 +129,8 @@ impl<T: Transmit> Work<'_, T> {
             (ethernet::IPV4, Delivery::Us) => {
                 self.on_datagram(payload, checksum).map_or(Frame::Done, Frame::Told)
             }
+            (ethernet::IPV6, Delivery::Us) => self.on_datagram6(payload, false),
+            (ethernet::IPV6, Delivery::Multicast) => self.on_datagram6(payload, true),
             // TCP is not sent to groups, and a ping to one gets no answer (RFC 1122 §3.2.2.6).
             _ => Frame::Done,
         }

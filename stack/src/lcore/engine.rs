@@ -16,10 +16,11 @@ use crate::tcp::{Counter, Counters, Settings};
 use crate::time::Instant;
 use crate::watch::Span;
 use crate::wire::FourTuple;
-use crate::wire::frame::{self, Ends, Station, TcpFrame};
+use crate::wire::frame::{self, Station, TcpFrame};
+use crate::wire::frame6;
 
 use super::closing::TimeWaitSlot;
-use super::dispatch::{EchoLimit, Frame};
+use super::dispatch::{EchoLimit, Frame, ProblemLimit};
 use super::flow::{Flow, FlowHash, FlowTable, Target};
 use super::groups::Groups;
 use super::hash::HashKey;
@@ -165,6 +166,7 @@ impl<B: PacketBuf, M: Mode<B>> Engine<B, M> {
                 neighbours: Neighbours::new(interface, key),
                 rsts: RstLimiter::new(secret),
                 echoes: EchoLimit::default(),
+                problems: ProblemLimit::default(),
                 pressure: Pressure::None,
             },
             tables: Tables {
@@ -321,20 +323,21 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
         let us = Station::new(work.base.interface.mac);
         for (at, slot) in burst.iter_mut().enumerate() {
             let Some(frame) = slot else { continue };
-            let ends = match frame::usual_ends(frame.data(), us, frame.checksum()) {
-                Some(ends) => ends,
-                None => match self.unusual_ends(work, frame) {
-                    Some(ends) => ends,
-                    None => {
-                        *slot = None;
-                        continue;
+            match frame::usual_ends(frame.data(), us, frame.checksum()) {
+                Some(ends) if last == Some(ends) => {}
+                Some(ends) => {
+                    last = Some(ends);
+                    let flow = Flow::of_ends(ends);
+                    runs.push(Run { flow, hash: self.flows.hash(&flow), start: at });
+                }
+                None => match self.other_flow(work, frame, us) {
+                    Some(flow) if runs.last().is_some_and(|run| run.flow == flow) => {}
+                    Some(flow) => {
+                        last = None;
+                        runs.push(Run { flow, hash: self.flows.hash(&flow), start: at });
                     }
+                    None => *slot = None,
                 },
-            };
-            if last != Some(ends) {
-                last = Some(ends);
-                let flow = Flow::of_ends(ends);
-                runs.push(Run { flow, hash: self.flows.hash(&flow), start: at });
             }
         }
 
@@ -364,13 +367,27 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
         }
     }
 
-    /// The ends of a segment for our Ethernet address that is not as usual, but right up to the
+    /// The flow of a segment for our Ethernet address that is not the usual one of IPv4.
+    #[inline(never)]
+    fn other_flow(
+        &mut self,
+        work: &mut Work<'_, impl Transmit>,
+        frame: &B,
+        us: Station,
+    ) -> Option<Flow> {
+        match frame6::usual_ends(frame.data(), us, frame.checksum()) {
+            Some(ends) => Some(Flow::of_ends6(&ends)),
+            None => self.unusual_flow(work, frame),
+        }
+    }
+
+    /// The flow of a segment for our Ethernet address that is not as usual, but right up to the
     /// checksums. Everything else is dealt with here, and was nothing for a connection.
     #[cold]
     #[inline(never)]
-    fn unusual_ends(&mut self, work: &mut Work<'_, impl Transmit>, frame: &B) -> Option<Ends> {
+    fn unusual_flow(&mut self, work: &mut Work<'_, impl Transmit>, frame: &B) -> Option<Flow> {
         match work.classify(frame.data(), frame.checksum()) {
-            Frame::Tcp(tcp) => Ends::of(&tcp.tuple),
+            Frame::Tcp(tcp) => Some(Flow::of(&tcp.tuple)),
             Frame::Done => None,
             Frame::Told(told) => {
                 self.on_told(work, &told, None);

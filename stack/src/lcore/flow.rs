@@ -12,6 +12,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::wire::frame::Ends;
+use crate::wire::frame6::Ends6;
 use crate::wire::{FourTuple, ipv6};
 
 use super::hash::HashKey;
@@ -237,15 +238,15 @@ impl<const N: usize> Table<N> {
 
 /// Addresses, then ports, the peer's before ours as they stand in its segments, and target: two
 /// words for IPv4, five for IPv6.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Entry<const N: usize>([u64; N]);
 
 /// A four-tuple as the table has it: few words to compare and hash.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Flow(Words);
 
 /// An entry without a target.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Words {
     V4(Entry<2>),
     V6(Entry<5>),
@@ -273,6 +274,13 @@ impl Flow {
     #[inline(always)]
     pub fn of_ends(ends: Ends) -> Self {
         Self::v4(ends.addrs(), ends.ports())
+    }
+
+    /// The flow of a segment that was received over IPv6.
+    #[inline]
+    pub fn of_ends6(ends: &Ends6) -> Self {
+        let [s0, s1, d0, d1] = ends.addrs;
+        Self(Words::V6(Entry([s0, s1, d0, d1, u64::from(ends.ports) << 32])))
     }
 
     #[inline(always)]

@@ -18,7 +18,7 @@ use super::flow::Target;
 use super::work::Work;
 
 /// Longest echo request that is answered: the frame is built on the stack.
-const ECHO_LEN: usize = ethernet::HEADER_LEN + 1500;
+pub(super) const ECHO_LEN: usize = ethernet::HEADER_LEN + 1500;
 
 /// An ICMP error about a TCP segment of this host's address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

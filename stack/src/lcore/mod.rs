@@ -6,6 +6,7 @@
 #[cfg(feature = "dpdk")]
 mod census;
 mod closing;
+mod discovery;
 mod dispatch;
 #[cfg(feature = "dpdk")]
 pub(crate) mod drive;
@@ -15,6 +16,7 @@ pub mod flow;
 mod groups;
 pub mod hash;
 mod icmp;
+mod icmp6;
 mod interface;
 mod memory;
 pub mod mesh;

@@ -158,15 +158,31 @@ impl Neighbours {
         }
         // A probe for a free address has no sender address (RFC 5227), and teaches nothing.
         let sender_addr = IpAddr::V4(sender_addr);
-        let believable = !sender_mac.is_multicast()
-            && sender_mac != MacAddr([0; 6])
-            && !self.interface.is_ours(sender_addr)
-            && self.interface.is_on_link(sender_addr);
+        let believable = self.is_believable(sender_addr, sender_mac);
         if !believable || !(to_us || self.position(sender_addr).is_some()) {
             return None;
         }
         let news = News { addr: sender_addr, mac: sender_mac };
         self.learn(news, now, tx).then_some(news)
+    }
+
+    /// Whether a neighbour may be at an address: a host on the link, and not ourselves.
+    pub(super) fn is_believable(&self, addr: IpAddr, mac: MacAddr) -> bool {
+        !mac.is_multicast()
+            && mac != MacAddr([0; 6])
+            && !self.interface.is_ours(addr)
+            && self.interface.is_on_link(addr)
+    }
+
+    /// Where a neighbour is, if that is known; `None` if nobody has asked for it.
+    pub(super) fn known(&self, addr: IpAddr) -> Option<Option<MacAddr>> {
+        let entry = &self.entries[self.position(addr)?];
+        Some((entry.state == State::Known).then_some(entry.mac))
+    }
+
+    /// The interface that its neighbours are those of.
+    pub(super) fn interface(&self) -> &Interface {
+        &self.interface
     }
 
     /// Takes a mapping, and sends what waited for it. Whether it was not known already.
@@ -247,18 +263,26 @@ impl Neighbours {
         let entry = &mut self.entries[at];
         entry.requests += 1;
         entry.asked = now;
-        if let (IpAddr::V4(target_addr), Some(IpAddr::V4(sender_addr))) =
-            (addr, self.interface.source_for(addr))
-        {
-            let request = Arp {
-                operation: Operation::Request,
-                sender_mac: self.interface.mac,
-                sender_addr,
-                target_mac: MacAddr([0; 6]),
-                target_addr,
-            };
-            self.transmit_arp(&request, MacAddr::BROADCAST, tx);
+        let known_at = (entry.state == State::Known).then_some(entry.mac);
+        match addr {
+            IpAddr::V4(target) => self.request(target, tx),
+            IpAddr::V6(target) => self.solicit(target, known_at, tx),
         }
+    }
+
+    /// Asks all on the link for an address by ARP.
+    fn request(&self, target_addr: Ipv4Addr, tx: &mut impl Transmit) {
+        let Some(IpAddr::V4(sender_addr)) = self.interface.source_for(target_addr.into()) else {
+            return;
+        };
+        let request = Arp {
+            operation: Operation::Request,
+            sender_mac: self.interface.mac,
+            sender_addr,
+            target_mac: MacAddr([0; 6]),
+            target_addr,
+        };
+        self.transmit_arp(&request, MacAddr::BROADCAST, tx);
     }
 
     /// Keeps the frame until its neighbour is known. The newest for an address replaces the one

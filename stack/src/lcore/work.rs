@@ -14,7 +14,7 @@ use crate::time::Instant;
 use crate::wire::frame::MAX_CONTROL_LEN;
 use crate::wire::{Flags, FourTuple, Outgoing, Segment, ethernet, ipv4, tcp};
 
-use super::dispatch::EchoLimit;
+use super::dispatch::{EchoLimit, ProblemLimit};
 use super::neighbour::{Neighbours, Sent};
 use super::{Interface, Pressure, Transmit};
 
@@ -31,6 +31,7 @@ pub(super) struct Base {
     pub neighbours: Neighbours,
     pub rsts: RstLimiter,
     pub echoes: EchoLimit,
+    pub problems: ProblemLimit,
     pub pressure: Pressure,
 }
 

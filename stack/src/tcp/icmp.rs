@@ -5,6 +5,10 @@
 //! ever believed downwards.
 
 use crate::wire::icmp::Kind;
+use crate::wire::icmpv6;
+
+/// The MTU that every link of IPv6 has (RFC 8200 §5).
+const LEAST_MTU_6: u16 = 1280;
 
 /// Why the network says that it could not deliver a segment of ours, by Linux's choice of errno.
 ///
@@ -135,11 +139,62 @@ impl Report {
             Kind::TimeExceeded(_) | Kind::SourceQuench | Kind::Redirect => None,
         }
     }
+
+    /// What an error of IPv6 tells. An MTU below the least that every link has is taken for that
+    /// (RFC 8201 §4).
+    pub fn of_v6(kind: icmpv6::Kind) -> Option<Self> {
+        use PathError as E;
+        use icmpv6::Kind;
+
+        let lost = |error, ends_requests| Some(Self::Lost { error, ends_requests });
+        match kind {
+            Kind::TooBig(mtu) => {
+                let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+                Some(Self::TooBig { mtu: mtu.max(LEAST_MTU_6) })
+            }
+            Kind::Unreachable(code) => match code {
+                0 => lost(E::NetworkUnreachable, false),
+                1 | 5 | 6 => lost(E::Prohibited, true),
+                2 | 3 => lost(E::HostUnreachable, false),
+                4 => lost(E::Refused, true),
+                _ => lost(E::Protocol, true),
+            },
+            Kind::TimeExceeded(_) => lost(E::HostUnreachable, false),
+            Kind::ParameterProblem => lost(E::Protocol, true),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_code_of_ipv6_has_linuxs_error() {
+        let told = |kind| match Report::of_v6(kind) {
+            Some(Report::Lost { error, ends_requests }) => (error.errno(), ends_requests),
+            other => panic!("{kind:?} is {other:?}"),
+        };
+        let expected = [
+            (101, false),
+            (13, true),
+            (113, false),
+            (113, false),
+            (111, true),
+            (13, true),
+            (13, true),
+            (71, true),
+        ];
+        for (code, expected) in (0..).zip(expected) {
+            assert_eq!(told(icmpv6::Kind::Unreachable(code)), expected, "code {code}");
+        }
+        assert_eq!(told(icmpv6::Kind::TimeExceeded(0)), (113, false));
+        assert_eq!(told(icmpv6::Kind::ParameterProblem), (71, true));
+        for (mtu, believed) in [(0, 1280), (1279, 1280), (1400, 1400), (70_000, 65_535)] {
+            let report = Report::of_v6(icmpv6::Kind::TooBig(mtu));
+            assert_eq!(report, Some(Report::TooBig { mtu: believed }));
+        }
+    }
 
     #[test]
     fn each_code_has_linuxs_error() {

@@ -405,7 +405,7 @@ fn parse_by_layers(frame: &[u8], checksum: Checksum) -> Result<TcpFrame, Reject>
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::samples::{TUPLE, frame, spoiled_frame};
+    use super::super::samples::{TUPLE, frame, frame6, spoiled, spoiled_frame};
     use super::super::{Outgoing, Timestamps};
     use super::*;
 
@@ -497,7 +497,7 @@ mod tests {
         (least, most): (u32, u32),
     ) -> Result<(), TestCaseError> {
         let lens = Lens::new(least, most);
-        let offset = |words: &Words| words.control >> 28 == (HEADERS - TCP_AT) as u32 / 4;
+        let offset = |words: &Words| words.control >> 28 == (HEADERS - tcp_at(HEADERS)) as u32 / 4;
         let words = Words::read::<HEADERS>(bytes, lens).filter(offset);
         let parsed = parsed.filter(|parsed| {
             usize::from(parsed.payload) == HEADERS && (least..=most).contains(&parsed.segment.len)
@@ -539,6 +539,17 @@ mod tests {
             for lens in [(1, u32::from(u16::MAX)), (1, 5), (6, 20)] {
                 same_words::<{ Words::WITHOUT_OPTIONS }>(&bytes, parsed, lens)?;
                 same_words::<{ Words::WITH_TIMESTAMPS }>(&bytes, parsed, lens)?;
+            }
+        }
+
+        #[test]
+        fn words_say_what_is_parsed_of_ipv6(bytes in prop_oneof![frame6(), spoiled(frame6())]) {
+            let parsed = frame6::parse_usual(&bytes);
+            for lens in [(1, u32::from(u16::MAX)), (1, 5), (6, 20)] {
+                same_words::<{ Words::WITHOUT_OPTIONS_6 }>(&bytes, parsed, lens)?;
+                same_words::<{ Words::WITH_TIMESTAMPS_6 }>(&bytes, parsed, lens)?;
+                // Whose family it is not of they say nothing.
+                prop_assert_eq!(Words::read::<{ Words::WITHOUT_OPTIONS }>(&bytes, Lens::ANY), None);
             }
         }
 

@@ -28,7 +28,7 @@ const HEADER_LEN: usize = 8;
 
 /// Bytes of the quoted datagram's payload that an error carries at least (RFC 792): of a TCP segment
 /// the ports and the sequence number.
-const QUOTED_LEN: usize = 8;
+pub(super) const QUOTED_LEN: usize = 8;
 
 /// What a message is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -82,18 +82,18 @@ pub enum Kind {
 
 /// The datagram that an error quotes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Quoted {
+pub struct Quoted<A = Ipv4Addr> {
     /// Source: an address of ours, if we have sent it.
-    pub src: Ipv4Addr,
+    pub src: A,
     /// Destination.
-    pub dst: Ipv4Addr,
+    pub dst: A,
     /// Protocol of its payload.
     pub protocol: u8,
     /// The first bytes of its payload.
     pub start: [u8; QUOTED_LEN],
 }
 
-impl Quoted {
+impl<A> Quoted<A> {
     /// Source port, destination port and sequence number, if it was a TCP segment.
     pub const fn tcp(&self) -> (u16, u16, u32) {
         let [s0, s1, d0, d1, q0, q1, q2, q3] = self.start;

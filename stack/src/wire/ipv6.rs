@@ -129,27 +129,7 @@ impl Problem {
 /// # Errors
 /// See [`Ipv6Error`]. A payload of an unknown protocol is none: that is for the caller to know.
 pub fn parse(datagram: &[u8]) -> Result<Ipv6, Ipv6Error> {
-    let (fixed, rest) = datagram.split_first_chunk::<HEADER_LEN>().ok_or(Ipv6Error::Truncated)?;
-    let [v0, v1, _, _, l0, l1, next, hop_limit, addrs @ ..] = fixed;
-    if v0 >> 4 != 6 {
-        return Err(Ipv6Error::BadVersion);
-    }
-    let payload_len = usize::from(u16::from_be_bytes([*l0, *l1]));
-    if payload_len > rest.len() {
-        return Err(Ipv6Error::Truncated);
-    }
-    let mut ip = Ipv6 {
-        src: address(addrs),
-        dst: address(&addrs[16..]),
-        protocol: *next,
-        // Behind version, class, flow label and length.
-        protocol_at: 6,
-        header_len: HEADER_LEN,
-        total_len: HEADER_LEN + payload_len,
-        tos: v0 << 4 | v1 >> 4,
-        hop_limit: *hop_limit,
-        fragment: false,
-    };
+    let mut ip = fixed(datagram)?;
     for number in 0.. {
         let is_last = !matches!(ip.protocol, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION);
         if is_last || ip.fragment {
@@ -161,6 +141,35 @@ pub fn parse(datagram: &[u8]) -> Result<Ipv6, Ipv6Error> {
         skip(datagram, &mut ip, number)?;
     }
     Err(Ipv6Error::TooMuch)
+}
+
+/// The header alone, nothing being skipped: of a datagram that [`parse`] may not have taken.
+pub fn parse_fixed(datagram: &[u8]) -> Option<Ipv6> {
+    fixed(datagram).ok()
+}
+
+fn fixed(datagram: &[u8]) -> Result<Ipv6, Ipv6Error> {
+    let (fixed, rest) = datagram.split_first_chunk::<HEADER_LEN>().ok_or(Ipv6Error::Truncated)?;
+    let [v0, v1, _, _, l0, l1, next, hop_limit, addrs @ ..] = fixed;
+    if v0 >> 4 != 6 {
+        return Err(Ipv6Error::BadVersion);
+    }
+    let payload_len = usize::from(u16::from_be_bytes([*l0, *l1]));
+    if payload_len > rest.len() {
+        return Err(Ipv6Error::Truncated);
+    }
+    Ok(Ipv6 {
+        src: address(addrs),
+        dst: address(&addrs[16..]),
+        protocol: *next,
+        // Behind version, class, flow label and length.
+        protocol_at: 6,
+        header_len: HEADER_LEN,
+        total_len: HEADER_LEN + payload_len,
+        tos: v0 << 4 | v1 >> 4,
+        hop_limit: *hop_limit,
+        fragment: false,
+    })
 }
 
 /// Whether there is no payload, and is not meant to be (RFC 8200 §4.7).

@@ -8,6 +8,7 @@ pub mod ethernet;
 pub mod frame;
 pub mod frame6;
 pub mod icmp;
+pub mod icmpv6;
 pub mod ipv4;
 pub mod ipv6;
 mod options;

@@ -8,8 +8,8 @@ use crate::buf::{BufQueue, PacketBuf, SegCb};
 use crate::tcp::ofo::COPY_LIMIT;
 use crate::tcp::{Counter, Cx, SeqNum};
 use crate::time::Instant;
-use crate::wire::Flags;
 use crate::wire::frame::{Lens, Words};
+use crate::wire::{Family, Flags};
 
 use super::ack::{LEAST_MSS, Load, Owed};
 use super::input::copy_from;
@@ -136,9 +136,17 @@ impl<B: PacketBuf> Tcb<B> {
         let mut taken = 0;
         loop {
             let rest = &mut frames[taken..];
-            let run = match self.ts {
-                Some(_) => self.run::<{ Words::WITH_TIMESTAMPS }>(cx, rest, owner, sink),
-                None => self.run::<{ Words::WITHOUT_OPTIONS }>(cx, rest, owner, sink),
+            let run = match (self.family(), self.ts) {
+                (Family::V4, Some(_)) => {
+                    self.run::<{ Words::WITH_TIMESTAMPS }>(cx, rest, owner, sink)
+                }
+                (Family::V4, None) => self.run::<{ Words::WITHOUT_OPTIONS }>(cx, rest, owner, sink),
+                (Family::V6, Some(_)) => {
+                    self.run::<{ Words::WITH_TIMESTAMPS_6 }>(cx, rest, owner, sink)
+                }
+                (Family::V6, None) => {
+                    self.run::<{ Words::WITHOUT_OPTIONS_6 }>(cx, rest, owner, sink)
+                }
             };
             self.check();
             taken += run.len;
@@ -230,9 +238,19 @@ impl<B: PacketBuf> Tcb<B> {
         owner: Owner,
         sink: &mut impl Sink<B>,
     ) -> Option<Verdict> {
-        let verdict = match self.ts {
-            Some(_) => self.at_hole::<{ Words::WITH_TIMESTAMPS }>(cx, place, owner, sink),
-            None => self.at_hole::<{ Words::WITHOUT_OPTIONS }>(cx, place, owner, sink),
+        let verdict = match (self.family(), self.ts) {
+            (Family::V4, Some(_)) => {
+                self.at_hole::<{ Words::WITH_TIMESTAMPS }>(cx, place, owner, sink)
+            }
+            (Family::V4, None) => {
+                self.at_hole::<{ Words::WITHOUT_OPTIONS }>(cx, place, owner, sink)
+            }
+            (Family::V6, Some(_)) => {
+                self.at_hole::<{ Words::WITH_TIMESTAMPS_6 }>(cx, place, owner, sink)
+            }
+            (Family::V6, None) => {
+                self.at_hole::<{ Words::WITHOUT_OPTIONS_6 }>(cx, place, owner, sink)
+            }
         };
         self.check();
         verdict

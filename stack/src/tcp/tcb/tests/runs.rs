@@ -1,5 +1,7 @@
 //! Runs against the general path: whatever comes, both leave the same behind.
 
+use std::net::IpAddr;
+
 use proptest::prelude::*;
 
 use super::harness::*;
@@ -10,12 +12,15 @@ use crate::tcp::tcb::{NoSink, Owner};
 use crate::tcp::testing::World;
 use crate::tcp::timestamps::TsState;
 use crate::time::Instant;
-use crate::wire::{Flags, FourTuple, MacAddr, Outgoing, Segment, Timestamps, ethernet, frame, tcp};
+use crate::wire::{
+    Family, Flags, FourTuple, MacAddr, Outgoing, Segment, Timestamps, ethernet, frame, tcp,
+};
 
 const OWNER: Owner = Owner { socket: 3, generation: 9 };
 
 #[derive(Clone, Debug)]
 struct Setup {
+    family: Family,
     ts: bool,
     sack: bool,
     rcvbuf: u32,
@@ -48,8 +53,10 @@ struct Arrival {
 
 fn setup() -> impl Strategy<Value = Setup> {
     let rcvbuf = prop_oneof![Just(5000_u32), Just(20_000), Just(131_072)];
-    (any::<bool>(), any::<bool>(), rcvbuf, prop_oneof![Just(0_usize), 1..40_usize])
-        .prop_map(|(ts, sack, rcvbuf, ring)| Setup { ts, sack, rcvbuf, ring })
+    let family = prop_oneof![2 => Just(Family::V4), 1 => Just(Family::V6)];
+    let ring = prop_oneof![Just(0_usize), 1..40_usize];
+    (family, any::<bool>(), any::<bool>(), rcvbuf, ring)
+        .prop_map(|(family, ts, sack, rcvbuf, ring)| Setup { family, ts, sack, rcvbuf, ring })
 }
 
 /// Frames of about one size, most of them as predicted.
@@ -99,6 +106,7 @@ fn conn(setup: &Setup) -> Conn {
     world.settings.tcp_rmem[1] = setup.rcvbuf;
     let ts = TsState { recent: 500, offset: 7, recent_at: Instant::from_millis(1000) };
     let opened = Opened {
+        family: setup.family,
         rcv_wnd: (setup.rcvbuf / 2).min(W) as u16,
         scale: Some(Scale { rcv: 7, snd: 3 }),
         sack_ok: setup.sack,
@@ -113,11 +121,14 @@ fn conn(setup: &Setup) -> Conn {
 
 /// The frames of a burst, each relative to where the one before it would have led.
 fn frames(c: &Conn, arrivals: &[Arrival]) -> Vec<HeapBuf> {
-    let tuple = FourTuple {
-        local_addr: [10, 0, 0, 2].into(),
-        remote_addr: [10, 0, 0, 1].into(),
-        local_port: 5000,
-        remote_port: 80,
+    let (local_addr, remote_addr): (IpAddr, IpAddr) = match c.tcb.family() {
+        Family::V4 => ([10, 0, 0, 2].into(), [10, 0, 0, 1].into()),
+        Family::V6 => ([0xfd00, 0, 0, 0, 0, 0, 0, 2].into(), [0xfd00, 0, 0, 0, 0, 0, 0, 1].into()),
+    };
+    let tuple = FourTuple { local_addr, remote_addr, local_port: 5000, remote_port: 80 };
+    let (ethertype, offset_at) = match c.tcb.family() {
+        Family::V4 => (ethernet::IPV4, 46),
+        Family::V6 => (ethernet::IPV6, 66),
     };
     let mut next = c.rcv_nxt();
     let mut clock = c.tcb.ts.map_or(0, |ts| ts.recent);
@@ -139,10 +150,10 @@ fn frames(c: &Conn, arrivals: &[Arrival]) -> Vec<HeapBuf> {
         let payload = payload(&data(seq, a.len));
         let mut bytes = vec![0; frame::MAX_CONTROL_LEN + payload.len()];
         let (us, peer) = (MacAddr([2, 0, 0, 0, 0, 1]), MacAddr([2, 0, 0, 0, 0, 2]));
-        let at = ethernet::emit(&mut bytes, us, peer, None, ethernet::IPV4);
+        let at = ethernet::emit(&mut bytes, us, peer, None, ethertype);
         let len = tcp::emit(&mut bytes[at..], &tuple, &out, 0, payload.data());
         bytes.truncate(at + len);
-        bytes[46] |= a.reserved;
+        bytes[offset_at] |= a.reserved;
         // The padding of a short frame.
         bytes.resize(bytes.len().max(60), 0xee);
         let buf = HeapBuf::new(&bytes);
@@ -239,8 +250,10 @@ proptest! {
 
 #[test]
 fn what_is_as_predicted_is_taken_by_runs() {
-    for (ts, ring, len) in [(false, 0, 1460), (true, 0, 1448), (false, 64, 1460), (true, 40, 64)] {
-        let mut c = conn(&Setup { ts, sack: true, rcvbuf: 400_000, ring });
+    let all = [(false, 0, 1460), (true, 0, 1448), (false, 64, 1460), (true, 40, 64)];
+    let v6 = all.map(|row| (Family::V6, row));
+    for (family, (ts, ring, len)) in all.map(|row| (Family::V4, row)).into_iter().chain(v6) {
+        let mut c = conn(&Setup { family, ts, sack: true, rcvbuf: 400_000, ring });
         let arrival = Arrival {
             seq: 0,
             len,
@@ -266,7 +279,7 @@ fn what_is_as_predicted_is_taken_by_runs() {
 
 #[test]
 fn what_fills_a_hole_stays_out_of_the_ring_while_urgent_data_is_pending() {
-    let setup = Setup { ts: false, sack: true, rcvbuf: 131_072, ring: 40 };
+    let setup = Setup { family: Family::V4, ts: false, sack: true, rcvbuf: 131_072, ring: 40 };
     let (mut single, mut by_runs) = (conn(&setup), conn(&setup));
     let arrival = |flags, delay| Arrival {
         seq: 0,
