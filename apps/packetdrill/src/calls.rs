@@ -94,7 +94,7 @@ impl Adapter {
         };
         let backlog = u32::try_from(backlog).unwrap_or(NO_LIMIT);
         let listener = turn
-            .listen(local, ListenOptions { backlog, mss, sockets: SocketOptions::default() })
+            .listen(local, ListenOptions { backlog, mss, ..ListenOptions::default() })
             .ok_or(Errno::ADDRINUSE)?;
         let socket = turn.socket(fd)?;
         socket.role = Role::Listener(Listening { listener, local, accepted: 0 });

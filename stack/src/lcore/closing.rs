@@ -79,7 +79,7 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
         work.bump(Counter::InSegs);
         let mut verdict = slot.entry.on_segment(&mut work.cx(), &tcp.segment);
         if matches!(verdict, TwVerdict::NewConnection { .. })
-            && self.listener(tcp.tuple.local_port).is_none()
+            && self.listener(tcp.tuple.local()).is_none()
         {
             let Some(slot) = self.time_waits.at_mut(index) else { return };
             verdict = slot.entry.on_no_listener(&mut work.cx(), &tcp.segment);
@@ -92,7 +92,7 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
                 self.remove_time_wait(index);
             }
             TwVerdict::NewConnection { isn } => {
-                let Some(listening) = self.listener(tcp.tuple.local_port) else { return };
+                let Some(listening) = self.listener(tcp.tuple.local()) else { return };
                 self.remove_time_wait(index);
                 work.bump(Counter::TWRecycled);
                 let numbers = work.base.secret.numbers(&tcp.tuple, work.now);

@@ -130,6 +130,9 @@ struct Run {
     start: usize,
 }
 
+/// The runs of a burst, in order.
+type Runs = SmallVec<[Run; BURST]>;
+
 /// Everything that is found by a segment, a timer or a bell.
 #[derive(Debug)]
 pub(super) struct Tables<B: PacketBuf, M: Mode<B> = Threaded> {
@@ -318,27 +321,27 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
     fn input<T: Transmit>(&mut self, work: &mut Work<'_, T>, burst: &mut [Option<B>]) {
         self.free_returned();
         // Frames of one connection that follow each other are found with one look-up.
-        let mut runs = SmallVec::<[Run; BURST]>::new();
+        let mut runs = Runs::new();
         let mut last = None;
+        let mut are_usual = true;
         let us = Station::new(work.base.interface.mac);
         for (at, slot) in burst.iter_mut().enumerate() {
             let Some(frame) = slot else { continue };
-            match frame::usual_ends(frame.data(), us, frame.checksum()) {
-                Some(ends) if last == Some(ends) => {}
+            let flow = match frame::usual_ends(frame.data(), us, frame.checksum()) {
+                Some(ends) if last == Some(ends) => continue,
                 Some(ends) => {
                     last = Some(ends);
-                    let flow = Flow::of_ends(ends);
-                    runs.push(Run { flow, hash: self.flows.hash(&flow), start: at });
+                    Flow::of_ends(ends)
                 }
-                None => match self.other_flow(work, frame, us) {
-                    Some(flow) if runs.last().is_some_and(|run| run.flow == flow) => {}
-                    Some(flow) => {
-                        last = None;
-                        runs.push(Run { flow, hash: self.flows.hash(&flow), start: at });
-                    }
-                    None => *slot = None,
-                },
-            }
+                None => {
+                    (last, are_usual) = (None, false);
+                    Flow::UNKNOWN
+                }
+            };
+            runs.push(Run { flow, hash: self.flows.hash(&flow), start: at });
+        }
+        if !are_usual {
+            self.find_flows(work, burst, &mut runs);
         }
 
         // All look-ups in a row: none depends on another, so that their cache misses overlap.
@@ -367,18 +370,37 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
         }
     }
 
-    /// The flow of a segment for our Ethernet address that is not the usual one of IPv4.
+    /// Finds out of which flow the frames are that are not the usual ones of IPv4, and makes one run of
+    /// those that follow each other. What was nothing for a connection is dealt with here, and gone.
     #[inline(never)]
-    fn other_flow(
+    fn find_flows(
         &mut self,
         work: &mut Work<'_, impl Transmit>,
-        frame: &B,
-        us: Station,
-    ) -> Option<Flow> {
-        match frame6::usual_ends(frame.data(), us, frame.checksum()) {
-            Some(ends) => Some(Flow::of_ends6(&ends)),
-            None => self.unusual_flow(work, frame),
-        }
+        burst: &mut [Option<B>],
+        runs: &mut Runs,
+    ) {
+        let us = Station::new(work.base.interface.mac);
+        let mut kept: Option<Run> = None;
+        runs.retain(|run| {
+            if run.flow == Flow::UNKNOWN {
+                let place = &mut burst[run.start];
+                let Some(frame) = place.as_ref() else { return true };
+                let usual = frame6::usual_ends(frame.data(), us, frame.checksum());
+                match usual {
+                    Some(ends) => run.flow = Flow::of_ends6(&ends),
+                    None => match self.unusual_flow(work, frame) {
+                        Some(flow) => run.flow = flow,
+                        None => *place = None,
+                    },
+                }
+                if kept.is_some_and(|kept| kept.flow == run.flow) {
+                    return false;
+                }
+                run.hash = self.flows.hash(&run.flow);
+            }
+            kept = Some(*run);
+            true
+        });
     }
 
     /// The flow of a segment for our Ethernet address that is not as usual, but right up to the

@@ -91,6 +91,7 @@ impl FlowTable {
         match flow.0 {
             Words::V4(flow) => flow.hash(self.key),
             Words::V6(flow) => flow.hash(self.key),
+            Words::Unknown => FlowHash::default(),
         }
     }
 
@@ -100,6 +101,7 @@ impl FlowTable {
         match flow.0 {
             Words::V4(flow) => self.v4.find(hash, flow),
             Words::V6(flow) => self.v6.find(hash, flow),
+            Words::Unknown => None,
         }
     }
 
@@ -114,6 +116,7 @@ impl FlowTable {
         match Flow::of(tuple).0 {
             Words::V4(flow) => self.v4.insert(self.key, flow.to(target)),
             Words::V6(flow) => self.v6.insert(self.key, flow.to(target)),
+            Words::Unknown => {}
         }
     }
 
@@ -122,6 +125,7 @@ impl FlowTable {
         match Flow::of(tuple).0 {
             Words::V4(flow) => self.v4.remove(self.key, flow),
             Words::V6(flow) => self.v6.remove(self.key, flow),
+            Words::Unknown => None,
         }
     }
 
@@ -250,9 +254,13 @@ pub struct Flow(Words);
 enum Words {
     V4(Entry<2>),
     V6(Entry<5>),
+    Unknown,
 }
 
 impl Flow {
+    /// That of what is no segment, or has yet to be looked at. It leads nowhere.
+    pub const UNKNOWN: Self = Self(Words::Unknown);
+
     /// The flow of a connection.
     pub fn of(tuple: &FourTuple) -> Self {
         let FourTuple { local_addr, remote_addr, local_port, remote_port } = *tuple;

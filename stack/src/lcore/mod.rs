@@ -3,6 +3,7 @@
 //! Each lcore has one of everything here and its own thread; lcores meet only through the rings of
 //! [`mesh`]. Nothing here knows what application threads do with a socket.
 
+mod bind;
 #[cfg(feature = "dpdk")]
 mod census;
 mod closing;
@@ -33,6 +34,7 @@ mod sockets;
 pub mod wheel;
 mod work;
 
+pub use bind::Bind;
 pub use engine::{BURST, Engine, EngineConfig, Population, engines, local_engine};
 pub use interface::{Interface, MOST_ADDRESSES, Net, NetError};
 pub use memory::{Holder, HolderScan};

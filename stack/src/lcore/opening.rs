@@ -4,6 +4,7 @@
 //! connection. Requests are small records in the flow table; a socket exists only from the ACK that
 //! completes a handshake on, and only if the accept queue has room for it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::buf::PacketBuf;
@@ -45,7 +46,7 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
     /// Judges a segment without a connection, a request or a TIME-WAIT entry on any lcore, and
     /// counts it.
     pub(super) fn judge(&mut self, work: &mut Work<'_, impl Transmit>, tcp: &TcpFrame, frame: B) {
-        let Some(listening) = self.listener(tcp.tuple.local_port) else {
+        let Some(listening) = self.listener(tcp.tuple.local()) else {
             work.bump(Counter::InSegs);
             return work.reset(&tcp.tuple, &tcp.segment, tcp.tos);
         };
@@ -260,10 +261,15 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
         }
     }
 
-    /// The listener on a port, if the application listens there.
-    pub(super) fn listener(&self, port: u16) -> Option<Arc<Listening<B, M>>> {
-        let at = self.listeners.binary_search_by_key(&port, |listening| listening.port).ok()?;
-        Some(&self.listeners[at]).filter(|listening| listening.is_open()).cloned()
+    /// The listener at an address and port of ours, if the application listens there. Where several
+    /// share the port, no two take the same address.
+    pub(super) fn listener(&self, local: SocketAddr) -> Option<Arc<Listening<B, M>>> {
+        let from = self.listeners.partition_point(|listening| listening.port < local.port());
+        self.listeners[from..]
+            .iter()
+            .take_while(|listening| listening.port == local.port())
+            .find(|listening| listening.takes(local) && listening.is_open())
+            .cloned()
     }
 
     fn remove_request(&mut self, index: u32) {

@@ -4,6 +4,7 @@
 //! atomic number says that something has changed, so never on the path of a connection. The counts
 //! are touched when connections open and close.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,6 +15,8 @@ use crate::tcp::negotiate;
 use crate::time::Instant;
 use crate::wire::Family;
 
+use super::Bind;
+
 /// What an application asks of a listener besides its port.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ListenOptions {
@@ -23,6 +26,15 @@ pub struct ListenOptions {
     pub mss: Option<u16>,
     /// What its connections begin with.
     pub sockets: SocketOptions,
+    /// The addresses to listen at.
+    pub bind: Bind,
+}
+
+impl Default for ListenOptions {
+    /// At every address, with the backlog of the standard library.
+    fn default() -> Self {
+        Self { backlog: 128, mss: None, sockets: SocketOptions::default(), bind: Bind::ALL }
+    }
 }
 
 /// A listener as the lcores see it.
@@ -108,6 +120,11 @@ impl<B: PacketBuf, M: Mode<B>> Listening<B, M> {
         wanted.map_or(interface, |mtu| mtu.min(interface))
     }
 
+    /// Whether it takes connections to this address and port of ours.
+    pub fn takes(&self, local: SocketAddr) -> bool {
+        self.port == local.port() && self.options.bind.takes(local.ip())
+    }
+
     /// Whether the application still listens.
     pub fn is_open(&self) -> bool {
         !M::is_closed(&self.queue)
@@ -133,20 +150,21 @@ impl<B: PacketBuf, M: Mode<B>> Default for Listeners<B, M> {
 }
 
 impl<B: PacketBuf, M: Mode<B>> Listeners<B, M> {
-    /// Begins to listen on a port with room for `backlog` connections and one. `None` if somebody
-    /// listens there already.
+    /// Begins to listen on a port, at every address, with room for `backlog` connections and one.
+    /// `None` if somebody listens there already.
     pub fn listen(&self, port: u16, backlog: u32) -> Option<M::Accept> {
-        self.listen_with(
-            port,
-            ListenOptions { backlog, mss: None, sockets: SocketOptions::default() },
-        )
+        self.listen_with(port, ListenOptions { backlog, ..ListenOptions::default() })
     }
 
-    /// As [`Self::listen`], with more to be asked for.
+    /// As [`Self::listen`], with more to be asked for. Several may share a port if none of their
+    /// addresses are the same.
     pub fn listen_with(&self, port: u16, options: ListenOptions) -> Option<M::Accept> {
         let mut list = self.0.lock();
         list.retain(|listening| listening.is_open());
-        if list.iter().any(|listening| listening.port == port) {
+        let overlaps = |other: &Listening<B, M>| {
+            other.port == port && other.options.bind.overlaps(&options.bind)
+        };
+        if list.iter().any(|other| overlaps(other)) {
             return None;
         }
         let queue = M::accept_queue(options.backlog);

@@ -47,6 +47,8 @@ const FOREVER: u64 = u64::MAX;
 pub struct TcpListener<B: PacketBuf, C: Connection<B> = Tcb<B>> {
     queue: Arc<AcceptQueue<B, C>>,
     local: SocketAddr,
+    /// Peers of IPv4 are told as addresses of IPv6 that stand for them.
+    mapped: bool,
     /// Relaxed throughout: nothing else hangs on these.
     nonblocking: AtomicBool,
     timeout: AtomicU64,
@@ -59,7 +61,15 @@ impl<B: PacketBuf, C: Connection<B>> TcpListener<B, C> {
     pub fn new(queue: Arc<AcceptQueue<B, C>>, local: impl Into<SocketAddr>) -> Self {
         let (nonblocking, timeout) = (AtomicBool::new(false), AtomicU64::new(FOREVER));
         let waiting = AtomicU8::new(Waiting::default().code());
-        Self { queue, local: local.into(), nonblocking, timeout, waiting }
+        Self { queue, local: local.into(), mapped: false, nonblocking, timeout, waiting }
+    }
+
+    /// As a socket of IPv6 that takes connections of IPv4: the addresses of both their ends are told as
+    /// those of IPv6 that stand for them (RFC 4291 §2.5.5.2).
+    #[must_use]
+    pub fn with_mapped_addresses(mut self) -> Self {
+        self.mapped = true;
+        self
     }
 
     /// Takes the oldest connection, and waits for one if there is none.
@@ -80,6 +90,9 @@ impl<B: PacketBuf, C: Connection<B>> TcpListener<B, C> {
         let mut woken = Woken::Otherwise;
         loop {
             if let Ok(handle) = queue.take() {
+                if self.mapped {
+                    handle.map_addresses();
+                }
                 let peer = handle.peer_addr();
                 return Ok((handle.into(), peer));
             }

@@ -3,6 +3,7 @@
 //! Atomics of their own, read at the beginning of a call by the thread that reads. What concerns the
 //! connection is no option of this kind: it is changed under the owner word.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -25,6 +26,8 @@ pub(super) struct Options {
     peek_offset: AtomicU32,
     /// SO_LINGER in nanoseconds; [`FOREVER`] if closing does not wait.
     linger: AtomicU64,
+    /// Addresses of IPv4 are told as those of IPv6 that stand for them.
+    mapped: AtomicU32,
 }
 
 const FOREVER: u64 = u64::MAX;
@@ -102,6 +105,20 @@ impl Options {
         }
     }
 
+    pub(super) fn set_mapped(&self) {
+        self.mapped.store(1, Ordering::Relaxed);
+    }
+
+    /// An end of the connection in the form that the application has asked for.
+    pub(super) fn form(&self, end: SocketAddr) -> SocketAddr {
+        match end {
+            SocketAddr::V4(v4) if self.mapped.load(Ordering::Relaxed) != 0 => {
+                SocketAddr::from((v4.ip().to_ipv6_mapped(), v4.port()))
+            }
+            end => end,
+        }
+    }
+
     pub(super) fn set_linger(&self, linger: Option<Duration>) {
         let nanos = linger
             .map_or(FOREVER, |t| u64::try_from(t.as_nanos()).unwrap_or(FOREVER).min(FOREVER - 1));
@@ -124,6 +141,7 @@ impl Default for Options {
             waiting: AtomicU8::new(Waiting::default().code()),
             peek_offset: AtomicU32::new(OFF),
             linger: AtomicU64::new(FOREVER),
+            mapped: AtomicU32::new(0),
         }
     }
 }

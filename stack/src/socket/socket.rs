@@ -547,14 +547,19 @@ impl<B: PacketBuf, C: Connection<B>> Handle<B, C> {
         self.socket.clone()
     }
 
+    /// Tells addresses of IPv4 as those of IPv6 that stand for them, from now on.
+    pub(super) fn map_addresses(&self) {
+        self.socket.options.set_mapped();
+    }
+
     /// Our address and port.
     pub fn local_addr(&self) -> SocketAddr {
-        self.socket.tuple.local()
+        self.socket.options.form(self.socket.tuple.local())
     }
 
     /// The peer's address and port.
     pub fn peer_addr(&self) -> SocketAddr {
-        self.socket.tuple.remote()
+        self.socket.options.form(self.socket.tuple.remote())
     }
 
     /// Bytes that can be read without waiting (FIONREAD), before the urgent byte if there is one: takes

@@ -50,8 +50,7 @@ fn a_handshake_and_its_data_may_come_in_one_burst() {
 fn a_listener_may_announce_a_smaller_mss_than_the_link_allows() {
     for (asked, announced) in [(700, 700), (9000, 1460)] {
         let mut world = World::new(Settings::default());
-        let options =
-            ListenOptions { backlog: 5, mss: Some(asked), sockets: SocketOptions::default() };
+        let options = ListenOptions { backlog: 5, mss: Some(asked), ..ListenOptions::default() };
         let _queue = world.listeners.listen_with(PORT, options).unwrap();
         world.turn();
         world.receive([Peer::new(40_000).syn()]);

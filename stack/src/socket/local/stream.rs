@@ -36,12 +36,22 @@ use super::{LocalAccept, LocalHandle, LocalSocket};
 pub struct LocalListener<B: PacketBuf> {
     queue: Rc<LocalAccept<B>>,
     local: SocketAddr,
+    /// Peers of IPv4 are told as addresses of IPv6 that stand for them.
+    mapped: bool,
 }
 
 impl<B: PacketBuf> LocalListener<B> {
     /// The application's side of `queue`; the engine has the other.
     pub fn new(queue: Rc<LocalAccept<B>>, local: impl Into<SocketAddr>) -> Self {
-        Self { queue, local: local.into() }
+        Self { queue, local: local.into(), mapped: false }
+    }
+
+    /// As a socket of IPv6 that takes connections of IPv4: the addresses of both their ends are told as
+    /// those of IPv6 that stand for them (RFC 4291 §2.5.5.2).
+    #[must_use]
+    pub fn with_mapped_addresses(mut self) -> Self {
+        self.mapped = true;
+        self
     }
 
     /// Takes the oldest connection.
@@ -52,6 +62,9 @@ impl<B: PacketBuf> LocalListener<B> {
         match self.queue.take() {
             Some(handle) => {
                 let stream = LocalStream::new(handle);
+                if self.mapped {
+                    stream.socket.options.set_mapped();
+                }
                 let peer = stream.peer_addr();
                 Ok((stream, peer))
             }
@@ -257,12 +270,12 @@ impl<B: PacketBuf> LocalStream<B> {
 
     /// The peer's address and port.
     pub fn peer_addr(&self) -> SocketAddr {
-        self.socket.tuple.remote()
+        self.socket.options.form(self.socket.tuple.remote())
     }
 
     /// Our address and port.
     pub fn local_addr(&self) -> SocketAddr {
-        self.socket.tuple.local()
+        self.socket.options.form(self.socket.tuple.local())
     }
 
     pub(in crate::socket) fn socket(&self) -> &LocalSocket<B> {
