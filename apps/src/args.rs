@@ -85,18 +85,20 @@ impl<A: Parser> CommandLine<A> {
 /// Where the stack lives on the network; the same for all programs. The library judges the values.
 #[derive(Args, Clone, Debug)]
 pub struct Network {
-    /// The IPv4 address to answer to, and the length of its network's prefix
-    #[arg(long, value_name = "ADDRESS/PREFIX")]
-    pub address: String,
+    /// An address to answer to and the length of its network's prefix, as 10.99.0.2/24 or fd00:99::2/64;
+    /// may be given several times
+    #[arg(long, value_name = "ADDRESS/PREFIX", required = true)]
+    pub address: Vec<String>,
     /// The TCP port to listen on
     #[arg(long, value_name = "PORT")]
     pub listen: u16,
     /// The DPDK port (not TCP port) to use, as in net_tap0 or 0; needed only if there are several
     #[arg(long, value_name = "NAME")]
     pub port: Option<String>,
-    /// The router to peers outside that network; without one they get no answer
+    /// The router to peers outside that network; without one they get no answer. One for IPv4 and one
+    /// for IPv6
     #[arg(long, value_name = "ADDRESS")]
-    pub gateway: Option<String>,
+    pub gateway: Vec<String>,
     /// The Ethernet address to use, as in 02:00:00:00:00:01; by default the device's own
     #[arg(long, value_name = "MAC")]
     pub mac: Option<String>,
@@ -129,7 +131,7 @@ mod tests {
         let line = parse("-l 1 --vdev net_null0 -- --address 10.0.0.1/8 --listen 80 --mtu 1400");
         let line = line.unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(line.eal, ["-l", "1", "--vdev", "net_null0"]);
-        assert_eq!(line.own.network.address, "10.0.0.1/8");
+        assert_eq!(line.own.network.address, ["10.0.0.1/8"]);
         assert_eq!(line.own.network.listen, 80);
         assert_eq!(line.own.network.mtu, Some(1400));
     }
@@ -149,6 +151,17 @@ mod tests {
             let error = parse(line).err().unwrap_or_else(|| panic!("{line:?} was accepted"));
             assert!(error.contains(sentence), "{line:?} gave {error}");
         }
+    }
+
+    #[test]
+    fn addresses_and_gateways_may_be_repeated() {
+        let line = parse(
+            "--vdev x -- --address 10.0.0.1/8 --address fd00::1/64 --listen 80 \
+             --gateway 10.0.0.9 --gateway fe80::1",
+        );
+        let network = line.unwrap_or_else(|error| panic!("{error}")).own.network;
+        assert_eq!(network.address, ["10.0.0.1/8", "fd00::1/64"]);
+        assert_eq!(network.gateway, ["10.0.0.9", "fe80::1"]);
     }
 
     #[test]

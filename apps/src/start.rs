@@ -38,14 +38,12 @@ pub fn start(eal: Vec<String>, network: &Network) -> Result<Stack, Box<dyn Error
 pub fn builder(eal: Vec<String>, network: &Network) -> Result<StackBuilder, TuningError> {
     let Network { address, listen: _, port, gateway, mac, mtu, tuning } = network;
     let settings = tuning.settings()?;
-    let eal = with_telemetry(eal);
-    let mut builder = Stack::builder().eal_args(eal).address(address).settings(settings);
+    let builder = Stack::builder().eal_args(with_telemetry(eal));
+    let mut builder = address.iter().fold(builder, StackBuilder::address).settings(settings);
     if let Some(port) = port {
         builder = builder.port(port);
     }
-    if let Some(gateway) = gateway {
-        builder = builder.gateway(gateway);
-    }
+    builder = gateway.iter().fold(builder, StackBuilder::gateway);
     if let Some(mac) = mac {
         builder = builder.mac(mac);
     }

@@ -194,7 +194,9 @@ uint16_t pqs_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, ui
 
 static uint64_t pqs_rss_types(const struct rte_eth_dev_info *info)
 {
-	return info->flow_type_rss_offloads & (RTE_ETH_RSS_NONFRAG_IPV4_TCP | RTE_ETH_RSS_IPV4);
+	return info->flow_type_rss_offloads & (RTE_ETH_RSS_NONFRAG_IPV4_TCP | RTE_ETH_RSS_IPV4 |
+					       RTE_ETH_RSS_NONFRAG_IPV6_TCP | RTE_ETH_RSS_IPV6 |
+					       RTE_ETH_RSS_IPV6_TCP_EX);
 }
 
 int pqs_port_info(uint16_t port, struct pqs_port_info *out)
@@ -283,6 +285,15 @@ int pqs_port_set_mac(uint16_t port, const uint8_t mac[6])
 
 	memcpy(addr.addr_bytes, mac, 6);
 	return rte_eth_dev_default_mac_addr_set(port, &addr);
+}
+
+int pqs_port_join(uint16_t port, uint8_t (*groups)[6], uint32_t n)
+{
+	int ret;
+
+	/* Six bytes each, one behind the other: an array of struct rte_ether_addr. */
+	ret = rte_eth_dev_set_mc_addr_list(port, (struct rte_ether_addr *)groups, n);
+	return ret == 0 ? 0 : rte_eth_allmulticast_enable(port);
 }
 
 int pqs_rx_timestamp(int *offset, uint64_t *flag)

@@ -130,6 +130,9 @@ int pqs_port_tx_queue(uint16_t port, uint16_t queue, uint16_t desc);
 int pqs_port_link(uint16_t port, struct pqs_port_link *link);
 int pqs_port_mac(uint16_t port, uint8_t mac[6]);
 int pqs_port_set_mac(uint16_t port, const uint8_t mac[6]);
+
+/* Has the port take frames to these groups too, or to all if it cannot tell them apart. */
+int pqs_port_join(uint16_t port, uint8_t (*groups)[6], uint32_t n);
 /* Registers the mbuf field of RX timestamps: its offset, and the ol_flags bit that says it is set. */
 int pqs_rx_timestamp(int *offset, uint64_t *flag);
 

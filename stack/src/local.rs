@@ -7,16 +7,17 @@
 //! early as it can be had, and has a CPU to spend on it.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use crate::dpdk::{Clock, Lcore, Link, Mbuf, Mempool, Port, PortStats};
 use crate::lcore::drive::Drive;
 use crate::lcore::poll::{Board, Claims, Shown};
-use crate::lcore::{self, Holder, HolderScan, Interface, Listeners, Population, local_engine};
+use crate::lcore::{Bind, Holder, HolderScan, Interface, Listeners, Population, local_engine};
 use crate::sight::Sight;
 use crate::socket::{self, Local, SocketId};
-use crate::stack::{ListenError, ListenOptions, Prepared, StackBuilder, StartError, plan};
-use crate::tcp::{Counters, Settings, listen};
+use crate::stack::{ListenError, ListenOptions, Prepared, StackBuilder, StartError, bind_to, plan};
+use crate::tcp::{Counters, Settings};
 use crate::time::Instant;
 
 /// A connection of a [`LocalStack`].
@@ -186,7 +187,7 @@ impl LocalStack {
         self.drive.engine.home().next_ready()
     }
 
-    /// Listens on a port with the usual backlog.
+    /// Listens on a port, at every address, with the usual backlog.
     ///
     /// # Errors
     /// If there is a listener already, or the port is 0.
@@ -194,7 +195,7 @@ impl LocalStack {
         self.listen_with(port, ListenOptions::default())
     }
 
-    /// Listens on a port.
+    /// Listens on a port, at every address.
     ///
     /// # Errors
     /// As [`Self::listen`].
@@ -203,16 +204,26 @@ impl LocalStack {
         port: u16,
         options: ListenOptions,
     ) -> Result<LocalListener, ListenError> {
-        let ListenOptions { backlog, mss, sockets } = options;
-        if port == 0 {
-            return Err(ListenError::PortZero);
-        }
-        let backlog = listen::backlog(&self.settings, backlog);
-        let options = lcore::ListenOptions { backlog, mss, sockets };
-        let queue =
-            self.listeners.listen_with(port, options).ok_or(ListenError::PortInUse(port))?;
+        let to = (port, Bind::ALL);
+        let queue = bind_to(&self.listeners, &self.interface, &self.settings, to, options)?;
         self.drive.turn();
         Ok(LocalListener::new(queue, self.interface.listening_at(port)))
+    }
+
+    /// Listens at an address and port of ours: see [`Stack::listen_at`](crate::Stack::listen_at).
+    ///
+    /// # Errors
+    /// As [`Self::listen`], or if the address is not the stack's.
+    pub fn listen_at(
+        &mut self,
+        local: SocketAddr,
+        options: ListenOptions,
+    ) -> Result<LocalListener, ListenError> {
+        let to = (local.port(), Bind::at(local.ip(), options.only_v6));
+        let queue = bind_to(&self.listeners, &self.interface, &self.settings, to, options)?;
+        self.drive.turn();
+        let listener = LocalListener::new(queue, local);
+        Ok(if local.is_ipv6() { listener.with_mapped_addresses() } else { listener })
     }
 
     /// Pins the calling thread to the first CPU of the EAL's `-l`; whether that was allowed.

@@ -4,7 +4,7 @@
 //! streams from it in the manner of [`std::net`]. Everything that can be wrong with what it is given
 //! is found before a thread starts, and told in a sentence that says what to do.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -16,12 +16,15 @@ use crate::dpdk::{
 use crate::lcore::fault::Faults;
 use crate::lcore::hash::HashKey;
 use crate::lcore::poll::{Board, PollLoop};
-use crate::lcore::{self, EngineConfig, Holder, Interface, Listeners, Net, Population, engines};
+use crate::lcore::{
+    self, Bind, EngineConfig, Holder, Interface, Listeners, MOST_ADDRESSES, Net, Population,
+    engines,
+};
 use crate::sight::Sight;
-use crate::socket::{self, Waiting};
+use crate::socket::{self, AcceptQueue, Mode, Waiting};
 use crate::tcp::isn::Secret;
 use crate::tcp::{Counters, Settings, listen};
-use crate::wire::MacAddr;
+use crate::wire::{Family, MacAddr, ipv6};
 
 /// A connection of a [`Stack`].
 ///
@@ -124,8 +127,8 @@ pub struct Stack {
 #[must_use = "nothing runs until start() is called"]
 pub struct StackBuilder {
     eal_args: Vec<String>,
-    address: Option<String>,
-    gateway: Option<String>,
+    addresses: Vec<String>,
+    gateways: Vec<String>,
     mac: Option<String>,
     mtu: Option<u16>,
     port: Option<String>,
@@ -161,19 +164,26 @@ pub enum StartError {
     #[error(transparent)]
     Eal(#[from] EalError),
     /// No address.
-    #[error("no address: give the stack one with the length of its prefix, as 10.99.0.2/24")]
+    #[error(
+        "no address: give the stack one with the length of its prefix, as 10.99.0.2/24 or fd00:99::2/64"
+    )]
     NoAddress,
     /// The address is none, or none that a host can have.
     #[error(
-        "{0:?} is no address for a host: write four numbers and the length of the prefix, as 10.99.0.2/24; not a broadcast, multicast or loopback address"
+        "{0:?} is no address for a host: write it with the length of its prefix, as 10.99.0.2/24 or fd00:99::2/64; not a broadcast, multicast or loopback address"
     )]
     BadAddress(String),
-    /// The gateway is no address, or not on the link.
-    #[error("{gateway:?} cannot be the gateway of {address}: it must be another host on that link")]
+    /// There are more addresses than an interface can have, or one twice.
+    #[error("{0:?} is one address too many: there may be eight, each once")]
+    TooManyAddresses(String),
+    /// The gateway is no address, not on the link, or a second one.
+    #[error(
+        "{gateway:?} cannot be the gateway of {address}: it must be another host on that link, one for IPv4 and one for IPv6"
+    )]
     BadGateway {
         /// The gateway asked for.
         gateway: String,
-        /// The stack's address.
+        /// The stack's addresses.
         address: String,
     },
     /// The Ethernet address is malformed, or a group's.
@@ -184,6 +194,9 @@ pub enum StartError {
     /// The MTU is too small for TCP over IPv4.
     #[error("an MTU of {0} is too small: IPv4 hosts take datagrams of 576 bytes")]
     BadMtu(u16),
+    /// The MTU is too small for IPv6.
+    #[error("an MTU of {0} is too small for IPv6: every link of it takes datagrams of 1280 bytes")]
+    BadMtuOfIpv6(u16),
     /// The device would keep nearly all packet buffers, and no data could be received.
     #[error(
         "{mbufs} packet buffers per lcore are too few: the device and the poll loop keep {reserve} of them for themselves, so ask for {least} at least"
@@ -251,6 +264,9 @@ pub struct ListenOptions {
     pub mss: Option<u16>,
     /// The options that its connections begin with.
     pub sockets: socket::SocketOptions,
+    /// Whether a listener at the unspecified address of IPv6 takes connections of IPv6 alone
+    /// (IPV6_V6ONLY), or of IPv4 too.
+    pub only_v6: bool,
 }
 
 /// Why a port cannot be listened on.
@@ -276,6 +292,11 @@ pub enum ListenError {
     /// Port 0 is no port.
     #[error("port 0 cannot be listened on: this stack does not choose ports, name one")]
     PortZero,
+    /// The address is not the stack's.
+    #[error(
+        "{0} is none of the stack's addresses: listen at one of them, or at 0.0.0.0 or :: for all"
+    )]
+    NotOurs(IpAddr),
     /// The lcores are gone.
     #[error("the stack has stopped")]
     Stopped,
@@ -314,8 +335,8 @@ impl Stack {
     pub fn builder() -> StackBuilder {
         StackBuilder {
             eal_args: Vec::new(),
-            address: None,
-            gateway: None,
+            addresses: Vec::new(),
+            gateways: Vec::new(),
             mac: None,
             mtu: None,
             port: None,
@@ -329,7 +350,7 @@ impl Stack {
         }
     }
 
-    /// Listens on a port with the usual backlog.
+    /// Listens on a port, at every address, with the usual backlog.
     ///
     /// # Errors
     /// If somebody listens there already, the port is 0, or the stack has stopped.
@@ -337,7 +358,7 @@ impl Stack {
         self.listen_with(port, ListenOptions::default())
     }
 
-    /// Listens on a port. When this returns every lcore knows.
+    /// Listens on a port, at every address. When this returns every lcore knows.
     ///
     /// # Errors
     /// As [`Self::listen`].
@@ -346,18 +367,42 @@ impl Stack {
         port: u16,
         options: ListenOptions,
     ) -> Result<TcpListener, ListenError> {
-        let ListenOptions { backlog, mss, sockets } = options;
-        if port == 0 {
-            return Err(ListenError::PortZero);
-        }
+        let queue = self.bind(port, Bind::ALL, options)?;
+        self.announced(TcpListener::new(queue, self.interface.listening_at(port)))
+    }
+
+    /// Listens at an address and port of ours. `0.0.0.0` stands for all of IPv4, and `[::]` for all, of
+    /// IPv4 too unless the options say otherwise: as in Linux the addresses of such peers are then told as
+    /// those of IPv6 that stand for them (`::ffff:192.0.2.1`). When this returns every lcore knows.
+    ///
+    /// # Errors
+    /// As [`Self::listen`], or if the address is not the stack's.
+    pub fn listen_at(
+        &self,
+        local: SocketAddr,
+        options: ListenOptions,
+    ) -> Result<TcpListener, ListenError> {
+        let bind = Bind::at(local.ip(), options.only_v6);
+        let queue = self.bind(local.port(), bind, options)?;
+        let listener = TcpListener::new(queue, local);
+        self.announced(if local.is_ipv6() { listener.with_mapped_addresses() } else { listener })
+    }
+
+    /// The accept queue of a new listener.
+    fn bind(
+        &self,
+        port: u16,
+        bind: Bind,
+        options: ListenOptions,
+    ) -> Result<Arc<AcceptQueue<Mbuf>>, ListenError> {
         if self.threads.iter().any(JoinHandle::is_finished) {
             return Err(ListenError::Stopped);
         }
-        let backlog = listen::backlog(&self.settings, backlog);
-        let options = lcore::ListenOptions { backlog, mss, sockets };
-        let queue =
-            self.listeners.listen_with(port, options).ok_or(ListenError::PortInUse(port))?;
-        let listener = TcpListener::new(queue, self.interface.listening_at(port));
+        bind_to(&self.listeners, &self.interface, &self.settings, (port, bind), options)
+    }
+
+    /// The listener, once every lcore knows of it.
+    fn announced(&self, listener: TcpListener) -> Result<TcpListener, ListenError> {
         listener.set_waiting(self.waiting);
         let version = self.listeners.version();
         let end = Instant::now() + NOTICE;
@@ -498,10 +543,30 @@ impl Drop for Stack {
     }
 }
 
+/// The accept queue of a new listener, or what stands in its way.
+pub(crate) fn bind_to<M: Mode<Mbuf>>(
+    listeners: &Listeners<Mbuf, M>,
+    interface: &Interface,
+    settings: &Settings,
+    (port, bind): (u16, Bind),
+    options: ListenOptions,
+) -> Result<M::Accept, ListenError> {
+    let ListenOptions { backlog, mss, sockets, only_v6: _ } = options;
+    if port == 0 {
+        return Err(ListenError::PortZero);
+    }
+    if let Some(addr) = interface.foreign(&bind) {
+        return Err(ListenError::NotOurs(addr));
+    }
+    let backlog = listen::backlog(settings, backlog);
+    let options = lcore::ListenOptions { backlog, mss, sockets, bind };
+    listeners.listen_with(port, options).ok_or(ListenError::PortInUse(port))
+}
+
 impl Default for ListenOptions {
-    /// 128 connections, as in std.
+    /// 128 connections, as in std, and both families.
     fn default() -> Self {
-        Self { backlog: 128, mss: None, sockets: socket::SocketOptions::default() }
+        Self { backlog: 128, mss: None, sockets: socket::SocketOptions::default(), only_v6: false }
     }
 }
 
@@ -514,15 +579,18 @@ impl StackBuilder {
         self
     }
 
-    /// Our IPv4 address and the length of the link's prefix, as `10.99.0.2/24`.
+    /// An address of ours and the length of its link's prefix, as `10.99.0.2/24` or `fd00:99::2/64`. Each
+    /// call adds one, up to [`MOST_ADDRESSES`](crate::lcore::MOST_ADDRESSES); with one of IPv6 there is a
+    /// link-local one besides.
     pub fn address(mut self, address: impl Into<String>) -> Self {
-        self.address = Some(address.into());
+        self.addresses.push(address.into());
         self
     }
 
-    /// The router for whoever is not on the link. Without one they cannot be answered.
+    /// The router for whoever is not on the link; one for each family. Without one they cannot be
+    /// answered.
     pub fn gateway(mut self, gateway: impl Into<String>) -> Self {
-        self.gateway = Some(gateway.into());
+        self.gateways.push(gateway.into());
         self
     }
 
@@ -696,6 +764,13 @@ impl StackBuilder {
         let pairs = port.start()?;
         interface.mac = MacAddr(port.mac());
         interface.mtu = port.mtu();
+        let mut groups: Vec<_> = interface.groups().map(|group| ipv6::group_mac(group).0).collect();
+        if !groups.is_empty() {
+            if interface.mtu < LEAST_MTU_OF_IPV6 {
+                return Err(StartError::BadMtuOfIpv6(interface.mtu));
+            }
+            port.join(&mut groups);
+        }
         let engine = EngineConfig {
             settings: self.settings.clone(),
             interface,
@@ -708,9 +783,6 @@ impl StackBuilder {
 
     /// What was said about the interface, checked. Ethernet address and MTU may be the device's.
     fn interface(&self) -> Result<Interface, StartError> {
-        let address = self.address.as_deref().ok_or(StartError::NoAddress)?;
-        let bad = || StartError::BadAddress(address.to_owned());
-        let net: Net = address.parse().map_err(|_| bad())?;
         let mac = match &self.mac {
             None => NO_MAC,
             Some(text) => text
@@ -722,19 +794,32 @@ impl StackBuilder {
         if let Some(mtu) = self.mtu.filter(|mtu| *mtu < LEAST_MTU) {
             return Err(StartError::BadMtu(mtu));
         }
-        if net.addr.is_ipv6() || !net.is_of_a_host() {
-            return Err(bad());
+        let mut interface = Interface::new(mac, LEAST_MTU);
+        for text in &self.addresses {
+            let bad = || StartError::BadAddress(text.clone());
+            let net = text.parse().ok().filter(Net::is_of_a_host).ok_or_else(bad)?;
+            if interface.nets().len() == MOST_ADDRESSES || interface.is_ours(net.addr) {
+                return Err(StartError::TooManyAddresses(text.clone()));
+            }
+            interface = interface.with_net(net);
         }
-        let interface = Interface::new(mac, LEAST_MTU).with_net(net);
-        let Some(text) = &self.gateway else { return Ok(interface) };
-        let on_link =
-            |gateway: &IpAddr| !interface.is_ours(*gateway) && interface.is_on_link(*gateway);
-        let gateway = text.parse().ok().filter(on_link);
-        let gateway = gateway.ok_or_else(|| StartError::BadGateway {
-            gateway: text.clone(),
-            address: address.to_owned(),
-        })?;
-        Ok(interface.with_gateway(gateway))
+        if interface.nets().is_empty() {
+            return Err(StartError::NoAddress);
+        }
+        for text in &self.gateways {
+            let fits = |gateway: &IpAddr| {
+                !interface.is_ours(*gateway)
+                    && interface.is_on_link(*gateway)
+                    && interface.gateway(Family::of(*gateway)).is_none()
+            };
+            let gateway: Option<IpAddr> = text.parse().ok().filter(fits);
+            let gateway = gateway.ok_or_else(|| StartError::BadGateway {
+                gateway: text.clone(),
+                address: self.addresses.join(", "),
+            })?;
+            interface = interface.with_gateway(gateway);
+        }
+        Ok(interface)
     }
 
     /// Whether the pool asked for leaves anything to sockets.
@@ -823,6 +908,9 @@ const NO_MAC: MacAddr = MacAddr([0; 6]);
 /// Datagrams that every IPv4 host takes (RFC 791).
 const LEAST_MTU: u16 = 576;
 
+/// Datagrams that every link of IPv6 takes (RFC 8200 §5).
+const LEAST_MTU_OF_IPV6: u16 = 1280;
+
 /// 128 random bits.
 fn random_key() -> [u8; 16] {
     let mut key = [0; 16];
@@ -835,7 +923,6 @@ fn random_key() -> [u8; 16] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::Family;
 
     fn error(builder: StackBuilder) -> String {
         builder.start().expect_err("should be refused").to_string()
@@ -857,12 +944,26 @@ mod tests {
             "10.99.0.255/24",
             "127.0.0.1/8",
             "224.0.0.1/4",
+            "fd00::2",
+            "fd00::2/129",
+            "::1/128",
+            "ff02::1/16",
+            "::ffff:10.0.0.1/96",
         ] {
             let text = error(with_args().address(address));
             assert!(text.contains(&format!("{address:?}")), "{text}");
         }
         for gateway in ["10.98.0.1", "10.99.0.2", "10.99.0.255", "router"] {
             assert!(error(with_args().gateway(gateway)).contains(gateway));
+        }
+        let second = error(with_args().gateway("10.99.0.1").gateway("10.99.0.3"));
+        assert!(second.contains("one for IPv4"), "{second}");
+        let twice = error(with_args().address("10.99.0.2/16"));
+        assert!(twice.contains("\"10.99.0.2/16\""), "{twice}");
+        let many = (3..20).fold(with_args(), |b, n| b.address(format!("10.99.0.{n}/24")));
+        assert!(error(many).contains("\"10.99.0.10/24\""));
+        for gateway in ["fe80::1", "fd00::1"] {
+            assert!(error(with_args().gateway(gateway)).contains(gateway), "there is no IPv6");
         }
         for mac in ["02:00", "01:00:00:00:00:01", "00:00:00:00:00:00"] {
             assert!(error(with_args().mac(mac)).contains(mac));
@@ -878,6 +979,12 @@ mod tests {
         assert_eq!(
             interface.to_string(),
             "10.99.0.2/24 (00:00:00:00:00:00, MTU 576, gateway 10.99.0.1)"
+        );
+        let both = with_args().address("fd00:99::2/64").gateway("fe80::1").gateway("10.99.0.1");
+        assert_eq!(
+            both.interface().unwrap().to_string(),
+            "10.99.0.2/24, fd00:99::2/64 (00:00:00:00:00:00, MTU 576, gateway 10.99.0.1, \
+             gateway fe80::1)"
         );
     }
 }

@@ -400,6 +400,13 @@ impl Port {
         Ok(std::mem::take(&mut self.queues))
     }
 
+    /// Has the port take frames to these groups too, in the place of any others; to all groups if it
+    /// cannot tell them apart. A device without such a filter takes them anyway: no error.
+    pub fn join(&mut self, groups: &mut [[u8; 6]]) {
+        // SAFETY: a port that is set up, and as many addresses as are said, which the driver copies.
+        unsafe { sys::pqs_port_join(self.core.id.0, groups.as_mut_ptr(), groups.len() as u32) };
+    }
+
     /// Its number.
     pub fn id(&self) -> PortId {
         self.core.id

@@ -87,6 +87,7 @@ impl Bind {
     }
 
     /// The addresses that it names, for whoever knows which are ours.
+    #[cfg(feature = "dpdk")]
     pub(crate) fn named(&self) -> impl Iterator<Item = IpAddr> {
         let v4 = match self.v4 {
             Addresses::One(addr) => Some(IpAddr::V4(addr)),

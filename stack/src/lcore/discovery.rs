@@ -13,9 +13,6 @@ use crate::wire::{MacAddr, ethernet, ipv6};
 use super::Transmit;
 use super::neighbour::{Neighbours, News};
 
-/// All hosts of the link.
-pub(super) const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
-
 impl Neighbours {
     /// Takes a question: answers it if it is for an address of ours, and learns where who asks is.
     /// Returns what is new.
@@ -42,8 +39,8 @@ impl Neighbours {
         let ours = (target, interface.mac);
         if src.is_unspecified() {
             // Somebody would like to have our address: all are told that it is taken (RFC 4862 §5.4.3).
-            icmpv6::emit_advertisement(room(&mut frame), ours, ALL_NODES, false);
-            self.transmit(&mut frame, ipv6::group_mac(ALL_NODES), tx);
+            icmpv6::emit_advertisement(room(&mut frame), ours, ipv6::ALL_NODES, false);
+            self.transmit(&mut frame, ipv6::group_mac(ipv6::ALL_NODES), tx);
         } else {
             icmpv6::emit_advertisement(room(&mut frame), ours, src, true);
             self.send(&mut frame, src.into(), now, tx);
@@ -198,7 +195,7 @@ mod tests {
         let none = Ipv6Addr::UNSPECIFIED;
         assert_eq!(table.on_solicitation(none, &question(None), ms(0), &mut tx), None);
         let (mac, dst, _, message) = parse(&tx.pop().unwrap());
-        assert_eq!((mac, dst), (MacAddr([0x33, 0x33, 0, 0, 0, 1]), ALL_NODES));
+        assert_eq!((mac, dst), (MacAddr([0x33, 0x33, 0, 0, 0, 1]), ipv6::ALL_NODES));
         assert!(matches!(message, Message::Advertisement(told) if !told.solicited));
     }
 

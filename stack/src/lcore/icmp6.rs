@@ -14,7 +14,6 @@ use crate::wire::ipv6::{self, Ipv6, Ipv6Error, Problem};
 use crate::wire::{FourTuple, ethernet, ipv4};
 
 use super::Transmit;
-use super::discovery::ALL_NODES;
 use super::dispatch::Frame;
 use super::icmp::{ECHO_LEN, Told};
 use super::work::Work;
@@ -163,16 +162,8 @@ impl<T: Transmit> Work<'_, T> {
         self.send_datagram(&mut frame[..at + len], ip.src.into());
     }
 
-    /// Whether a datagram is for a group that we are in: all nodes, or where we are asked for.
+    /// Whether a datagram is for a group that we are in.
     fn is_in_group(&self, ip: &Ipv6) -> bool {
-        let interface = &self.base.interface;
-        let link_local = interface.link_local();
-        let nets = interface.nets().iter().filter_map(|net| match net.addr {
-            IpAddr::V6(addr) => Some(addr),
-            IpAddr::V4(_) => None,
-        });
-        link_local.is_some()
-            && (ip.dst == ALL_NODES
-                || nets.chain(link_local).any(|addr| ipv6::solicited_node(addr) == ip.dst))
+        self.base.interface.groups().any(|group| group == ip.dst)
     }
 }

@@ -197,6 +197,12 @@ impl Interface {
         SocketAddr::new(self.nets().first().map_or(none, |net| net.addr), port)
     }
 
+    /// An address that a listener names and that is not ours.
+    #[cfg(feature = "dpdk")]
+    pub(crate) fn foreign(&self, bind: &super::Bind) -> Option<IpAddr> {
+        bind.named().find(|addr| !self.is_ours(*addr))
+    }
+
     /// The router of a family.
     pub fn gateway(&self, family: Family) -> Option<IpAddr> {
         match family {
@@ -209,6 +215,17 @@ impl Interface {
     /// made of its Ethernet address; `None` without IPv6.
     pub fn link_local(&self) -> Option<Ipv6Addr> {
         self.first(Family::V6).map(|_| ipv6::link_local(self.mac))
+    }
+
+    /// The groups of IPv6 that we are in: all nodes, and for each address the one in which it is asked
+    /// for (RFC 4861 §7.2.1).
+    pub fn groups(&self) -> impl Iterator<Item = Ipv6Addr> {
+        let v6 = self.nets().iter().filter_map(|net| match net.addr {
+            IpAddr::V6(addr) => Some(addr),
+            IpAddr::V4(_) => None,
+        });
+        let all = self.link_local().map(|_| ipv6::ALL_NODES);
+        all.into_iter().chain(v6.chain(self.link_local()).map(ipv6::solicited_node))
     }
 
     /// Whether `addr` is one of our addresses.

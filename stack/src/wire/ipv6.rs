@@ -24,6 +24,9 @@ const NO_NEXT: u8 = 59;
 /// Next header: options for the destination.
 const DESTINATION: u8 = 60;
 
+/// The group of all hosts of a link.
+pub const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+
 /// Extension headers that a datagram may have. RFC 8200 §4.1 knows an order of seven, each once but for
 /// destination options.
 const MOST_HEADERS: usize = 8;
