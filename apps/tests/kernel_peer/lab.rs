@@ -30,6 +30,15 @@ pub fn stack_with(lcores: usize, faults: Faults, settings: Settings) -> Stack {
     stack
 }
 
+/// The same with a single lcore and these addresses.
+pub fn stack_at(addresses: &[&str], faults: Faults) -> Stack {
+    let builder = builder_without_address(1).faults(faults);
+    let builder = addresses.iter().copied().fold(builder, StackBuilder::address);
+    let stack = builder.start().unwrap_or_else(|error| panic!("the stack starts: {error}"));
+    set_up_peer();
+    stack
+}
+
 /// Starts a stack that the calling thread polls.
 pub fn local_stack() -> LocalStack {
     let builder = builder(1);
@@ -40,6 +49,10 @@ pub fn local_stack() -> LocalStack {
 }
 
 fn builder(lcores: usize) -> StackBuilder {
+    builder_without_address(lcores).address(format!("{HERE}/24"))
+}
+
+fn builder_without_address(lcores: usize) -> StackBuilder {
     // The last CPUs poll; the first is the client's and the readers' as far as there are enough.
     let cpus = cpus();
     assert!(cpus.len() >= lcores, "{lcores} lcores need as many CPUs; this machine has {cpus:?}");
@@ -48,7 +61,7 @@ fn builder(lcores: usize) -> StackBuilder {
     let fixed = ["-l", &list, "--no-pci", "--no-telemetry", "--vdev", "net_tap0,iface=pqtap0"];
     let mut eal: Vec<String> = fixed.map(String::from).into();
     eal.extend(memory_args());
-    Stack::builder().eal_args(eal).address(format!("{HERE}/24"))
+    Stack::builder().eal_args(eal)
 }
 
 /// Gives the kernel's end of the tap its address.
@@ -59,7 +72,8 @@ pub fn set_up_peer() {
     ip("link set pqtap0 up");
 }
 
-fn ip(arguments: &str) {
+/// Runs iproute2.
+pub fn ip(arguments: &str) {
     let output = Command::new("ip")
         .args(arguments.split(' '))
         .output()

@@ -7,6 +7,7 @@ mod bytes;
 mod flags;
 mod harness;
 mod in_place;
+mod ipv6;
 mod lab;
 mod low_latency;
 mod polling;

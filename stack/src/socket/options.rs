@@ -27,7 +27,7 @@ pub(super) struct Options {
     /// SO_LINGER in nanoseconds; [`FOREVER`] if closing does not wait.
     linger: AtomicU64,
     /// Addresses of IPv4 are told as those of IPv6 that stand for them.
-    mapped: AtomicU32,
+    mapped: AtomicBool,
 }
 
 const FOREVER: u64 = u64::MAX;
@@ -106,13 +106,13 @@ impl Options {
     }
 
     pub(super) fn set_mapped(&self) {
-        self.mapped.store(1, Ordering::Relaxed);
+        self.mapped.store(true, Ordering::Relaxed);
     }
 
     /// An end of the connection in the form that the application has asked for.
     pub(super) fn form(&self, end: SocketAddr) -> SocketAddr {
         match end {
-            SocketAddr::V4(v4) if self.mapped.load(Ordering::Relaxed) != 0 => {
+            SocketAddr::V4(v4) if self.mapped.load(Ordering::Relaxed) => {
                 SocketAddr::from((v4.ip().to_ipv6_mapped(), v4.port()))
             }
             end => end,
@@ -141,7 +141,7 @@ impl Default for Options {
             waiting: AtomicU8::new(Waiting::default().code()),
             peek_offset: AtomicU32::new(OFF),
             linger: AtomicU64::new(FOREVER),
-            mapped: AtomicU32::new(0),
+            mapped: AtomicBool::new(false),
         }
     }
 }
