@@ -183,9 +183,10 @@ mod tests {
 
         let other = Solicitation { target: PEER_ADDR, source_mac: Some(PEER) };
         assert_eq!(table.on_solicitation(PEER_ADDR, &other, ms(2), &mut tx), None);
-        let link_local = Solicitation { target: ipv6::link_local(US), source_mac: Some(PEER) };
+        let ours = table.interface().link_local().unwrap();
+        let link_local = Solicitation { target: ours, source_mac: Some(PEER) };
         table.on_solicitation(PEER_ADDR, &link_local, ms(3), &mut tx);
-        assert_eq!(parse(&tx.pop().unwrap()).2, ipv6::link_local(US));
+        assert_eq!(parse(&tx.pop().unwrap()).2, ours);
         assert!(tx.is_empty());
     }
 
@@ -224,7 +225,7 @@ mod tests {
         assert_eq!(table.send(&mut [7; 80], far, ms(0), &mut tx), Sent::Waits);
         let (_, _, src, message) = parse(&tx.pop().unwrap());
         // The router is asked for from the address that it shares a link with.
-        assert_eq!(src, ipv6::link_local(US));
+        assert_eq!(Some(src), table.interface().link_local());
         let router: Ipv6Addr = "fe80::1".parse().unwrap();
         assert!(matches!(message, Message::Solicitation(asked) if asked.target == router));
         table.learn(News { addr: router.into(), mac: PEER }, ms(1), &mut tx);

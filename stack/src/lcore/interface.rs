@@ -10,10 +10,15 @@ use std::net::SocketAddr;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use siphasher::sip::SipHasher24;
+
 use crate::wire::{Family, MacAddr, ipv4, ipv6};
 
 /// Addresses that an interface may have: one of each family for most, a few services' own for some.
 pub const MOST_ADDRESSES: usize = 8;
+
+/// Keeps the addresses apart that others make of the same Ethernet address. No secret.
+const LINK_LOCAL_KEY: &[u8; 16] = b"prequeue, fe80::";
 
 /// An address of ours and the length of the prefix that it shares with its link.
 ///
@@ -211,10 +216,14 @@ impl Interface {
         }
     }
 
-    /// The address that every interface with IPv6 has besides those it was given (RFC 4291 §2.8),
-    /// made of its Ethernet address; `None` without IPv6.
+    /// The address that every interface with IPv6 has besides those it was given (RFC 4291 §2.8);
+    /// `None` without IPv6.
+    ///
+    /// It is stable and says nothing of the Ethernet address that it is made of (RFC 7217, RFC 8064). A
+    /// tap has the same one at both of its ends: what the kernel makes of it is another address.
     pub fn link_local(&self) -> Option<Ipv6Addr> {
-        self.first(Family::V6).map(|_| ipv6::link_local(self.mac))
+        let name = || SipHasher24::new_with_key(LINK_LOCAL_KEY).hash(&self.mac.0);
+        self.first(Family::V6).map(|_| ipv6::link_local(name()))
     }
 
     /// The groups of IPv6 that we are in: all nodes, and for each address the one in which it is asked
@@ -322,12 +331,17 @@ mod tests {
     #[test]
     fn the_link_local_address_is_made_of_the_ethernet_address() {
         let interface = both();
-        assert!(interface.is_ours(addr("fe80::ff:fe00:1")));
-        assert_eq!(interface.source_for(addr("fe80::9")), Some(addr("fe80::ff:fe00:1")));
+        let ours = interface.link_local().unwrap();
+        assert!(ours.is_unicast_link_local() && interface.is_ours(ours.into()));
+        // What others make of the same Ethernet address.
+        assert!(!interface.is_ours(addr("fe80::ff:fe00:1")));
+        assert_eq!(interface.source_for(addr("fe80::9")), Some(ours.into()));
         assert_eq!(interface.source_for(addr("2001:db8::9")), Some(addr("2001:db8::1")));
         assert_eq!(interface.source_for(addr("10.0.0.9")), Some(addr("10.0.0.1")));
+        let other = Interface { mac: MacAddr([2, 0, 0, 0, 0, 2]), ..interface };
+        assert_ne!(other.link_local(), Some(ours));
         let without = Interface::new(interface.mac, 1500).with_address([10, 0, 0, 1], 24);
-        assert!(!without.is_ours(addr("fe80::ff:fe00:1")));
+        assert_eq!(without.link_local(), None);
     }
 
     #[test]

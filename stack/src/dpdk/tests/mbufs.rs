@@ -52,7 +52,7 @@ fn checksum_flags_mean_good_only_if_both_are() {
         (0, Checksum::Unknown),
         (IP_GOOD | L4_GOOD, Checksum::Good),
         (IP_GOOD, Checksum::Unknown),
-        (L4_GOOD, Checksum::Unknown),
+        (L4_GOOD, Checksum::Transport),
         (IP_BAD | L4_GOOD, Checksum::Bad),
         (IP_GOOD | L4_BAD, Checksum::Bad),
         (IP_GOOD | L4_BAD | L4_GOOD, Checksum::Unknown), // the device did not look
