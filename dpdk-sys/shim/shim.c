@@ -217,6 +217,7 @@ int pqs_port_info(uint16_t port, struct pqs_port_info *out)
 	out->rss = pqs_rss_types(&info) != 0;
 	out->rx_checksum = (info.rx_offload_capa & PQS_RX_CHECKSUM) == PQS_RX_CHECKSUM;
 	out->rx_timestamp = (info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_TIMESTAMP) != 0;
+	out->rx_scatter = (info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_SCATTER) != 0;
 	snprintf(out->driver, sizeof(out->driver), "%s", info.driver_name ? info.driver_name : "");
 	return 0;
 }
@@ -234,6 +235,8 @@ int pqs_port_configure(uint16_t port, struct pqs_port_conf *conf)
 		eth.rxmode.offloads |= PQS_RX_CHECKSUM;
 	if (conf->rx_timestamp)
 		eth.rxmode.offloads |= RTE_ETH_RX_OFFLOAD_TIMESTAMP;
+	if (conf->rx_scatter)
+		eth.rxmode.offloads |= RTE_ETH_RX_OFFLOAD_SCATTER;
 	eth.rxmode.mtu = conf->mtu;
 	if (conf->rss) {
 		eth.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;

@@ -102,6 +102,7 @@ struct pqs_port_info {
 	bool rss;           /* can spread TCP over IPv4 by hash */
 	bool rx_checksum;   /* verifies IPv4 and TCP checksums */
 	bool rx_timestamp;  /* stamps received packets */
+	bool rx_scatter;    /* puts a frame into several mbufs */
 	char driver[32];
 };
 
@@ -114,6 +115,7 @@ struct pqs_port_conf {
 	bool rss;             /* spread TCP over the RX queues */
 	bool rx_checksum;
 	bool rx_timestamp;
+	bool rx_scatter;
 };
 
 struct pqs_port_link {

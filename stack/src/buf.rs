@@ -102,6 +102,33 @@ pub trait PacketBuf: Debug + Send + Sized + 'static {
     /// What the buffer costs while it is held: its metadata and whole data room, not its payload.
     fn truesize(&self) -> u32;
 
+    /// The buffer that is chained behind this one: a received frame that is longer than a buffer lies
+    /// in several. All else here sees the one buffer only; nothing that is queued is chained.
+    fn rest(&self) -> Option<&Self> {
+        None
+    }
+
+    /// What this buffer and all that are chained behind it cost.
+    fn chain_truesize(&self) -> u32 {
+        std::iter::successors(Some(self), |buf| buf.rest()).map(Self::truesize).sum()
+    }
+
+    /// Unchains what is behind this buffer, itself perhaps a chain.
+    fn take_rest(&mut self) -> Option<Self> {
+        None
+    }
+
+    /// Moves bytes here from the front of what is chained, until there are `len` of them in this
+    /// buffer; whether there are, for the chain may be shorter, or the buffer without room.
+    fn gather(&mut self, len: usize) -> bool {
+        self.len() >= len
+    }
+
+    /// Keeps the first `len` bytes of the chain, if it has more.
+    fn cut_chain(&mut self, len: usize) {
+        self.truncate(len.min(self.len()));
+    }
+
     /// The control block.
     fn cb(&self) -> &SegCb;
 
@@ -288,6 +315,7 @@ pub struct HeapBuf {
     merged_from: Option<u32>,
     checksum: Checksum,
     cb: SegCb,
+    rest: Option<Box<Self>>,
 }
 
 impl HeapBuf {
@@ -314,6 +342,13 @@ impl HeapBuf {
     pub fn with_room(mut self, room: usize) -> Self {
         assert!(self.bytes.len() <= room);
         self.room = room;
+        self
+    }
+
+    /// The same buffer, with another chained behind it and what is behind that.
+    #[must_use]
+    pub fn with_rest(mut self, rest: Option<Self>) -> Self {
+        self.rest = rest.map(Box::new);
         self
     }
 
@@ -420,6 +455,40 @@ impl PacketBuf for HeapBuf {
 
     fn truesize(&self) -> u32 {
         (self.room + Self::OVERHEAD) as u32
+    }
+
+    fn rest(&self) -> Option<&Self> {
+        self.rest.as_deref()
+    }
+
+    fn take_rest(&mut self) -> Option<Self> {
+        self.rest.take().map(|rest| *rest)
+    }
+
+    fn gather(&mut self, len: usize) -> bool {
+        while let Some(missing) = len.checked_sub(self.len()).filter(|&n| n > 0) {
+            let Some(mut rest) = self.rest.take() else { return false };
+            let n = missing.min(rest.len());
+            let fits = self.append(&rest.data()[..n]);
+            if fits {
+                rest.trim_front(n);
+            }
+            self.rest = if rest.is_empty() { rest.rest } else { Some(rest) };
+            if !fits {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn cut_chain(&mut self, len: usize) {
+        match (len.checked_sub(self.len()), &mut self.rest) {
+            (Some(n @ 1..), Some(rest)) => rest.cut_chain(n),
+            _ => {
+                self.truncate(len.min(self.len()));
+                self.rest = None;
+            }
+        }
     }
 
     fn cb(&self) -> &SegCb {

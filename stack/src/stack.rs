@@ -134,6 +134,7 @@ pub struct StackBuilder {
     port: Option<String>,
     queues: Option<usize>,
     mbufs: Option<u32>,
+    buffer_room: Option<u16>,
     max_connections: u32,
     settings: Settings,
     rx_timestamps: bool,
@@ -191,6 +192,9 @@ pub enum StartError {
         "{0:?} is no Ethernet address for a host: write six pairs of hex digits, 02:00:00:00:00:01; the first must be even"
     )]
     BadMac(String),
+    /// Packet buffers would not take the headers of a frame.
+    #[error("packet buffers of {0} bytes are too small: headers want 256, and 32768 are the most")]
+    BadBufferRoom(u16),
     /// The MTU is too small for TCP over IPv4.
     #[error("an MTU of {0} is too small: IPv4 hosts take datagrams of 576 bytes")]
     BadMtu(u16),
@@ -327,7 +331,10 @@ const TX_CACHE: u32 = 128;
 const HEADROOM: u16 = 128;
 const FRAME_OVERHEAD: u16 = 22;
 
-/// Data room of an mbuf as everybody has it; larger only for a larger MTU.
+/// What packet buffers may be asked to take: all headers at least, and no more than their length can say.
+const BUFFER_ROOMS: std::ops::RangeInclusive<u16> = 256..=32_768;
+
+/// Data room of an mbuf as everybody has it; larger only for a larger MTU, on devices that do not scatter.
 const DATA_ROOM: u16 = 2048;
 
 impl Stack {
@@ -342,6 +349,7 @@ impl Stack {
             port: None,
             queues: None,
             mbufs: None,
+            buffer_room: None,
             max_connections: 1 << 20,
             settings: Settings::default(),
             rx_timestamps: false,
@@ -600,7 +608,7 @@ impl StackBuilder {
         self
     }
 
-    /// Bytes of the longest datagram; the device's own if not given.
+    /// Bytes of the longest datagram; the device's own if not given. See [`Self::buffer_room`].
     pub fn mtu(mut self, mtu: u16) -> Self {
         self.mtu = Some(mtu);
         self
@@ -622,6 +630,13 @@ impl StackBuilder {
     /// 2ⁿ − 1 wastes no memory; some 1650 are the least, for the device keeps a thousand.
     pub fn mbufs(mut self, mbufs: u32) -> Self {
         self.mbufs = Some(mbufs);
+        self
+    }
+
+    /// Bytes of a frame that a packet buffer takes, at least 256; 2048 if not given. A longer frame lies in
+    /// several where the device can do that; where it cannot, buffers are as large as the MTU wants.
+    pub fn buffer_room(mut self, bytes: u16) -> Self {
+        self.buffer_room = Some(bytes);
         self
     }
 
@@ -738,6 +753,9 @@ impl StackBuilder {
     pub(crate) fn prepare(&self, queues: Option<usize>) -> Result<Prepared, StartError> {
         let mut interface = self.interface()?;
         self.check_mbufs()?;
+        if let Some(room) = self.buffer_room.filter(|room| !BUFFER_ROOMS.contains(room)) {
+            return Err(StartError::BadBufferRoom(room));
+        }
         if self.eal_args.is_empty() {
             return Err(StartError::NoEalArguments);
         }
@@ -750,7 +768,7 @@ impl StackBuilder {
             (None, queues) => return Err(StartError::QueuesAndLcores { queues, lcores }),
         };
 
-        let pools = self.pools(eal, queues)?;
+        let pools = self.pools(eal, id, queues)?;
         let config = PortConfig {
             pools: pools.iter().map(|pools| pools.rx.clone()).collect(),
             rx_descriptors: RX_DESCRIPTORS,
@@ -848,9 +866,17 @@ impl StackBuilder {
     }
 
     /// The pools of each lcore.
-    fn pools(&self, eal: &'static Eal, queues: usize) -> Result<Vec<Pools>, StartError> {
-        let frame = self.mtu.unwrap_or(0).saturating_add(FRAME_OVERHEAD);
-        let data_room = DATA_ROOM.max(frame).next_multiple_of(64) + HEADROOM;
+    fn pools(
+        &self,
+        eal: &'static Eal,
+        port: PortId,
+        queues: usize,
+    ) -> Result<Vec<Pools>, StartError> {
+        // Where the device scatters long frames over several, large ones would be a waste on short
+        // frames, each of which keeps a whole one.
+        let mtu = if port.scatters() { 0 } else { self.mtu.unwrap_or(0) };
+        let room = self.buffer_room.unwrap_or(DATA_ROOM).max(mtu.saturating_add(FRAME_OVERHEAD));
+        let data_room = room.next_multiple_of(64) + HEADROOM;
         let make = |mbufs: u32| -> Result<Vec<Pools>, PoolError> {
             let pools = (0..queues).map(|lcore| {
                 let numa_node = eal.lcores().get(lcore).map(|lcore| lcore.numa_node);
@@ -863,7 +889,8 @@ impl StackBuilder {
                 };
                 let rx = Mempool::new(eal, &config)?;
                 let spare = SpareMbufs::new(eal, mbufs, numa_node)?;
-                let config = PoolConfig { mbufs: TX_MBUFS, cache: TX_CACHE, ..config };
+                let data_room = DATA_ROOM + HEADROOM;
+                let config = PoolConfig { mbufs: TX_MBUFS, cache: TX_CACHE, data_room, ..config };
                 Ok(Pools { rx, tx: Mempool::new(eal, &config)?, spare })
             });
             pools.collect()
@@ -969,6 +996,7 @@ mod tests {
             assert!(error(with_args().mac(mac)).contains(mac));
         }
         assert!(error(with_args().mtu(500)).contains("576"));
+        assert!(error(with_args().buffer_room(255)).contains("256"));
         assert!(error(with_args().mbufs(1023)).contains("1648 at least"));
     }
 

@@ -24,7 +24,15 @@ pub fn stack(lcores: usize, faults: Faults) -> Stack {
 
 /// The same with settings of its own.
 pub fn stack_with(lcores: usize, faults: Faults, settings: Settings) -> Stack {
-    let builder = builder(lcores).faults(faults).settings(settings);
+    start(builder(lcores).faults(faults).settings(settings))
+}
+
+/// A stack of one lcore that is made a little differently.
+pub fn stack_of(change: impl FnOnce(StackBuilder) -> StackBuilder) -> Stack {
+    start(change(builder(1)))
+}
+
+fn start(builder: StackBuilder) -> Stack {
     let stack = builder.start().unwrap_or_else(|error| panic!("the stack starts: {error}"));
     set_up_peer();
     stack

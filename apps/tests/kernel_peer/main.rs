@@ -3,6 +3,7 @@
 //!
 //! Needs root, /dev/net/tun and iproute2; as another user each test says that it is passed over.
 
+mod below;
 mod bytes;
 mod flags;
 mod harness;

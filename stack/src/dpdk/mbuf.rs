@@ -1,8 +1,8 @@
 //! The mbuf: an exclusively owned packet buffer of one segment, its control block behind the header.
 //!
 //! Made by a pool or a received burst; read and trimmed by whoever owns it, on any thread; dropped
-//! on an lcore. It is never cloned, never shared, never a chain: what arrives in several segments is
-//! made one or refused where it is received.
+//! on an lcore. It is never cloned and never shared. A frame that has arrived in several is a chain
+//! until the lcore takes it apart; nothing that is queued is one.
 
 use std::cell::Cell;
 use std::fmt;
@@ -51,7 +51,9 @@ const L4_BAD: u64 = sys::RTE_MBUF_F_RX_L4_CKSUM_BAD as u64;
 #[repr(transparent)]
 pub struct Mbuf {
     // Invariant: points to an mbuf of a pool of ours (so the private area is there), direct or with
-    // an external buffer of the driver, of one segment, with one reference, which is this.
+    // an external buffer of the driver, with one reference, which is this. If it has more than one
+    // segment the link to the next is its own reference to an mbuf of the same kind, whose segments
+    // are one fewer.
     raw: NonNull<sys::rte_mbuf>,
     _not_sync: PhantomData<Cell<()>>,
 }
@@ -177,7 +179,8 @@ impl Mbuf {
         }
     }
 
-    /// Sets both lengths: of the packet, and of its only segment.
+    /// Sets both lengths: of the segment, and of the packet as if it were the only one. That of a chain
+    /// is never read.
     #[inline(always)]
     fn set_len(&mut self, len: usize) {
         // SAFETY: fields of our mbuf; callers stay within the buffer, whose length is 16 bits.
@@ -185,6 +188,48 @@ impl Mbuf {
             self.field::<u16>(sys::PQS_OFF_DATA_LEN).write(len as u16);
             self.field::<u32>(sys::PQS_OFF_PKT_LEN).write(len as u32);
         }
+    }
+
+    /// Takes a chain over from a driver or a library of DPDK, in which only the first segment knows of
+    /// the others: each is told how many there are from it on.
+    ///
+    /// # Safety
+    /// As of [`Self::from_raw`], but for that; every segment is as the invariant says.
+    pub(super) unsafe fn from_raw_chain(raw: NonNull<sys::rte_mbuf>) -> Self {
+        // SAFETY: the caller's; the links lead through as many segments as the first one counts.
+        unsafe {
+            let first = Self::from_raw(raw);
+            let mut segments = first.segments();
+            let mut next = raw.as_ptr();
+            while let Some(segment) = NonNull::new(next) {
+                let mut segment = mem::ManuallyDrop::new(Self::from_raw(segment));
+                segment.set_segments(segments);
+                segments = segments.saturating_sub(1);
+                next = segment.field::<*mut sys::rte_mbuf>(sys::PQS_OFF_NEXT).read();
+            }
+            first
+        }
+    }
+
+    /// Chains `rest` behind this one segment.
+    fn attach(&mut self, rest: Self) {
+        debug_assert_eq!(self.segments(), 1);
+        self.set_segments(1 + rest.segments());
+        // SAFETY: a field of our mbuf, which links to nothing.
+        unsafe { self.field::<Option<Self>>(sys::PQS_OFF_NEXT).write(Some(rest)) }
+    }
+
+    #[inline(always)]
+    fn set_segments(&mut self, segments: u16) {
+        // SAFETY: a field of our mbuf.
+        unsafe { self.field::<u16>(sys::PQS_OFF_NB_SEGS).write(segments) }
+    }
+
+    /// Segments of the chain that begins with this one.
+    #[inline(always)]
+    fn segments(&self) -> u16 {
+        // SAFETY: a field of our mbuf.
+        unsafe { self.field::<u16>(sys::PQS_OFF_NB_SEGS).read() }
     }
 
     #[inline(always)]
@@ -282,6 +327,56 @@ impl PacketBuf for Mbuf {
     fn truesize(&self) -> u32 {
         // SAFETY: a field of our mbuf.
         MBUF_OVERHEAD + u32::from(unsafe { self.field::<u16>(sys::PQS_OFF_BUF_LEN).read() })
+    }
+
+    #[inline]
+    fn rest(&self) -> Option<&Self> {
+        if self.segments() == 1 {
+            return None;
+        }
+        // SAFETY: by the invariant the link holds what an `Mbuf` is, one pointer, or null; it is read
+        // while we are borrowed.
+        unsafe { (*self.field::<Option<Self>>(sys::PQS_OFF_NEXT)).as_ref() }
+    }
+
+    fn take_rest(&mut self) -> Option<Self> {
+        if self.segments() == 1 {
+            return None;
+        }
+        self.set_segments(1);
+        self.set_len(self.len());
+        // SAFETY: by the invariant the link is ours, and what it leads to the caller's now.
+        unsafe { self.field::<Option<Self>>(sys::PQS_OFF_NEXT).replace(None) }
+    }
+
+    fn gather(&mut self, len: usize) -> bool {
+        while let Some(missing) = len.checked_sub(self.len()).filter(|&n| n > 0) {
+            let Some(mut rest) = self.take_rest() else { return false };
+            let n = missing.min(rest.len());
+            let fits = self.append(&rest.data()[..n]);
+            if fits {
+                rest.trim_front(n);
+            }
+            let rest = if rest.is_empty() { rest.take_rest() } else { Some(rest) };
+            if let Some(rest) = rest {
+                self.attach(rest);
+            }
+            if !fits {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn cut_chain(&mut self, len: usize) {
+        let more = len.saturating_sub(self.len());
+        match self.take_rest() {
+            Some(mut rest) if more > 0 => {
+                rest.cut_chain(more);
+                self.attach(rest);
+            }
+            _ => self.truncate(len.min(self.len())),
+        }
     }
 
     #[inline]

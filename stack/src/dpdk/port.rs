@@ -6,7 +6,8 @@
 use std::any::Any;
 use std::ffi::{CStr, c_char, c_int};
 use std::fmt;
-use std::mem::ManuallyDrop;
+use std::iter::successors;
+use std::mem::{self, ManuallyDrop};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,6 +17,8 @@ use super::burst::Burst;
 use super::eal::error_text;
 use super::mbuf::{self, Mbuf};
 use super::mempool::{Mempool, is_plain};
+use crate::buf::PacketBuf;
+use crate::wire::frame;
 
 /// Number of a port.
 ///
@@ -100,9 +103,9 @@ pub enum PortError {
         /// Its driver.
         driver: String,
     },
-    /// A frame of that MTU does not fit an mbuf.
+    /// A frame of that MTU does not fit an mbuf, and the device does not scatter it over several.
     #[error(
-        "a frame of MTU {mtu} does not fit the pool's buffers, which take frames of {room} bytes: give the pool a larger data room"
+        "a frame of MTU {mtu} does not fit the pool's buffers, which take frames of {room} bytes, and the device does not scatter it over several: give the pool a larger data room"
     )]
     MtuTooLarge {
         /// MTU asked for, or the device's.
@@ -173,9 +176,12 @@ pub struct PortStats {
 /// See [`Port`] for an example.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct RxCounters {
+    /// Packets that came in several segments, because they are longer than one, and are left so.
+    pub chained: u64,
     /// Packets that came in several segments and were copied into one.
     pub linearised: u64,
-    /// Packets that came in several segments and do not fit one: dropped.
+    /// Packets that came in several segments of which some are not ours alone, and do not fit one:
+    /// dropped.
     pub rejected_chains: u64,
     /// Packets in mbufs of somebody else's pool, which have no control block: dropped.
     pub foreign: u64,
@@ -214,6 +220,19 @@ impl PortId {
         unsafe {
             let ret = sys::rte_eth_dev_get_name_by_port(self.0, name.as_mut_ptr());
             (ret == 0).then(|| CStr::from_ptr(name.as_ptr()).to_string_lossy().into_owned())
+        }
+    }
+}
+
+impl PortId {
+    /// Whether the device can scatter a frame over several mbufs that is longer than one.
+    pub fn scatters(self) -> bool {
+        let mut info = sys::pqs_port_info::default();
+        // SAFETY: any number may be asked about; a place for the answer.
+        unsafe {
+            sys::rte_eth_dev_is_valid_port(self.0) != 0
+                && sys::pqs_port_info(self.0, &mut info) == 0
+                && info.rx_scatter
         }
     }
 }
@@ -314,11 +333,10 @@ impl Port {
         if let Some(mtu) = mtu.filter(|&mtu| mtu > info.max_mtu) {
             return Err(PortError::MtuOverDevice { port: id, mtu, most: info.max_mtu });
         }
-        for pool in &pools {
-            let room = pool.frame_room();
-            if u32::from(frame_mtu) + FRAME_OVERHEAD > room {
-                return Err(PortError::MtuTooLarge { mtu: frame_mtu, room });
-            }
+        let room = pools.iter().map(Mempool::frame_room).min().unwrap_or(0);
+        let scatters = u32::from(frame_mtu) + FRAME_OVERHEAD > room;
+        if scatters && !info.rx_scatter {
+            return Err(PortError::MtuTooLarge { mtu: frame_mtu, room });
         }
 
         let mut conf = sys::pqs_port_conf {
@@ -331,6 +349,7 @@ impl Port {
             rss,
             rx_checksum: rx_checksum && info.rx_checksum,
             rx_timestamp: rx_timestamps && info.rx_timestamp && mbuf::enable_rx_timestamps(),
+            rx_scatter: scatters,
         };
         // SAFETY: a valid port that we alone have set up; a stopped one.
         unsafe {
@@ -506,7 +525,7 @@ impl RxQueue {
                 kept += 1;
             }
         }
-        // SAFETY: `kept` places hold mbufs of ours, of one segment, with one reference.
+        // SAFETY: `kept` places hold mbufs of ours with one reference.
         unsafe { burst.grow(kept) };
         kept
     }
@@ -538,23 +557,77 @@ impl RxQueue {
         // SAFETY: the driver has given it to us; chains are freed whole by DPDK's own function.
         unsafe {
             let pool = field::<*mut sys::rte_mempool>(mbuf, sys::PQS_OFF_POOL).read();
-            if !sys::pqs_pool_is_ours(pool) {
-                self.counters.foreign += 1;
-                sys::pqs_free(mbuf);
-                return false;
+            match kind(mbuf) {
+                Kind::Foreign => {
+                    self.counters.foreign += 1;
+                    sys::pqs_free(mbuf);
+                    return false;
+                }
+                Kind::Ours if is_plain(mbuf, pool) => return true,
+                Kind::Ours => {}
+                Kind::Shared => {
+                    if sys::pqs_linearize(mbuf) != 0 || !is_plain(mbuf, pool) {
+                        self.counters.rejected_chains += 1;
+                        sys::pqs_free(mbuf);
+                        return false;
+                    }
+                    self.counters.linearised += 1;
+                    return true;
+                }
             }
-            if is_plain(mbuf, pool) {
-                return true;
+            let mut chain = Mbuf::from_raw_chain(NonNull::new_unchecked(mbuf));
+            // Or padding would keep buffers that nobody is charged for.
+            if let Some(end) = frame::end_of_datagram(chain.data()) {
+                chain.cut_chain(end);
             }
-            if sys::pqs_linearize(mbuf) != 0 || !is_plain(mbuf, pool) {
-                self.counters.rejected_chains += 1;
-                sys::pqs_free(mbuf);
-                return false;
+            let first = chain.len();
+            let rest: usize = successors(chain.rest(), |buf| buf.rest()).map(Mbuf::len).sum();
+            if rest <= COPIED && chain.gather(first + rest) {
+                self.counters.linearised += 1;
+            } else {
+                self.counters.chained += 1;
             }
-            self.counters.linearised += 1;
+            mem::forget(chain);
             true
         }
     }
+}
+
+/// Bytes behind the first segment that had better be copied there than take a buffer of their own.
+const COPIED: usize = 256;
+
+/// Whose the segments of a received packet are.
+enum Kind {
+    /// All are ours alone.
+    Ours,
+    /// Somebody else refers to one, or it refers to somebody else's.
+    Shared,
+    /// One is of a pool that is not ours.
+    Foreign,
+}
+
+/// # Safety
+/// `mbuf` is the first of a packet that the caller owns.
+unsafe fn kind(mbuf: *mut sys::rte_mbuf) -> Kind {
+    let mut kind = Kind::Ours;
+    let mut next = mbuf;
+    while !next.is_null() {
+        // SAFETY: forwarded; the links lead through the packet.
+        unsafe {
+            if !sys::pqs_pool_is_ours(
+                field::<*mut sys::rte_mempool>(next, sys::PQS_OFF_POOL).read(),
+            ) {
+                return Kind::Foreign;
+            }
+            let references = field::<u16>(next, sys::PQS_OFF_REFCNT).read();
+            let flags = field::<u64>(next, sys::PQS_OFF_OL_FLAGS).read();
+            if references != 1 || flags & sys::RTE_MBUF_F_INDIRECT != 0 {
+                kind = Kind::Shared;
+            }
+            next = field::<*mut sys::rte_mbuf>(next, sys::PQS_OFF_NEXT).read();
+        }
+    }
+    kind
 }
 
 /// One TX queue, for the one thread that sends on it.

@@ -16,6 +16,7 @@ use crate::wire::tcp::TcpError;
 use crate::wire::{FourTuple, arp, ipv4, ipv6, parse_tcp};
 
 use super::Transmit;
+use super::chain;
 use super::icmp::Told;
 use super::neighbour::News;
 use super::work::Work;
@@ -60,8 +61,32 @@ pub(super) enum Frame {
 impl<T: Transmit> Work<'_, T> {
     /// Parses a segment that was found to be one, with right checksums; counts what is wrong.
     #[inline(always)]
-    pub fn parse<B: PacketBuf>(&mut self, frame: &B) -> Option<TcpFrame> {
-        match frame::parse_checked(frame.data()) {
+    pub fn parse<B: PacketBuf>(&mut self, frame: &mut B) -> Option<TcpFrame> {
+        let parsed = match frame.rest() {
+            None => frame::parse_checked(frame.data()),
+            Some(_) => chain::parse(frame, Checksum::Good),
+        };
+        match parsed {
+            Ok(tcp) => Some(tcp),
+            Err(reject) => {
+                self.count_reject(reject);
+                None
+            }
+        }
+    }
+
+    /// The same for a frame in several buffers, of which nothing is known yet. One that is not TCP is
+    /// none of ours: what else is answered is shorter.
+    pub fn classify_chain<B: PacketBuf>(&mut self, frame: &mut B) -> Option<TcpFrame> {
+        frame.gather(ethernet::HEADER_LEN);
+        if ethernet::delivery(frame.data(), self.base.interface.mac) != Delivery::Us {
+            return None;
+        }
+        match chain::parse(frame, frame.checksum()) {
+            Ok(tcp) if is_tagged(&tcp) => {
+                self.bump(Counter::InAddrErrors);
+                None
+            }
             Ok(tcp) => Some(tcp),
             Err(reject) => {
                 self.count_reject(reject);

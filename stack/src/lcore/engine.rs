@@ -407,7 +407,10 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
     /// checksums. Everything else is dealt with here, and was nothing for a connection.
     #[cold]
     #[inline(never)]
-    fn unusual_flow(&mut self, work: &mut Work<'_, impl Transmit>, frame: &B) -> Option<Flow> {
+    fn unusual_flow(&mut self, work: &mut Work<'_, impl Transmit>, frame: &mut B) -> Option<Flow> {
+        if frame.rest().is_some() {
+            return Some(Flow::of(&work.classify_chain(frame)?.tuple));
+        }
         match work.classify(frame.data(), frame.checksum()) {
             Frame::Tcp(tcp) => Some(Flow::of(&tcp.tuple)),
             Frame::Done => None,
@@ -441,8 +444,13 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
     }
 
     /// A segment that no socket has taken. `origin` is the lcore that received it, if another.
-    fn on_other(&mut self, work: &mut Work<'_, impl Transmit>, frame: B, origin: Option<usize>) {
-        let Some(tcp) = work.parse(&frame) else { return };
+    fn on_other(
+        &mut self,
+        work: &mut Work<'_, impl Transmit>,
+        mut frame: B,
+        origin: Option<usize>,
+    ) {
+        let Some(tcp) = work.parse(&mut frame) else { return };
         // Looked up once more, since the burst may have opened or closed the connection.
         let target = self.flows.look_up(&tcp.tuple);
         let Some(target) = target else {

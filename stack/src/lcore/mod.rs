@@ -6,6 +6,7 @@
 mod bind;
 #[cfg(feature = "dpdk")]
 mod census;
+mod chain;
 mod closing;
 mod discovery;
 mod dispatch;

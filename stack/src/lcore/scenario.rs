@@ -3,6 +3,7 @@
 //! A [`World`] has one or more engines and their wire; a [`Peer`] remembers numbers so that tests can
 //! say what is sent and expected in words of TCP. Nothing here knows threads or devices.
 
+mod chain;
 mod closing;
 mod cookies;
 mod datagrams;

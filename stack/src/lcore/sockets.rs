@@ -19,6 +19,7 @@ use crate::wire::{FourTuple, Segment};
 
 use super::Pressure;
 use super::Transmit;
+use super::chain;
 use super::engine::Tables;
 use super::flow::Target;
 use super::groups::Members;
@@ -384,20 +385,34 @@ impl<B: PacketBuf, M: Mode<B>> SocketSlot<B, M> {
             }
         }
         for at in members {
-            let Some(frame) = burst[at].take() else { continue };
-            let Some(tcp) = work.parse(&frame) else { continue };
+            let Some(mut frame) = burst[at].take() else { continue };
+            let Some(tcp) = work.parse(&mut frame) else { continue };
             work.bump(Counter::InSegs);
             if work.base.pressure == Pressure::Critical && tcp.segment.len > 0 {
                 work.bump(Counter::PoolPressureDrop);
                 continue;
             }
-            let what = Deferred::Segment(tcp.segment, payload(frame, &tcp, self.id, work.now));
+            let buf = any_payload(frame, &tcp, self.id, work.now);
+            let what = Deferred::Segment(tcp.segment, buf);
             if let Some(claim) = M::defer(&self.lcore, what, &mut work.base.counters) {
                 return Some(claim);
             }
         }
         None
     }
+}
+
+/// The same of a frame that may lie in several buffers, and then does so still.
+fn any_payload<B: PacketBuf>(mut frame: B, tcp: &TcpFrame, id: SocketId, now: Instant) -> B {
+    if frame.rest().is_none() {
+        return payload(frame, tcp, id, now);
+    }
+    chain::cut_to_payload(&mut frame, tcp);
+    let cb = frame.cb_mut();
+    cb.socket = id.slot;
+    cb.generation = id.generation;
+    cb.rx_time = now;
+    frame
 }
 
 /// Cuts a frame down to its segment's payload, and notes whose it is. Behind the payload is the
@@ -519,10 +534,10 @@ impl<'a, 'w, B: PacketBuf, K: Claimed<B>, T: Transmit> Visit<'a, 'w, B, K, T> {
 
     #[cold]
     #[inline(never)]
-    fn unusual_frame(&mut self, frame: B, id: SocketId) -> bool {
-        if let Some(tcp) = self.work.parse(&frame) {
+    fn unusual_frame(&mut self, mut frame: B, id: SocketId) -> bool {
+        if let Some(tcp) = self.work.parse(&mut frame) {
             self.work.bump(Counter::InSegs);
-            let buf = payload(frame, &tcp, id, self.work.now);
+            let buf = any_payload(frame, &tcp, id, self.work.now);
             self.segment(&tcp.segment, buf);
         }
         !self.is_over()
@@ -535,7 +550,11 @@ impl<'a, 'w, B: PacketBuf, K: Claimed<B>, T: Transmit> Visit<'a, 'w, B, K, T> {
             return;
         }
         let (tcb, sink) = self.claim.parts();
-        let verdict = tcb.on_segment(&mut self.work.cx(), segment, buf, sink);
+        let verdict = if buf.rest().is_none() {
+            tcb.on_segment(&mut self.work.cx(), segment, buf, sink)
+        } else {
+            tcb.on_chain(&mut self.work.cx(), segment, buf, sink)
+        };
         self.follow(verdict);
     }
 

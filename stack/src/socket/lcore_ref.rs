@@ -158,7 +158,7 @@ impl<B: PacketBuf> Waiting<B> {
             // One segment may overshoot, as in Linux.
             Deferred::Segment(segment, buf) if self.bytes <= self.room => {
                 counters.bump(Counter::ToBacklog);
-                self.bytes = self.bytes.saturating_add(buf.truesize());
+                self.bytes = self.bytes.saturating_add(buf.chain_truesize());
                 self.backlog.push_back((segment, buf));
             }
             Deferred::Segment(..) => counters.bump(Counter::TCPBacklogDrop),

@@ -5,6 +5,7 @@
 //! allocates on the in-order path, reads a clock, or sends anything by itself.
 
 mod ack;
+mod chain;
 mod close;
 mod ecn;
 mod info;

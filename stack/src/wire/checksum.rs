@@ -3,7 +3,9 @@
 //! Called by the parsers when the device verified nothing, and by every emitter, on lcores and in
 //! tests. It never looks at what the bytes mean.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::{FourTuple, ipv4};
 
 /// A running ones' complement sum.
 ///
@@ -38,6 +40,18 @@ impl Sum {
         Self(u64::from(len.to_be()) + u64::from(u32::from(next_header).to_be()))
     }
 
+    /// The sum of the pseudo header of a segment between two ends, whichever of them sends it.
+    pub fn of_pseudo_header(tuple: &FourTuple, len: u32) -> Self {
+        match (tuple.local_addr, tuple.remote_addr) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => {
+                Self::pseudo_header(a, b, ipv4::TCP, len.min(u16::MAX.into()) as u16)
+            }
+            (IpAddr::V6(a), IpAddr::V6(b)) => Self::pseudo_header_v6(a, b, ipv4::TCP, len),
+            // A tuple is of one family.
+            _ => Self::new(),
+        }
+    }
+
     /// Adds `bytes`, which must begin at an even offset of what is summed. An odd last byte is
     /// padded with zero, so only the last piece may have one.
     #[inline]
@@ -68,6 +82,17 @@ impl Sum {
             [a, b, c, ..] => u64::from(u32::from_ne_bytes([a, b, c, 0])),
         };
         Self(sum)
+    }
+
+    /// Adds `bytes` that begin at `offset` of what is summed, which may be odd: the bytes of a message
+    /// that lies in pieces.
+    #[must_use]
+    pub fn plus_at(self, offset: usize, bytes: &[u8]) -> Self {
+        if offset.is_multiple_of(2) {
+            return self.plus(bytes);
+        }
+        // RFC 1071 §2 (B): every byte stands in the other half of its word.
+        Self(self.0 + u64::from(Self::new().plus(bytes).folded().swap_bytes()))
     }
 
     /// Whether the sum, checksum field included, is that of an intact message.
@@ -124,6 +149,21 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn pieces_sum_up_like_the_whole(
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+            cuts in prop::collection::vec(0_usize..200, 0..6),
+        ) {
+            let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut.min(bytes.len())).collect();
+            cuts.extend([0, bytes.len()]);
+            cuts.sort_unstable();
+            let mut sum = Sum::new();
+            for ends in cuts.windows(2) {
+                sum = sum.plus_at(ends[0], &bytes[ends[0]..ends[1]]);
+            }
+            prop_assert_eq!(sum.folded() % 0xffff, Sum::new().plus(&bytes).folded() % 0xffff);
+        }
+
         #[test]
         fn equals_the_naive_sum(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             prop_assert_eq!(fast(&bytes), naive(&bytes));

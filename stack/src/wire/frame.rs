@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::checksum::Sum;
 use super::ipv4::{self, Ipv4Error};
-use super::ipv6::Ipv6Error;
+use super::ipv6::{self, Ipv6Error};
 use super::tcp::{self, TcpError};
 use super::{Flags, FourTuple, MacAddr, Segment, ethernet, frame6, options};
 use crate::buf::Checksum;
@@ -349,6 +349,22 @@ fn word_at(headers: &[u8], at: usize) -> u32 {
 pub(super) fn word<const AT: usize, const LEN: usize>(headers: &[u8; LEN]) -> u32 {
     const { assert!(AT + 4 <= LEN) };
     headers[AT..].first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes))
+}
+
+/// Where the datagram of a frame ends, by its own word: what is behind that is padding. `None` if it
+/// is none of IP.
+pub fn end_of_datagram(frame: &[u8]) -> Option<usize> {
+    let ethernet = ethernet::parse(frame)?;
+    let datagram = frame.get(ethernet.header_len..)?;
+    let len = match ethernet.ethertype {
+        ethernet::IPV4 => ipv4::total_len(datagram)?,
+        ethernet::IPV6 => {
+            let [_, _, _, _, l0, l1, ..] = *datagram else { return None };
+            ipv6::HEADER_LEN + usize::from(u16::from_be_bytes([l0, l1]))
+        }
+        _ => return None,
+    };
+    Some(ethernet.header_len + len)
 }
 
 /// Whether a frame has the usual shape and both checksums are right. The rest is left to the layers.

@@ -110,6 +110,35 @@ pub fn parse(datagram: &[u8], checksum: Checksum) -> Result<Ipv4, Ipv4Error> {
     })
 }
 
+/// Verifies the checksum of the header at the front of `datagram`, and that there is one.
+///
+/// # Errors
+/// As of [`parse`].
+pub fn verify_header(datagram: &[u8]) -> Result<(), Ipv4Error> {
+    let first = datagram.first().ok_or(Ipv4Error::Truncated)?;
+    let header_len = usize::from(first & 0x0f) * 4;
+    let header = datagram.get(..header_len).ok_or(Ipv4Error::Truncated)?;
+    if header_len < HEADER_LEN {
+        return Err(Ipv4Error::BadLength);
+    }
+    if Sum::new().plus(header).is_valid() { Ok(()) } else { Err(Ipv4Error::BadChecksum) }
+}
+
+/// Bytes that the header at the front of `datagram` says the datagram has.
+pub fn total_len(datagram: &[u8]) -> Option<usize> {
+    let [_, _, l0, l1, ..] = *datagram else { return None };
+    Some(usize::from(u16::from_be_bytes([l0, l1])))
+}
+
+/// Writes the total length into the header at the front of `datagram`, whose checksum is wrong then.
+///
+/// # Panics
+/// If it is shorter than four bytes, or `len` does not fit 16 bits.
+pub fn set_total_len(datagram: &mut [u8], len: usize) {
+    let len = u16::try_from(len).expect("a datagram's length fits 16 bits");
+    datagram[2..4].copy_from_slice(&len.to_be_bytes());
+}
+
 /// Writes a header without options, with its checksum, into the front of `buf`; returns its length.
 ///
 /// Don't-Fragment is set, so the identification may be constant (RFC 6864 §4.1); it is 0.

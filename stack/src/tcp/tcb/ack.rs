@@ -77,6 +77,11 @@ impl Load {
         let unit = buf.merged_from().unwrap_or(len);
         Self { truesize: buf.truesize(), len, unit, flags }
     }
+
+    /// Of a segment whose payload lies in buffers that take so much.
+    pub(super) const fn of_many(len: u32, flags: Flags, truesize: u32) -> Self {
+        Self { truesize, len, unit: len, flags }
+    }
 }
 
 /// What an ACK is owed for.

@@ -51,7 +51,7 @@ impl<B: PacketBuf> Tcb<B> {
     /// We have no data to send: in ESTABLISHED the one ACK field that says nothing is SND.NXT.
     /// Older ones, however old, are for the checks (RFC 5961 §5).
     #[inline(always)]
-    fn is_predicted(&self, seg: &Segment) -> bool {
+    pub(super) fn is_predicted(&self, seg: &Segment) -> bool {
         header(seg.window, seg.flags) == self.prediction
             && seg.seq == self.rcv_nxt.raw()
             && seg.ack == self.snd_nxt.raw()
@@ -116,26 +116,30 @@ impl<B: PacketBuf> Tcb<B> {
         if matches!(self.state, State::Closed | State::TimeWait) {
             return Verdict::Later;
         }
-        if let Err(verdict) = self.validate(cx, seg) {
-            self.tally.dropped();
-            return verdict;
-        }
-        self.on_urgent(cx, seg);
-        let fin = seg.flags.has(Flags::FIN);
-        if seg.len == 0 && !fin {
-            return Verdict::Later;
-        }
-        if let Some(verdict) = self.on_text_after_close(cx, seg) {
+        if let Err(verdict) = self.admit_text(cx, seg) {
             return verdict;
         }
         let cb = buf.cb_mut();
         cb.seq = seg.seq;
-        cb.fin = fin;
+        cb.fin = seg.flags.has(Flags::FIN);
         let mut gate = Gate { is_open: !self.urgent.is_pending(), sink };
         if self.ecn.is_on() {
             return self.on_marked_text(cx, seg, buf, &mut gate);
         }
         self.on_text(cx, seg, buf, &mut gate)
+    }
+
+    /// Everything before the payload; `Err` if the segment ends there, or has neither payload nor FIN.
+    pub(super) fn admit_text(&mut self, cx: &mut Cx<'_>, seg: &Segment) -> Result<(), Verdict> {
+        if let Err(verdict) = self.validate(cx, seg) {
+            self.tally.dropped();
+            return Err(verdict);
+        }
+        self.on_urgent(cx, seg);
+        if seg.len == 0 && !seg.flags.has(Flags::FIN) {
+            return Err(Verdict::Later);
+        }
+        self.on_text_after_close(cx, seg).map_or(Ok(()), Err)
     }
 
     /// Payload or FIN in a state in which not all of it is welcome.
@@ -251,6 +255,18 @@ impl<B: PacketBuf> Tcb<B> {
         sink: &mut impl Sink<B>,
     ) -> Verdict {
         self.rcv_nxt = self.rcv_nxt.plus(len);
+        self.has_advanced(cx, len, fin, load, sink)
+    }
+
+    /// The same when rcv_nxt has been moved already.
+    pub(super) fn has_advanced(
+        &mut self,
+        cx: &mut Cx<'_>,
+        len: u32,
+        fin: bool,
+        load: Load,
+        sink: &mut impl Sink<B>,
+    ) -> Verdict {
         if len > 0 {
             self.ack.on_data(cx, &mut self.window, load, &self.closing);
         }
@@ -343,18 +359,28 @@ impl<B: PacketBuf> Tcb<B> {
         if inserted.outcome == Outcome::Merged {
             cx.counters.bump(Counter::TCPRcvCoalesce);
         }
+        self.queued_above_hole(cx, inserted.range, inserted.dsack)
+    }
+
+    /// What follows when a segment with these numbers was queued, of which `duplicate` was there.
+    pub(super) fn queued_above_hole(
+        &mut self,
+        cx: &mut Cx<'_>,
+        range: SeqRange,
+        duplicate: Option<SeqRange>,
+    ) -> Verdict {
         self.predict();
 
-        let mut earlier = inserted.dsack.and_then(|range| self.note_dsack(cx, range));
+        let mut earlier = duplicate.and_then(|range| self.note_dsack(cx, range));
         if self.sack_ok {
             // A range that comes to stand before two others would keep one of them out of the option
             // of an ACK that was held back: that one goes first, as it would have been.
-            if self.holds_acks_back() && self.sack.place_of(inserted.range) >= 2 {
+            if self.holds_acks_back() && self.sack.place_of(range) >= 2 {
                 earlier = Some(self.outgoing_ack(cx));
             }
-            self.sack.note(inserted.range);
+            self.sack.note(range);
         }
-        if inserted.dsack.is_some() || self.is_duplicate_ack_due(cx) {
+        if duplicate.is_some() || self.is_duplicate_ack_due(cx) {
             self.ack.owe(Owed::NOW);
             return earlier.map_or(Verdict::Ack, Verdict::Send);
         }
@@ -362,7 +388,7 @@ impl<B: PacketBuf> Tcb<B> {
     }
 
     /// Takes an in-sequence buffer against the memory limit.
-    fn admit(&mut self, cx: &mut Cx<'_>, buf: B) -> Admission<B> {
+    pub(super) fn admit(&mut self, cx: &mut Cx<'_>, buf: B) -> Admission<B> {
         if !self.window.is_over() || self.reclaim(cx, self.rcv_nxt) {
             return Admission::Admitted(buf);
         }
@@ -381,7 +407,7 @@ impl<B: PacketBuf> Tcb<B> {
     }
 
     /// Counts a segment that is dropped.
-    fn drop_segment(&mut self, cx: &mut Cx<'_>, reason: Counter) {
+    pub(super) fn drop_segment(&mut self, cx: &mut Cx<'_>, reason: Counter) {
         cx.counters.bump(reason);
         self.tally.dropped();
     }
@@ -389,7 +415,7 @@ impl<B: PacketBuf> Tcb<B> {
     /// Wins memory back for a segment that starts at `incoming`; tells whether it was enough.
     ///
     /// An eighth of the buffer at once, so that a flood of tiny segments pays for it once in many.
-    fn reclaim(&mut self, cx: &mut Cx<'_>, incoming: SeqNum) -> bool {
+    pub(super) fn reclaim(&mut self, cx: &mut Cx<'_>, incoming: SeqNum) -> bool {
         cx.counters.bump(Counter::PruneCalled);
         self.window.tighten(u32::from(self.ack.advmss));
         let excess = self.window.rmem - self.window.rcvbuf;
@@ -410,7 +436,7 @@ impl<B: PacketBuf> Tcb<B> {
     /// the receive queue. A small one goes there too when the reader is behind, to be copied to
     /// those before it, whether there is a sink or not.
     #[inline(always)]
-    fn enqueue(&mut self, cx: &mut Cx<'_>, mut buf: B, sink: &mut impl Sink<B>) {
+    pub(super) fn enqueue(&mut self, cx: &mut Cx<'_>, mut buf: B, sink: &mut impl Sink<B>) {
         let truesize = buf.truesize();
         let copies = buf.len() <= COPY_LIMIT && self.window.rmem > copy_from(self.window.rcvbuf);
         if copies {
@@ -482,7 +508,7 @@ pub(super) const fn copy_from(rcvbuf: u32) -> u32 {
 }
 
 /// Whether an in-sequence buffer may be kept.
-enum Admission<B> {
+pub(super) enum Admission<B> {
     /// It may.
     Admitted(B),
     /// Its bytes were copied behind the last ones queued; the buffer is gone.

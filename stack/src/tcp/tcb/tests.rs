@@ -1,6 +1,7 @@
 //! Tests of the connection, by subject. [`harness`] makes them readable.
 
 mod ack;
+mod chain;
 mod closing;
 mod ecn;
 mod harness;
