@@ -40,7 +40,8 @@ impl<B: PacketBuf> Tcb<B> {
             verdict
         } else {
             let mut gate = Gate { is_open: !self.urgent.is_pending(), sink };
-            self.on_text_in_pieces(cx, seg, &mut pieces, &mut gate)
+            let mut take = |tcb: &mut Self| tcb.on_text_in_pieces(cx, seg, &mut pieces, &mut gate);
+            if self.ecn.is_on() { self.minding_marks(seg, take) } else { take(self) }
         };
         self.check();
         verdict
@@ -66,7 +67,14 @@ impl<B: PacketBuf> Tcb<B> {
             self.enqueue(cx, piece, sink);
         }
         self.rcv_nxt = self.rcv_nxt.plus(seg.len);
+        if let Some(ts) = seg.ts {
+            self.on_echo(cx.now, ts, seg.len);
+        }
+        self.on_window_progress(cx.now);
         self.ack.on_data(cx, &mut self.window, load, &self.closing);
+        if self.ecn.is_on() {
+            self.note_mark(seg.ecn);
+        }
     }
 
     /// The five cases: see `on_text`, of which this is the form for many buffers.

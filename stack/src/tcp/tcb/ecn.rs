@@ -5,10 +5,9 @@
 //! nothing by itself: [`Ecn::echo`] goes into the flags of whatever is sent.
 
 use crate::buf::PacketBuf;
-use crate::tcp::Cx;
 use crate::wire::{Flags, Segment};
 
-use super::{Owed, Sink, Tcb, Verdict};
+use super::{Owed, Tcb, Verdict};
 
 /// The IP header's ECN field of a packet that was marked instead of dropped.
 const CE: u8 = 3;
@@ -69,13 +68,12 @@ impl Ecn {
 }
 
 impl<B: PacketBuf> Tcb<B> {
-    /// [`Tcb::on_text`] of a connection with ECN. Marks of what is dropped do not count.
-    pub(super) fn on_marked_text(
+    /// Has a segment with payload or FIN taken, and minds its marks. Those of what is dropped do not
+    /// count.
+    pub(super) fn minding_marks(
         &mut self,
-        cx: &mut Cx<'_>,
         seg: &Segment,
-        buf: B,
-        sink: &mut impl Sink<B>,
+        take: impl FnOnce(&mut Self) -> Verdict,
     ) -> Verdict {
         // Before the mark of the same segment, which is newer than what CWR answers.
         if seg.flags.has(Flags::CWR) {
@@ -83,7 +81,7 @@ impl<B: PacketBuf> Tcb<B> {
             self.ack.owe(Owed::NOW);
         }
         let before = (self.rcv_nxt, self.tally.out_of_order);
-        let verdict = self.on_text(cx, seg, buf, sink);
+        let verdict = take(self);
         if seg.len > 0 && before != (self.rcv_nxt, self.tally.out_of_order) {
             self.note_mark(seg.ecn);
         }
