@@ -8,8 +8,8 @@ use prequeue::lcore::hash::HashKey;
 use prequeue::lcore::neighbour::News;
 use prequeue::lcore::{Engine, EngineConfig, Interface, engines};
 use prequeue::socket::{Recv, RecvFlags, Step, TcpListener, TcpStream};
-use prequeue::tcp::Settings;
 use prequeue::tcp::isn::Secret;
+use prequeue::tcp::{Settings, SynCookies};
 use prequeue::time::Instant;
 use prequeue::wire::{MacAddr, ethernet};
 
@@ -130,6 +130,7 @@ impl Side for Ours {
             tcp_stdurg: config.stdurg,
             tcp_rfc1337: config.rfc1337,
             tcp_invalid_ratelimit: config.ratelimit,
+            tcp_syncookies: if config.cookies { SynCookies::Always } else { SynCookies::Never },
             ..Settings::default()
         };
         self.rcvbuf = config.rcvbuf;
