@@ -25,6 +25,8 @@ pub(super) struct TimeWaitSlot {
     timer: Timer,
 }
 
+const _: () = assert!(size_of::<TimeWaitSlot>() <= 96);
+
 impl TimeWaitSlot {
     pub(super) const fn entry(&self) -> &TimeWait {
         &self.entry

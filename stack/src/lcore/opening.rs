@@ -39,6 +39,8 @@ impl<B: PacketBuf, M: Mode<B>> RequestSlot<B, M> {
     }
 }
 
+const _: () = assert!(size_of::<RequestSlot<crate::buf::HeapBuf>>() <= 128);
+
 /// Requests per lcore, besides the limits of the listeners: some 20 MiB of them.
 pub(super) const MOST_REQUESTS: u32 = 1 << 17;
 

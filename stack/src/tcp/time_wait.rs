@@ -27,6 +27,9 @@ const ISN_GAP: u32 = 65_537;
 /// Entries made for no longer than this are counted apart, as in Linux.
 const SHORT: Duration = Duration::from_secs(4);
 
+/// No clock gets there.
+const NO_TIMESTAMPS: Instant = Instant::from_nanos(u64::MAX);
+
 /// What a connection leaves to its [`TimeWait`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Ending {
@@ -66,7 +69,9 @@ pub struct TimeWait {
     rcv_wnd: u32,
     rcv_wscale: u8,
     substate: Substate,
-    ts: Option<TsState>,
+    /// Learnt at [`NO_TIMESTAMPS`] if they are off: a word less than an `Option`, in each of what
+    /// may be a million entries.
+    ts: TsState,
     tos: u8,
     ttl: Option<NonZeroU8>,
     replies: ReplyStamp,
@@ -114,7 +119,7 @@ impl TimeWait {
             rcv_wnd,
             rcv_wscale,
             substate,
-            ts,
+            ts: ts.unwrap_or(TsState { recent: 0, offset: 0, recent_at: NO_TIMESTAMPS }),
             tos,
             ttl,
             replies: ReplyStamp::default(),
@@ -154,7 +159,7 @@ impl TimeWait {
             ack: self.rcv_nxt.raw(),
             flags: Flags::ACK,
             window: (self.rcv_wnd >> self.rcv_wscale).min(u32::from(u16::MAX)) as u16,
-            ts: self.ts.map(|ts| ts.option(now)),
+            ts: self.ts().map(|ts| ts.option(now)),
             tos: self.tos,
             ttl: self.ttl,
             ..Outgoing::default()
@@ -241,6 +246,11 @@ impl TimeWait {
         self.limited_ack(cx, seg, Counter::TCPACKSkippedTimeWait)
     }
 
+    /// Timestamps, if they are on.
+    fn ts(&self) -> Option<TsState> {
+        (self.ts.recent_at != NO_TIMESTAMPS).then_some(self.ts)
+    }
+
     fn limited_ack(&mut self, cx: &mut Cx<'_>, seg: &Segment, skipped: Counter) -> TwVerdict {
         if self.replies.permits(cx, seg, skipped) {
             TwVerdict::Ack(self.ack(cx.now))
@@ -254,15 +264,15 @@ impl TimeWait {
     }
 
     fn learn(&mut self, seg: &Segment, now: Instant) {
-        if let (Some(ours), Some(theirs)) = (&mut self.ts, seg.ts) {
-            ours.learn(theirs.val, now);
+        if let (Some(_), Some(theirs)) = (self.ts(), seg.ts) {
+            self.ts.learn(theirs.val, now);
         }
     }
 
     /// PAWS, without tolerance (RFC 7323 §5.3). A RST need not have a timestamp that is worth anything;
     /// Linux believes in what it carries for as long as an old one may be on its way.
     fn paws_rejects(&self, seg: &Segment, now: Instant) -> bool {
-        self.ts.zip(seg.ts).is_some_and(|(ours, theirs)| {
+        self.ts().zip(seg.ts).is_some_and(|(ours, theirs)| {
             let exempt = seg.flags.has(Flags::RST) && now.since(ours.recent_at) >= LIFETIME;
             ours.rejects(theirs.val, now, 0) && !exempt
         })
@@ -270,7 +280,7 @@ impl TimeWait {
 
     /// RFC 6191: a newer timestamp lets a lower ISN through.
     fn has_newer_timestamp(&self, seg: &Segment) -> bool {
-        self.ts
+        self.ts()
             .zip(seg.ts)
             .is_some_and(|(ours, theirs)| (ours.recent.wrapping_sub(theirs.val) as i32) < 0)
     }
@@ -280,7 +290,7 @@ impl TimeWait {
     }
 }
 
-const _: () = assert!(size_of::<TimeWait>() <= 96);
+const _: () = assert!(size_of::<TimeWait>() <= 88);
 
 #[cfg(test)]
 mod tests;
