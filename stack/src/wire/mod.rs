@@ -196,8 +196,9 @@ pub struct Outgoing {
     pub ts: Option<Timestamps>,
     /// SACK option; empty for none.
     pub sack: SackBlocks,
-    /// Diffserv field of the IP header, in the upper six bits; what we send is not ECN-capable.
+    /// Diffserv field of the IP header, in the upper six bits; what we send is not ECN-capable. For whoever
+    /// sends: [`tcp::emit`] is told.
     pub tos: u8,
-    /// Time to live or hop limit, unless it is the stack's.
+    /// Time to live or hop limit, unless it is the stack's. For whoever sends, too: [`tcp::set_ttl`].
     pub ttl: Option<NonZeroU8>,
 }

@@ -14,6 +14,12 @@ use table::{Paper, Row, State};
 /// The labels of RFC 9293, appendix B: how many of each kind, numbered from one.
 const LABELS: [(&str, u32); 4] = [("MUST", 69), ("SHLD", 31), ("MAY", 18), ("REC", 1)];
 
+/// What else has a section of its own.
+const SECTIONS: [&str; 10] = [
+    "RFC 7323", "RFC 2018", "RFC 2883", "RFC 5961", "RFC 5681", "RFC 3168", "RFC 6528", "RFC 4987",
+    "RFC 6298", "RFC 5927",
+];
+
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace above").to_owned()
 }
@@ -93,6 +99,15 @@ fn every_requirement_of_rfc_9293_is_there_once() {
     // What is left are clauses without a label: each once, and none that looks like a label.
     for (label, times) in found {
         assert!(label.starts_with('§') && times == 1, "{label}, {times} times");
+    }
+}
+
+#[test]
+fn every_rfc_has_its_section() {
+    let paper = paper();
+    for section in SECTIONS {
+        let rows = paper.rows.iter().filter(|row| row.section == section).count();
+        assert!(rows >= 4, "{section} has {rows} rows");
     }
 }
 

@@ -8,9 +8,10 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Where the modules of a test's path begin: the first word of the path, and the folder.
-const TARGETS: [(&str, &str); 9] = [
+const TARGETS: [(&str, &str); 10] = [
     ("scenarios", "stack/tests/scenarios"),
     ("conformance", "stack/tests/conformance"),
+    ("differential", "stack/tests/differential"),
     ("lossy", "stack/tests/lossy"),
     ("oracle", "stack/tests"),
     ("fuzz_bodies", "stack/tests"),

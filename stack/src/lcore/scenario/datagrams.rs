@@ -235,3 +235,40 @@ fn the_setting_is_the_time_to_live_of_all_others() {
     world.receive([peer.data(b"1")]);
     assert_eq!(marks(&mut world), (0, 200));
 }
+
+/// A frame that a router has marked: congestion (RFC 3168 §5).
+fn marked(mut frame: Vec<u8>) -> Vec<u8> {
+    frame[15] |= 3;
+    frame[24..26].fill(0);
+    let field = Sum::new().plus(&frame[14..34]).field();
+    frame[24..26].copy_from_slice(&field);
+    frame
+}
+
+#[test]
+fn nothing_that_is_sent_is_ecn_capable() {
+    let mut world = World::new(Settings::default());
+    let listener = listening(&mut world, 5);
+    let mut peer = Peer::new(40_000);
+    let mut sent = Vec::new();
+    let mut hears = |world: &mut World, frame| {
+        world.receive([frame]);
+        let frame = world.sent.pop_front().expect("a segment");
+        world.expect_nothing();
+        sent.push(ipv4::parse(&frame[14..], Default::default()).unwrap().ecn());
+        parse_tcp(&frame, Default::default()).unwrap().segment
+    };
+    let syn = SYN.with(Flags::ECE).with(Flags::CWR);
+    let syn_ack = hears(&mut world, peer.segment(syn, 0, &[]));
+    (peer.seq, peer.ack) = (peer.seq + 1, syn_ack.seq.wrapping_add(1));
+    world.receive([peer.ack()]);
+    let stream = accept(&listener).unwrap();
+    stream.set_tos(0xff).unwrap();
+    for byte in [b"1", b"2"] {
+        let data = marked(peer.data(byte));
+        assert_eq!(hears(&mut world, data).ack, peer.seq);
+    }
+    let reset = hears(&mut world, marked(Peer::new(1).segment(ACK, 0, b"3")));
+    assert_eq!(reset.flags, RST);
+    assert_eq!(sent, [0; 4]);
+}
