@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use libc::{SHUT_RD, SHUT_RDWR, SHUT_WR, pollfd};
 use prequeue::lcore::ListenOptions;
-use prequeue::socket::{Recv, RecvError, RecvFlags, SocketOptions, Step, TcpStream};
+use prequeue::socket::{Recv, RecvError, RecvFlags, Step, TcpStream};
 use prequeue::tcp::tcb::{ConnError, Tcb};
 use prequeue::time::Instant;
 use rustix::io::Errno;

@@ -246,14 +246,14 @@ impl Options {
                 return Ok(Effect::Changed(Change::WindowClamp));
             }
             (IPPROTO_TCP, libc::TCP_KEEPIDLE) => {
-                return self.set_keep(|keep, n| keep.idle = n, seconds(value)?);
+                return self.set_keep(|keep, n| keep.idle = Some(n), seconds(value)?);
             }
             (IPPROTO_TCP, libc::TCP_KEEPINTVL) => {
-                return self.set_keep(|keep, n| keep.interval = n, seconds(value)?);
+                return self.set_keep(|keep, n| keep.interval = Some(n), seconds(value)?);
             }
             (IPPROTO_TCP, libc::TCP_KEEPCNT) => match int(value)? {
                 probes @ 1..=127 => {
-                    self.keep.probes = probes as u8;
+                    self.keep.probes = Some(probes as u8);
                     return Ok(Effect::Changed(Change::KeepAlive));
                 }
                 _ => return Err(Errno::INVAL),
@@ -302,9 +302,15 @@ impl Options {
             (IPPROTO_TCP, TCP_WINDOW_CLAMP) => self.window_clamp as i32,
             (SOL_SOCKET, libc::SO_KEEPALIVE) => self.keepalive.into(),
             (SOL_SOCKET, SO_PEEK_OFF) => self.peek_offset,
-            (IPPROTO_TCP, libc::TCP_KEEPIDLE) => self.keep.idle.as_secs() as i32,
-            (IPPROTO_TCP, libc::TCP_KEEPINTVL) => self.keep.interval.as_secs() as i32,
-            (IPPROTO_TCP, libc::TCP_KEEPCNT) => self.keep.probes.into(),
+            (IPPROTO_TCP, libc::TCP_KEEPIDLE) => {
+                self.keep.idle.unwrap_or(settings.tcp_keepalive_time).as_secs() as i32
+            }
+            (IPPROTO_TCP, libc::TCP_KEEPINTVL) => {
+                self.keep.interval.unwrap_or(settings.tcp_keepalive_intvl).as_secs() as i32
+            }
+            (IPPROTO_TCP, libc::TCP_KEEPCNT) => {
+                self.keep.probes.unwrap_or(settings.tcp_keepalive_probes).into()
+            }
             (IPPROTO_TCP, libc::TCP_USER_TIMEOUT) => self.user_timeout as i32,
             _ => {
                 let stored = |&&(l, n, _): &&(i32, i32, i32)| (l, n) == (level, name);

@@ -384,7 +384,7 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
         runs.retain(|run| {
             if run.flow == Flow::UNKNOWN {
                 let place = &mut burst[run.start];
-                let Some(frame) = place.as_ref() else { return true };
+                let Some(frame) = place.as_mut() else { return true };
                 let usual = frame6::usual_ends(frame.data(), us, frame.checksum());
                 match usual {
                     Some(ends) => run.flow = Flow::of_ends6(&ends),

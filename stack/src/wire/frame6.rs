@@ -142,7 +142,7 @@ pub(super) fn is_usual<const LEN: usize>(headers: &[u8; LEN]) -> bool {
 /// Whether a frame of the usual shape has the right checksum. The rest is left to the layers.
 #[inline(never)]
 pub(super) fn is_intact(frame: &[u8]) -> bool {
-    let Some(headers) = frame.first_chunk::<HEADERS_LEN>().filter(|headers| is_usual(*headers))
+    let Some(headers) = frame.first_chunk::<HEADERS_LEN>().filter(|headers| is_usual(headers))
     else {
         return false;
     };

@@ -114,7 +114,7 @@ pub enum ProblemCode {
 }
 
 impl Problem {
-    fn new(code: ProblemCode, at: usize) -> Ipv6Error {
+    fn error(code: ProblemCode, at: usize) -> Ipv6Error {
         // Within a datagram, whose length fits in 16 bits and a header.
         Ipv6Error::Problem(Self { code, pointer: at as u16, of_groups_too: false })
     }
@@ -191,11 +191,11 @@ fn skip(datagram: &[u8], ip: &mut Ipv6, number: usize) -> Result<(), Ipv6Error> 
     match ip.protocol {
         // It may only stand behind the fixed header.
         HOP_BY_HOP if number > 0 => {
-            return Err(Problem::new(ProblemCode::NextHeader, ip.protocol_at));
+            return Err(Problem::error(ProblemCode::NextHeader, ip.protocol_at));
         }
         HOP_BY_HOP | DESTINATION => options(header, at)?,
         // Another host is still to be visited. Nobody forwards here, and no type is known.
-        ROUTING if b3 != 0 => return Err(Problem::new(ProblemCode::Field, at + 2)),
+        ROUTING if b3 != 0 => return Err(Problem::error(ProblemCode::Field, at + 2)),
         FRAGMENT => {
             // Offset and the flag that more follows; two bits between them are reserved.
             ip.fragment = u16::from_be_bytes([b2, b3]) & 0xfff9 != 0;

@@ -7,7 +7,7 @@ use crate::socket::SocketOptions;
 use crate::tcp::tcb::{KeepAlive, Linger2};
 
 fn listening_with(world: &mut World, sockets: SocketOptions) -> TcpListener<HeapBuf> {
-    let options = ListenOptions { backlog: 5, mss: None, sockets };
+    let options = ListenOptions { backlog: 5, sockets, ..ListenOptions::default() };
     let queue = world.listeners.listen_with(PORT, options).expect("nobody listens yet");
     world.turn();
     TcpListener::new(queue, SocketAddrV4::new(OUR_ADDR, PORT))

@@ -3,7 +3,6 @@
 use std::num::NonZeroU8;
 
 use super::*;
-use crate::socket::SocketOptions;
 use crate::tcp::SynCookies;
 
 #[test]
