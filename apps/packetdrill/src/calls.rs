@@ -118,6 +118,7 @@ impl Adapter {
         let role = Role::Connected(Box::new(Connected::new(stream)));
         let socket = Socket { family, nonblocking: false, options, role };
         socket.apply_options();
+        socket.inherit_options();
         let number = turn.files.open(File::Socket(socket))?;
         turn.settle();
         Ok((number, peer, family))
@@ -289,17 +290,13 @@ impl Adapter {
         let mut turn = self.clock.enter();
         let settings = turn.settings.clone();
         let socket = turn.socket(fd)?;
-        match socket.options.set(&settings, level, name, value)? {
-            Effect::Stored => {}
-            Effect::QuickAck(quick) => {
-                if let Role::Connected(connected) = &socket.role {
-                    connected.handle().lock().set_quick_ack(quick);
-                }
-            }
-        }
+        let result = match socket.options.set(&settings, level, name, value)? {
+            Effect::Stored => Ok(()),
+            Effect::Changed(change) => socket.apply(change),
+        };
         socket.apply_options();
         turn.settle();
-        Ok(())
+        result
     }
 
     /// Whether a number is one of ours.
@@ -475,7 +472,8 @@ fn recv_plain(
     let mut recv = Recv::new(&handle, buf, flags, || now);
     let result = turn.block(|world, now| {
         let step = recv.step(now);
-        // What was read may have opened the window.
+        // What was read may have opened the window, and shows how fast the application reads.
+        handle.lock().tell_progress();
         world.run(now);
         match step {
             Step::Done(n) => Attempt::Done(Ok(n)),

@@ -7,7 +7,7 @@ use std::num::NonZeroU8;
 use std::time::Duration;
 
 use libc::{IPPROTO_IP, IPPROTO_TCP, SOL_SOCKET};
-use prequeue::tcp::tcb::Linger2;
+use prequeue::tcp::tcb::{KeepAlive, Linger2};
 use prequeue::tcp::{Settings, listen};
 use rustix::io::Errno;
 
@@ -19,6 +19,43 @@ const TIMEVAL_LEN: usize = 16;
 
 /// The least receive buffer that SO_RCVBUF gives, in bytes.
 const LEAST_RCVBUF: u32 = 2304;
+
+/// `TCP_WINDOW_CLAMP` and `TCP_FASTOPEN` of Linux by their numbers.
+const TCP_WINDOW_CLAMP: i32 = libc::TCP_WINDOW_CLAMP;
+
+/// `SO_PEEK_OFF` of Linux.
+const SO_PEEK_OFF: i32 = libc::SO_PEEK_OFF;
+
+/// Options that are stored and given back, without effect on receiving.
+const INERT: &[(i32, i32)] = &[
+    (SOL_SOCKET, libc::SO_REUSEADDR),
+    (SOL_SOCKET, libc::SO_REUSEPORT),
+    (SOL_SOCKET, libc::SO_SNDBUF),
+    (SOL_SOCKET, libc::SO_SNDLOWAT),
+    (SOL_SOCKET, libc::SO_SNDTIMEO),
+    (SOL_SOCKET, libc::SO_PRIORITY),
+    (SOL_SOCKET, libc::SO_MARK),
+    (SOL_SOCKET, libc::SO_ZEROCOPY),
+    (SOL_SOCKET, libc::SO_TIMESTAMP),
+    (SOL_SOCKET, libc::SO_TIMESTAMPING),
+    (SOL_SOCKET, libc::SO_MAX_PACING_RATE),
+    (SOL_SOCKET, libc::SO_DONTROUTE),
+    (SOL_SOCKET, libc::SO_BROADCAST),
+    (IPPROTO_TCP, libc::TCP_NODELAY),
+    (IPPROTO_TCP, libc::TCP_CORK),
+    (IPPROTO_TCP, libc::TCP_FASTOPEN),
+    (IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT),
+    (IPPROTO_TCP, libc::TCP_FASTOPEN_NO_COOKIE),
+    (IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT),
+    (IPPROTO_TCP, libc::TCP_THIN_LINEAR_TIMEOUTS),
+    (IPPROTO_TCP, libc::TCP_THIN_DUPACK),
+    (IPPROTO_TCP, libc::TCP_TIMESTAMP),
+    (IPPROTO_IP, libc::IP_FREEBIND),
+    (IPPROTO_IP, libc::IP_TOS),
+    (IPPROTO_IP, libc::IP_TTL),
+    (IPPROTO_IP, libc::IP_MTU_DISCOVER),
+    (IPPROTO_IP, libc::IP_RECVERR),
+];
 
 /// TCP_MAXSEG outside of these is refused.
 const MAXSEG: std::ops::RangeInclusive<i32> = 88..=32_767;
@@ -52,8 +89,16 @@ pub struct Options {
     pub syncnt: Option<NonZeroU8>,
     /// TCP_LINGER2.
     pub linger2: Linger2,
-    /// TCP_USER_TIMEOUT in milliseconds; nought for none.
-    pub user_timeout_ms: u32,
+    /// SO_KEEPALIVE.
+    pub keepalive: bool,
+    /// TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT.
+    pub keep: KeepAlive,
+    /// TCP_USER_TIMEOUT in milliseconds; 0 if there is none.
+    pub user_timeout: u32,
+    /// TCP_WINDOW_CLAMP; 0 if there is none.
+    pub window_clamp: u32,
+    /// SO_PEEK_OFF; negative if it is off.
+    pub peek_offset: i32,
     /// Options that are stored and given back, without effect on receiving.
     inert: Vec<(i32, i32, i32)>,
 }
@@ -74,8 +119,29 @@ pub enum Timeout {
 pub enum Effect {
     /// Nothing.
     Stored,
+    /// An option of the connection: it is to be told.
+    Changed(Change),
+}
+
+/// Which option of a connection was set.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Change {
     /// TCP_QUICKACK: leave or enter quick mode.
     QuickAck(bool),
+    /// SO_RCVBUF, in bytes as asked for.
+    Rcvbuf(u32),
+    /// TCP_WINDOW_CLAMP.
+    WindowClamp,
+    /// SO_RCVLOWAT.
+    LowWater,
+    /// Any about silent peers.
+    KeepAlive,
+    /// TCP_USER_TIMEOUT.
+    UserTimeout,
+    /// TCP_LINGER2.
+    Linger2,
+    /// SO_PEEK_OFF.
+    PeekOffset,
 }
 
 impl Default for Options {
@@ -91,7 +157,11 @@ impl Default for Options {
             defer_accept: 0,
             syncnt: None,
             linger2: Linger2::Setting,
-            user_timeout_ms: 0,
+            keepalive: false,
+            keep: KeepAlive::default(),
+            user_timeout: 0,
+            window_clamp: 0,
+            peek_offset: -1,
             inert: Vec::new(),
         }
     }
@@ -119,14 +189,24 @@ impl Options {
             (SOL_SOCKET, libc::SO_RCVBUF) => {
                 let asked = u32::try_from(int(value)?).unwrap_or(settings.rmem_max);
                 self.rcvbuf = Some((2 * asked.min(settings.rmem_max)).max(LEAST_RCVBUF));
+                return Ok(Effect::Changed(Change::Rcvbuf(asked)));
             }
             (SOL_SOCKET, libc::SO_RCVLOWAT) => {
                 let asked = match int(value)? {
                     0 => 1,
-                    asked => u32::try_from(asked).unwrap_or(u32::MAX),
+                    asked => u32::try_from(asked).unwrap_or(i32::MAX as u32),
                 };
                 let most = self.rcvbuf.unwrap_or(settings.tcp_rmem[2]) / 2;
                 self.low_water = asked.min(most);
+                return Ok(Effect::Changed(Change::LowWater));
+            }
+            (SOL_SOCKET, libc::SO_KEEPALIVE) => {
+                self.keepalive = int(value)? != 0;
+                return Ok(Effect::Changed(Change::KeepAlive));
+            }
+            (SOL_SOCKET, SO_PEEK_OFF) => {
+                self.peek_offset = int(value)?;
+                return Ok(Effect::Changed(Change::PeekOffset));
             }
             (SOL_SOCKET, libc::SO_OOBINLINE) => self.urgent_inline = int(value)? != 0,
             (IPPROTO_TCP, libc::TCP_MAXSEG) => match int(value)? {
@@ -147,40 +227,43 @@ impl Options {
                 self.syncnt =
                     Some(asked.filter(|asked| *asked <= MOST_SYNCNT).ok_or(Errno::INVAL)?);
             }
-            (IPPROTO_TCP, libc::TCP_USER_TIMEOUT) => {
-                self.user_timeout_ms = u32::try_from(int(value)?).map_err(|_| Errno::INVAL)?;
-            }
             (IPPROTO_TCP, libc::TCP_LINGER2) => {
                 self.linger2 = match int(value)? {
                     ..0 => Linger2::Reset,
                     0 => Linger2::Setting,
                     seconds => Linger2::For(Duration::from_secs(seconds as u64).min(MOST_LINGER2)),
                 };
+                return Ok(Effect::Changed(Change::Linger2));
             }
             (IPPROTO_TCP, libc::TCP_QUICKACK) => {
-                return Ok(Effect::QuickAck(int(value)? != 0));
+                return Ok(Effect::Changed(Change::QuickAck(int(value)? & 1 != 0)));
             }
-            (
-                SOL_SOCKET,
-                libc::SO_REUSEADDR
-                | libc::SO_REUSEPORT
-                | libc::SO_KEEPALIVE
-                | libc::SO_SNDBUF
-                | libc::SO_PRIORITY
-                | libc::SO_MARK,
-            )
-            | (
-                IPPROTO_TCP,
-                libc::TCP_NODELAY
-                | libc::TCP_CORK
-                | libc::TCP_KEEPIDLE
-                | libc::TCP_KEEPINTVL
-                | libc::TCP_KEEPCNT
-                | libc::TCP_NOTSENT_LOWAT,
-            )
-            | (IPPROTO_IP, libc::IP_FREEBIND | libc::IP_TOS | libc::IP_TTL) => {
-                self.store(level, name, int(value)?);
+            (IPPROTO_TCP, TCP_WINDOW_CLAMP) => {
+                self.window_clamp = match int(value)? {
+                    0 => 0,
+                    asked => u32::try_from(asked).unwrap_or(0).max(LEAST_RCVBUF / 2),
+                };
+                return Ok(Effect::Changed(Change::WindowClamp));
             }
+            (IPPROTO_TCP, libc::TCP_KEEPIDLE) => {
+                return self.set_keep(|keep, n| keep.idle = n, seconds(value)?);
+            }
+            (IPPROTO_TCP, libc::TCP_KEEPINTVL) => {
+                return self.set_keep(|keep, n| keep.interval = n, seconds(value)?);
+            }
+            (IPPROTO_TCP, libc::TCP_KEEPCNT) => match int(value)? {
+                probes @ 1..=127 => {
+                    self.keep.probes = probes as u8;
+                    return Ok(Effect::Changed(Change::KeepAlive));
+                }
+                _ => return Err(Errno::INVAL),
+            },
+            (IPPROTO_TCP, libc::TCP_USER_TIMEOUT) => {
+                self.user_timeout = u32::try_from(int(value)?).map_err(|_| Errno::INVAL)?;
+                return Ok(Effect::Changed(Change::UserTimeout));
+            }
+            (IPPROTO_TCP, libc::TCP_CONGESTION | libc::TCP_FASTOPEN_KEY) => {}
+            _ if INERT.contains(&(level, name)) => self.store(level, name, int(value)?),
             _ => return Err(Errno::NOPROTOOPT),
         }
         Ok(Effect::Stored)
@@ -210,25 +293,53 @@ impl Options {
             (IPPROTO_TCP, libc::TCP_SYNCNT) => {
                 self.syncnt.map_or(settings.tcp_synack_retries, NonZeroU8::get).into()
             }
-            (IPPROTO_TCP, libc::TCP_USER_TIMEOUT) => self.user_timeout_ms as i32,
             (IPPROTO_TCP, libc::TCP_LINGER2) => match self.linger2 {
                 Linger2::Reset => -1,
                 Linger2::Setting => settings.tcp_fin_timeout.as_secs() as i32,
                 Linger2::For(span) => span.as_secs() as i32,
             },
             (IPPROTO_TCP, libc::TCP_QUICKACK) => 1,
+            (IPPROTO_TCP, TCP_WINDOW_CLAMP) => self.window_clamp as i32,
+            (SOL_SOCKET, libc::SO_KEEPALIVE) => self.keepalive.into(),
+            (SOL_SOCKET, SO_PEEK_OFF) => self.peek_offset,
+            (IPPROTO_TCP, libc::TCP_KEEPIDLE) => self.keep.idle.as_secs() as i32,
+            (IPPROTO_TCP, libc::TCP_KEEPINTVL) => self.keep.interval.as_secs() as i32,
+            (IPPROTO_TCP, libc::TCP_KEEPCNT) => self.keep.probes.into(),
+            (IPPROTO_TCP, libc::TCP_USER_TIMEOUT) => self.user_timeout as i32,
             _ => {
                 let stored = |&&(l, n, _): &&(i32, i32, i32)| (l, n) == (level, name);
-                self.inert.iter().find(stored).ok_or(Errno::NOPROTOOPT)?.2
+                let stored = self.inert.iter().find(stored).map(|&(_, _, value)| value);
+                let known = INERT.contains(&(level, name)).then_some(0);
+                stored.or(known).ok_or(Errno::NOPROTOOPT)?
             }
         };
         Ok(number.to_ne_bytes().to_vec())
+    }
+
+    fn set_keep(
+        &mut self,
+        field: impl FnOnce(&mut KeepAlive, Duration),
+        value: Duration,
+    ) -> Result<Effect, Errno> {
+        let mut keep = self.keep;
+        field(&mut keep, value);
+        if !keep.is_valid() {
+            return Err(Errno::INVAL);
+        }
+        self.keep = keep;
+        Ok(Effect::Changed(Change::KeepAlive))
     }
 
     fn store(&mut self, level: i32, name: i32, value: i32) {
         self.inert.retain(|&(l, n, _)| (l, n) != (level, name));
         self.inert.push((level, name, value));
     }
+}
+
+/// A whole number of seconds that is not negative.
+fn seconds(value: &[u8]) -> Result<Duration, Errno> {
+    let seconds = u64::try_from(int(value)?).map_err(|_| Errno::INVAL)?;
+    Ok(Duration::from_secs(seconds))
 }
 
 fn int(value: &[u8]) -> Result<i32, Errno> {
@@ -308,7 +419,10 @@ mod tests {
     fn what_is_unknown_is_refused_and_what_has_no_effect_is_kept() {
         let mut options = Options::default();
         assert_eq!(set(&mut options, SOL_SOCKET, 9999, 1), Err(Errno::NOPROTOOPT));
-        assert_eq!(set(&mut options, IPPROTO_TCP, libc::TCP_LINGER2, -1), Ok(Effect::Stored));
+        assert_eq!(
+            set(&mut options, IPPROTO_TCP, libc::TCP_LINGER2, -1),
+            Ok(Effect::Changed(Change::Linger2))
+        );
         assert_eq!(get(&options, IPPROTO_TCP, libc::TCP_LINGER2), -1);
         assert_eq!(set(&mut options, IPPROTO_TCP, libc::TCP_SYNCNT, 0), Err(Errno::INVAL));
         assert_eq!(set(&mut options, IPPROTO_TCP, libc::TCP_SYNCNT, 128), Err(Errno::INVAL));

@@ -12,7 +12,7 @@ use prequeue::tcp::SeqNum;
 use prequeue::tcp::tcb::{ConnError, State, Tcb};
 use rustix::io::Errno;
 
-use crate::options::{Options, Timeout};
+use crate::options::{Change, Options, Timeout};
 use crate::poll::Readiness;
 
 /// Which form of address a socket speaks.
@@ -109,7 +109,8 @@ impl Socket {
         }
     }
 
-    /// What the library is to know of the options.
+    /// What calls on the library's stream are to know of the options: whether and for how long they
+    /// wait.
     pub fn apply_options(&self) {
         let connected = match &self.role {
             Role::Fresh { .. } => return,
@@ -129,11 +130,53 @@ impl Socket {
         let _ = stream.set_read_timeout(wait);
         let _ = stream.set_nonblocking(nonblocking);
         stream.set_out_of_band_inline(self.options.urgent_inline);
-        // Nor do these: nobody holds a guard.
-        let _ = stream.set_receive_low_water(self.options.low_water);
-        let _ = stream.set_linger2(self.options.linger2);
-        let timeout = Duration::from_millis(self.options.user_timeout_ms.into());
-        let _ = stream.set_user_timeout((!timeout.is_zero()).then_some(timeout));
+    }
+
+    /// What an accepted socket has of its listener's options beyond those.
+    pub fn inherit_options(&self) {
+        let fresh = Options::default();
+        let Options { rcvbuf, low_water, keepalive, user_timeout, linger2, .. } = self.options;
+        let set = [
+            (rcvbuf.is_some(), Change::Rcvbuf(rcvbuf.unwrap_or(0) / 2)),
+            (low_water != fresh.low_water, Change::LowWater),
+            (keepalive, Change::KeepAlive),
+            (user_timeout != 0, Change::UserTimeout),
+            (linger2 != fresh.linger2, Change::Linger2),
+            (self.options.window_clamp != 0, Change::WindowClamp),
+        ];
+        for (_, change) in set.into_iter().filter(|&(is_set, _)| is_set) {
+            // None of these can be refused, being taken once.
+            let _ = self.apply(change);
+        }
+    }
+
+    /// Tells the connection of an option that was set.
+    ///
+    /// # Errors
+    /// EINVAL for what a connection refuses.
+    pub fn apply(&self, change: Change) -> Result<(), Errno> {
+        let connected = match &self.role {
+            Role::Connected(connected) => connected,
+            Role::Listener(_) | Role::Fresh { .. } => return Ok(()),
+        };
+        let (stream, options) = (&connected.stream, &self.options);
+        let result = match change {
+            Change::QuickAck(quick) => stream.set_quickack(quick),
+            Change::Rcvbuf(asked) => stream.set_receive_buffer(asked),
+            Change::WindowClamp => stream.set_window_clamp(options.window_clamp),
+            Change::LowWater => stream.set_receive_low_water(options.low_water),
+            Change::KeepAlive => stream.set_keepalive(options.keepalive.then_some(options.keep)),
+            Change::UserTimeout => {
+                let patience = Duration::from_millis(options.user_timeout.into());
+                stream.set_user_timeout(Some(patience))
+            }
+            Change::Linger2 => stream.set_linger2(options.linger2),
+            Change::PeekOffset => {
+                stream.set_peek_offset(u32::try_from(options.peek_offset).ok());
+                Ok(())
+            }
+        };
+        result.map_err(|_| Errno::INVAL)
     }
 
     /// What it can be asked for without waiting.

@@ -643,6 +643,7 @@ impl<'a, 'w, B: PacketBuf, K: Claimed<B>, T: Transmit> Visit<'a, 'w, B, K, T> {
         self.look_at_reader |= self.claim.return_memory();
         let copied_seq = self.claim.copied_seq();
         let tcb = self.claim.tcb();
+        self.look_at_reader |= tcb.measures_reader(self.work.now);
         let ack = tcb.end_burst(&mut self.work.cx());
         let update = if self.look_at_reader {
             tcb.reader_progress(&mut self.work.cx(), copied_seq)

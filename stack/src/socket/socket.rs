@@ -400,6 +400,12 @@ impl<B: PacketBuf> SocketGuard<'_, B> {
         // The lcore sends the ACK that may be due by it.
         self.owner.socket.home.ring(self.owner.socket);
     }
+
+    /// Has the lcore look at what was read, though nothing is owed for it yet. It does so by itself where
+    /// a window update hangs on it, and once in a round trip; a simulation may want it at each read.
+    pub fn tell_progress(&self) {
+        self.owner.socket.home.ring(self.owner.socket);
+    }
 }
 
 impl<B: PacketBuf, C: Connection<B>> Drop for SocketGuard<'_, B, C> {

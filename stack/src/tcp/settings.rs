@@ -82,11 +82,13 @@ pub const RTO_MAX: Duration = Duration::from_secs(120);
 const LONGEST: i64 = MOST / 1000;
 
 settings! {
-    /// Receive buffer in bytes of truesize: least, initial, most. Buffers keep their initial size;
-    /// the most decides on the window scale that is offered.
+    /// Receive buffer in bytes of truesize: least, initial, most. The most decides on the window scale
+    /// that is offered, too.
     tcp_rmem: [u32; 3] = [4096, 131_072, 33_554_432], Bytes, 1..=MOST, IPV4;
     /// Largest value that SO_RCVBUF may ask for: decides on the window scale, too.
     rmem_max: u32 = 4_194_304, Bytes, 2304..=MOST, CORE;
+    /// Let receive buffers grow with what the application reads in a round trip.
+    tcp_moderate_rcvbuf: bool = true, Switch, 0..=1, IPV4;
     /// Offer and accept timestamps (RFC 7323).
     tcp_timestamps: bool = true, Switch, 0..=1, IPV4;
     /// Offer and accept window scaling (RFC 7323).

@@ -5,6 +5,7 @@
 //! allocates on the in-order path, reads a clock, or sends anything by itself.
 
 mod ack;
+mod autotune;
 mod close;
 mod ecn;
 mod info;
@@ -32,6 +33,7 @@ use super::timestamps::TsState;
 use super::{Cx, SeqNum, SeqRange};
 
 use ack::{AckState, Owed};
+use autotune::Autotune;
 use close::Closing;
 use info::Tally;
 pub use info::{MemInfo, TcpInfo};
@@ -171,6 +173,8 @@ pub struct Tcb<B: PacketBuf> {
 
     // Cold from here; an ACK, and so each burst, looks at the first of it.
     tally: Tally,
+    /// Apart, so that the connection keeps its number of lines.
+    autotune: Box<Autotune>,
     snd_una: SeqNum,
     /// rcv_nxt at which duplicate ACKs were last counted.
     hole: SeqNum,
@@ -219,9 +223,11 @@ impl<B: PacketBuf> Tcb<B> {
         let rcv_nxt = opened.rcv_nxt();
         let snd_nxt = opened.snd_nxt();
         let window = Window::new(cx.settings, opened, rcv_nxt);
-        let tally = Tally::new(cx.now, opened, window.wnd.min(window.ssthresh));
+        let tally = Tally::new(cx.now, opened);
+        let first = window.wnd.min(window.ssthresh);
         let mut tcb = Self {
             tally,
+            autotune: Box::new(Autotune::new(cx.now, rcv_nxt, first, opened.advmss)),
             rcv_nxt,
             prediction: UNPREDICTABLE,
             snd_nxt,

@@ -259,6 +259,14 @@ impl Words {
         offset << 28 | (flags.0 as u32) << 16 | window as u32
     }
 
+    /// TSecr of a frame that was read [`Self::WITH_TIMESTAMPS`].
+    #[inline(always)]
+    pub fn echo(frame: &[u8]) -> u32 {
+        let word =
+            frame.first_chunk::<{ Self::WITH_TIMESTAMPS }>().and_then(|all| all.last_chunk());
+        word.map_or(0, |word| u32::from_be_bytes(*word))
+    }
+
     /// Reads a frame whose ends were taken as those of a segment, as if its headers were `HEADERS`
     /// bytes long: [`Self::WITH_TIMESTAMPS`] or [`Self::WITHOUT_OPTIONS`]. Whether they are is for
     /// the caller to see in the words; if so they say what [`parse_usual`] does.

@@ -529,6 +529,7 @@ impl<B: PacketBuf> Tcb<B> {
                 self.predict();
             }
         }
+        self.adjust_space(cx);
         let progress = read || freed;
         let due = progress && (self.is_ack_due_on_read(read) || self.is_update_due());
         due.then(|| self.outgoing_ack(cx))
@@ -585,6 +586,9 @@ impl<B: PacketBuf> Tcb<B> {
             }
         }
         if self.is_receiving() {
+            if let Some(seq) = self.space_outgrown_at() {
+                earlier(seq);
+            }
             if let Some(mark) = self.urgent.mark() {
                 earlier(mark.plus(1));
             }

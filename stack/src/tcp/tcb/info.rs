@@ -224,19 +224,14 @@ pub(super) struct Tally {
     pub(super) out_of_order: u32,
     /// Segments dropped.
     drops: u32,
-    /// Bytes the application is expected to read in a round trip, before that was measured.
-    initial_space: u32,
     /// Bytes received in sequence when the window was last advertised.
     received: u64,
     /// When an ACK last came.
     last_ack: Instant,
 }
 
-/// Segments that Linux expects to be on the way at first (RFC 6928).
-const INITIAL_SEGMENTS: u32 = 10;
-
 impl Tally {
-    pub(super) fn new(now: Instant, opened: &Opened, window: u32) -> Self {
+    pub(super) fn new(now: Instant, opened: &Opened) -> Self {
         Self {
             family: opened.family,
             // The SYN.
@@ -245,7 +240,6 @@ impl Tally {
             segs_out: 0,
             out_of_order: 0,
             drops: 0,
-            initial_space: window.min(INITIAL_SEGMENTS * u32::from(opened.advmss)),
             received: 0,
             last_ack: now,
         }
@@ -335,8 +329,8 @@ impl<B: PacketBuf> Tcb<B> {
             tcpi_rtt: self.closing.srtt().map_or(0, micros),
             tcpi_rttvar: micros(self.closing.rttvar()),
             tcpi_advmss: advmss.into(),
-            tcpi_rcv_rtt: 0,
-            tcpi_rcv_space: self.tally.initial_space,
+            tcpi_rcv_rtt: self.autotune.rtt_us(),
+            tcpi_rcv_space: self.autotune.space(),
             tcpi_bytes_acked: fin_acked.into(),
             tcpi_bytes_received: self.tally.received
                 + u64::from(self.rcv_nxt.since(self.window.wup)),

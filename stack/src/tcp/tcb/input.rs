@@ -52,8 +52,7 @@ impl<B: PacketBuf> Tcb<B> {
     /// Older ones, however old, are for the checks (RFC 5961 §5).
     #[inline(always)]
     fn is_predicted(&self, seg: &Segment) -> bool {
-        header(seg.window, seg.flags) == self.prediction
-            && seg.seq == self.rcv_nxt.raw()
+        self.matches_prediction(seg)
             && seg.ack == self.snd_nxt.raw()
             // What is in order in ESTABLISHED never passed the edge.
             && seg.len <= self.window.right_edge().since(self.rcv_nxt)
@@ -63,6 +62,12 @@ impl<B: PacketBuf> Tcb<B> {
                 (Some(ts), Some(option)) => option.val.wrapping_sub(ts.recent) as i32 >= 0,
                 (Some(_), None) => false,
             }
+    }
+
+    /// Whether header and number are those of the next in order.
+    #[inline(always)]
+    pub(super) fn matches_prediction(&self, seg: &Segment) -> bool {
+        header(seg.window, seg.flags) == self.prediction && seg.seq == self.rcv_nxt.raw()
     }
 
     #[inline(always)]
@@ -93,6 +98,10 @@ impl<B: PacketBuf> Tcb<B> {
         cb.fin = false;
         self.enqueue(cx, buf, sink);
         self.rcv_nxt = self.rcv_nxt.plus(seg.len);
+        if let Some(ts) = seg.ts {
+            self.on_echo(cx.now, ts, seg.len);
+        }
+        self.on_window_progress(cx.now);
         self.ack.on_data(cx, &mut self.window, load, &self.closing);
         if self.ecn.is_on() {
             self.note_mark(seg.ecn);
@@ -124,6 +133,9 @@ impl<B: PacketBuf> Tcb<B> {
         let fin = seg.flags.has(Flags::FIN);
         if seg.len == 0 && !fin {
             return Verdict::Later;
+        }
+        if let Some(ts) = seg.ts {
+            self.on_echo(cx.now, ts, seg.len);
         }
         if let Some(verdict) = self.on_text_after_close(cx, seg) {
             return verdict;
@@ -233,6 +245,9 @@ impl<B: PacketBuf> Tcb<B> {
                 }
                 Admission::Refused => return Verdict::Later,
             }
+        } else if self.window.is_over() && !self.reclaim(cx, self.rcv_nxt) {
+            // A bare FIN is taken, but where there was no room for more the peer had better know.
+            self.ack.owe(Owed::NOW.with(Owed::NO_MEMORY));
         }
         let (len, fin) = (buf.len() as u32, buf.cb().fin);
         if len > 0 {
@@ -252,6 +267,7 @@ impl<B: PacketBuf> Tcb<B> {
     ) -> Verdict {
         self.rcv_nxt = self.rcv_nxt.plus(len);
         if len > 0 {
+            self.on_window_progress(cx.now);
             self.ack.on_data(cx, &mut self.window, load, &self.closing);
         }
         if fin {
@@ -354,6 +370,7 @@ impl<B: PacketBuf> Tcb<B> {
             }
             self.sack.note(inserted.range);
         }
+        self.make_room_above_hole(cx);
         if inserted.dsack.is_some() || self.is_duplicate_ack_due(cx) {
             self.ack.owe(Owed::NOW);
             return earlier.map_or(Verdict::Ack, Verdict::Send);

@@ -94,6 +94,11 @@ impl<B: PacketBuf> Tcb<B> {
         self.asked.get_or_insert_default()
     }
 
+    /// Whether the application has set the buffer: nothing else changes it then.
+    pub(super) fn rcvbuf_is_set(&self) -> bool {
+        self.asked.as_ref().is_some_and(|asked| asked.rcvbuf_is_set)
+    }
+
     /// Limits the memory that unread data may take (SO_RCVBUF). As in Linux twice as many bytes of
     /// truesize are granted as were asked for, at most twice the setting `rmem_max`, and at least 2304.
     pub fn set_rcvbuf(&mut self, bytes: u32) {
@@ -118,12 +123,12 @@ impl<B: PacketBuf> Tcb<B> {
     /// Makes room for so many bytes to be waited for (SO_RCVLOWAT); how many can be. As in Linux half
     /// of the largest buffer, or half of the one that was asked for, which then is not changed.
     pub fn make_room(&mut self, low_water: u32) -> u32 {
-        let is_set = self.asked.as_ref().is_some_and(|asked| asked.rcvbuf_is_set);
+        let is_set = self.rcvbuf_is_set();
         let most = if is_set { self.window.rcvbuf } else { self.limits.rmem_most } / 2;
         let low_water = low_water.min(most).max(1);
         let needed = u32::try_from(self.window.space_of(low_water)).unwrap_or(u32::MAX);
-        if !is_set && needed > self.window.rcvbuf {
-            self.window.resize(needed);
+        if !is_set {
+            self.window.widen(needed);
             self.check();
         }
         low_water

@@ -8,8 +8,8 @@ use crate::buf::{BufQueue, PacketBuf, SegCb};
 use crate::tcp::ofo::COPY_LIMIT;
 use crate::tcp::{Counter, Cx, SeqNum};
 use crate::time::Instant;
-use crate::wire::Flags;
 use crate::wire::frame::{Lens, Words};
+use crate::wire::{Flags, Timestamps};
 
 use super::ack::{LEAST_MSS, Load, Owed};
 use super::input::copy_from;
@@ -176,6 +176,7 @@ impl<B: PacketBuf> Tcb<B> {
             expected.recent = words.ts_val;
             ts.learn(words.ts_val, cx.now);
         }
+        let echo = (HEADERS == Words::WITH_TIMESTAMPS).then(|| Words::echo(first.data()));
         let Owner { socket, generation } = owner;
         let cb = SegCb { seq: 0, fin: false, rx_time: cx.now, socket, generation };
         let memory = expected.memory;
@@ -185,6 +186,9 @@ impl<B: PacketBuf> Tcb<B> {
             self.snd_wl1 = SeqNum::new(last.cb().seq);
         }
         self.rcv_nxt = SeqNum::new(expected.seq());
+        if let Some(ecr) = echo {
+            self.on_echo(cx.now, Timestamps { val: words.ts_val, ecr }, words.len);
+        }
         self.window.rmem += (memory - expected.memory) as u32;
         self.tally.data(taken.len() as u32);
         if !teaches {
@@ -318,8 +322,12 @@ impl<B: PacketBuf> Tcb<B> {
             control: Words::control(HEADERS, Flags::ACK, (self.prediction >> 8) as u16),
             mask,
             lens,
-            // What is in order in ESTABLISHED never passed the edge.
-            room: self.window.right_edge().since(self.rcv_nxt),
+            // What is in order in ESTABLISHED never passed the edge. What ends a measurement is taken alone.
+            room: self
+                .window
+                .right_edge()
+                .since(self.rcv_nxt)
+                .min(self.autotune.room(self.rcv_nxt)),
             recent: self.ts.map_or(0, |ts| ts.recent),
             memory: i64::from(limit) - i64::from(rmem),
         }

@@ -159,19 +159,25 @@ impl<B: PacketBuf> Tcb<B> {
         self.challenge(cx)
     }
 
-    /// The ACK field must lie in [SND.UNA − MAX.SND.WND, SND.NXT] (RFC 5961 §5). Where there is
-    /// nothing but the ACK it may not reach further back than what the peer has ever acknowledged,
-    /// as Linux has it since 6.8: of us that is but the FIN.
+    /// The ACK field must lie in [SND.UNA − MAX.SND.WND, SND.NXT] (RFC 5961 §5). It may not reach
+    /// further back than what the peer has ever acknowledged, as Linux has it since 6.8: of us that is but
+    /// the FIN. What header prediction takes in Linux, it takes without looking so closely.
     pub(super) fn check_ack(&mut self, cx: &mut Cx<'_>, seg: &Segment) -> Result<(), Verdict> {
         let ack = SeqNum::new(seg.ack);
-        let back = match seg.len {
-            0 => self.max_window.min(u32::from(self.state == State::FinWait2)),
-            _ => self.max_window,
+        let back = if self.is_foreseen(seg) {
+            self.max_window
+        } else {
+            self.max_window.min(u32::from(self.state == State::FinWait2))
         };
         if ack.after(self.snd_nxt) || ack.before(self.snd_una.minus(back)) {
             return Err(self.challenge(cx));
         }
         Ok(())
+    }
+
+    /// Whether the segment is what the fast path waits for, but for its ACK field.
+    fn is_foreseen(&self, seg: &Segment) -> bool {
+        seg.len > 0 && self.matches_prediction(seg)
     }
 
     /// TS.Recent is what the segment carries that the next ACK acknowledges first (RFC 7323 §4.3):

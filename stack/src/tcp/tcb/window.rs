@@ -43,7 +43,7 @@ pub(super) struct Window {
     pub(super) wnd: u32,
     /// Truesize charged: receive queue, out-of-order queue, readers' hands.
     pub(super) rmem: u32,
-    /// Limit of `rmem`. Autotuning would raise it, up to the third value of tcp_rmem.
+    /// Limit of `rmem`. Autotuning raises it, up to the third value of tcp_rmem.
     pub(super) rcvbuf: u32,
     /// The window is opened no further than this, which grows with well-filled segments.
     pub(super) ssthresh: u32,
@@ -181,13 +181,22 @@ impl Window {
         self.set_clamp(if self.is_clamped { self.clamp.min(most) } else { most });
     }
 
-    /// The application limits the memory, in bytes of truesize.
+    /// The application limits the memory, in bytes of truesize. How far the window may open is left as
+    /// it is, as in Linux: the next measurement of a buffer's filling lets it follow.
     pub(super) fn resize(&mut self, rcvbuf: u32) {
         self.rcvbuf = rcvbuf.min(RCVBUF_MAX);
-        let most = self.payload_of(self.rcvbuf);
-        self.set_clamp(if self.is_clamped { self.clamp.min(most) } else { most });
         // There may be room now that the peer does not know of.
         self.marks |= FREED;
+    }
+
+    /// Lets the buffer grow to this, and the window with it; it does not shrink.
+    pub(super) fn widen(&mut self, rcvbuf: u32) {
+        let rcvbuf = rcvbuf.min(RCVBUF_MAX);
+        if rcvbuf > self.rcvbuf {
+            self.rcvbuf = rcvbuf;
+            self.clamp = self.payload_of(rcvbuf);
+            self.marks |= FREED;
+        }
     }
 
     /// The application limits the window, in bytes.

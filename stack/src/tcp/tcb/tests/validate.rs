@@ -231,9 +231,9 @@ fn an_ack_may_be_as_old_as_the_largest_window_that_the_peer_ever_had() {
 }
 
 #[test]
-fn what_carries_no_payload_may_not_acknowledge_less_than_was_acknowledged() {
+fn what_was_not_predicted_may_not_acknowledge_less_than_was_acknowledged() {
     let old = |seg: Segment| seg.acking(0);
-    for seg in [ack(1), ack(50), fin(1)] {
+    for seg in [ack(1), ack(50), fin(1), data(2, 3), data(1, 3).window(99)] {
         let mut c = Conn::new();
         assert_eq!(c.on(old(seg)), [Ack(1)], "{seg:?}");
         assert_eq!((c.rcv_nxt(), c.count(TCPChallengeACK)), (1, 1), "{seg:?}");

@@ -354,7 +354,10 @@ fn an_update_is_due_up_to_a_segment_however_low_the_limit() {
 
 #[test]
 fn a_window_that_was_tightened_for_small_segments_opens_for_larger_ones() {
-    let mut c = with_rcvbuf(5000, &Opened { rcv_wnd: 2500, ..opened() });
+    let mut world = World::default();
+    world.settings.tcp_rmem[1] = 5000;
+    world.settings.tcp_moderate_rcvbuf = false;
+    let mut c = Conn::in_world(world, &Opened { rcv_wnd: 2500, ..opened() });
     // Three buffers of little payload are more than there may be.
     c.on(data(2, 537));
     c.on(data(540, 1));
