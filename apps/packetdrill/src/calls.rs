@@ -402,6 +402,16 @@ impl Adapter {
         };
         let mut bytes = vec![0; len.min(PIPE_ROOM)];
         let nonblocking = flags & libc::SPLICE_F_NONBLOCK != 0;
+        {
+            // Urgent data is not spliced, and not waited for either.
+            let mut turn = self.clock.enter();
+            let socket = turn.socket(from)?;
+            let may_wait = !nonblocking && !socket.nonblocking;
+            let connected = socket.connected()?;
+            if connected.stream.is_at_mark() && connected.handle().unread() != 0 {
+                return if may_wait { Ok(0) } else { Err(Errno::AGAIN) };
+            }
+        }
         let flags = if nonblocking { libc::MSG_DONTWAIT } else { 0 };
         let received = self.recv(from, &mut bytes, flags)?;
         let mut rest = &bytes[..received.len];

@@ -18,6 +18,7 @@ fn last_window(c: &Conn) -> u32 {
 fn with_rcvbuf(rcvbuf: u32, opened: &Opened) -> Conn {
     let mut world = World::default();
     world.settings.tcp_rmem[1] = rcvbuf;
+    world.settings.tcp_moderate_rcvbuf = false;
     Conn::in_world(world, opened)
 }
 
