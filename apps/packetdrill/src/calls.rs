@@ -63,7 +63,8 @@ impl Adapter {
     pub fn socket(&self, family: Family, nonblocking: bool) -> Result<RawFd, Errno> {
         let mut turn = self.clock.enter();
         turn.reload();
-        turn.files.open(File::Socket(Socket::new(family, nonblocking)))
+        let rcvbuf = turn.settings.tcp_rmem[1];
+        turn.files.open(File::Socket(Socket::new(family, nonblocking, rcvbuf)))
     }
 
     /// bind(2).
@@ -115,8 +116,9 @@ impl Adapter {
         })??;
         let listener = turn.socket(fd)?;
         let (family, options) = (listener.family, listener.options.clone());
+        let initial_rcvbuf = listener.initial_rcvbuf;
         let role = Role::Connected(Box::new(Connected::new(stream)));
-        let socket = Socket { family, nonblocking: false, options, role };
+        let socket = Socket { family, nonblocking: false, initial_rcvbuf, options, role };
         socket.apply_options();
         socket.inherit_options();
         let number = turn.files.open(File::Socket(socket))?;
@@ -197,6 +199,7 @@ impl Adapter {
     /// close(2).
     pub fn close(&self, fd: RawFd) -> Result<(), Errno> {
         let mut turn = self.clock.enter();
+        turn.reload_for_calls();
         let file = turn.files.close(fd)?;
         if let File::Socket(socket) = &file
             && let (Role::Connected(connected), Some(0)) = (&socket.role, socket.options.linger)
@@ -216,6 +219,7 @@ impl Adapter {
     /// shutdown(2).
     pub fn shutdown(&self, fd: RawFd, how: i32) -> Result<(), Errno> {
         let mut turn = self.clock.enter();
+        turn.reload_for_calls();
         let socket = turn.socket(fd)?;
         let (read, write) = match how {
             SHUT_RD => (true, false),
@@ -288,6 +292,7 @@ impl Adapter {
     /// setsockopt(2).
     pub fn set_option(&self, fd: RawFd, level: i32, name: i32, value: &[u8]) -> Result<(), Errno> {
         let mut turn = self.clock.enter();
+        turn.reload_for_calls();
         let settings = turn.settings.clone();
         let socket = turn.socket(fd)?;
         let result = match socket.options.set(&settings, level, name, value)? {

@@ -31,6 +31,8 @@ pub struct Socket {
     pub family: Family,
     /// O_NONBLOCK.
     pub nonblocking: bool,
+    /// The receive buffer that it was made with.
+    pub initial_rcvbuf: u32,
     /// What setsockopt has set.
     pub options: Options,
     /// What it has become.
@@ -77,9 +79,9 @@ pub struct Connected {
 
 impl Socket {
     /// As socket(2) makes it.
-    pub fn new(family: Family, nonblocking: bool) -> Self {
+    pub fn new(family: Family, nonblocking: bool, initial_rcvbuf: u32) -> Self {
         let role = Role::Fresh { local: None };
-        Self { family, nonblocking, options: Options::default(), role }
+        Self { family, nonblocking, initial_rcvbuf, options: Options::default(), role }
     }
 
     /// Whether it listens on a port.

@@ -67,9 +67,18 @@ impl World {
         Self { flags, sysctl, settings, files: Fds::default(), net: None }
     }
 
-    /// Reads the settings again.
+    /// Reads the settings again: a script may have changed any at any time.
     pub fn reload(&mut self) {
         self.settings = self.sysctl.settings();
+    }
+
+    /// Reads the settings again, for what an application does with a connection.
+    pub fn reload_for_calls(&mut self) {
+        self.reload();
+        let settings = self.settings.clone();
+        if let Some(net) = &mut self.net {
+            *net.engine.settings_mut() = settings;
+        }
     }
 
     /// Begins to listen; `None` if somebody does already.
@@ -89,9 +98,7 @@ impl World {
     pub fn receive(&mut self, packet: &[u8], now: Instant) {
         let Some(to) = destination(packet) else { return };
         let is_syn = is_syn(packet);
-        if is_syn {
-            self.reload();
-        }
+        self.reload();
         let settings = self.settings_of(to.port(), is_syn);
         let frame = Device::frame(packet, self.flags.mss);
         let net = self.net(*to.ip());
@@ -125,8 +132,13 @@ impl World {
             File::Socket(socket) if socket.listens_on(port) => Some(&*socket),
             _ => None,
         });
+        if let Some(socket) = listening {
+            settings.tcp_rmem[1] = socket.initial_rcvbuf;
+        }
         if let Some(rcvbuf) = listening.and_then(|socket| socket.options.rcvbuf) {
             settings.tcp_rmem[1] = rcvbuf;
+            // What the application has set does not grow, not even before it is accepted.
+            settings.tcp_moderate_rcvbuf = false;
             if is_syn {
                 let most = settings.tcp_rmem[2].max(settings.rmem_max).min(rcvbuf / 2);
                 settings.tcp_rmem[2] = most;

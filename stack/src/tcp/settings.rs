@@ -89,6 +89,8 @@ settings! {
     rmem_max: u32 = 4_194_304, Bytes, 2304..=MOST, CORE;
     /// Let receive buffers grow with what the application reads in a round trip.
     tcp_moderate_rcvbuf: bool = true, Switch, 0..=1, IPV4;
+    /// Let scaled windows shrink with the memory that is left, instead of keeping what was promised.
+    tcp_shrink_window: bool = false, Switch, 0..=1, IPV4;
     /// Offer and accept timestamps (RFC 7323).
     tcp_timestamps: bool = true, Switch, 0..=1, IPV4;
     /// Offer and accept window scaling (RFC 7323).

@@ -19,6 +19,12 @@ const FREED: u8 = 1;
 /// since.
 const SQUEEZED: u8 = 2;
 
+/// The window's limit is the application's.
+const CLAMPED: u8 = 1;
+
+/// tcp_shrink_window, as it was when the window was last advertised.
+const MAY_SHRINK: u8 = 2;
+
 /// The largest window field.
 const MAX_FIELD: u32 = 65_535;
 
@@ -55,8 +61,8 @@ pub(super) struct Window {
     shift: u8,
     /// [`FREED`] and [`SQUEEZED`], in one byte so that the in-order path's lines suffice.
     marks: u8,
-    /// `clamp` is the application's.
-    is_clamped: bool,
+    /// [`CLAMPED`] and [`MAY_SHRINK`].
+    modes: u8,
 }
 
 /// The window that free memory allows, before what was promised is honoured.
@@ -87,7 +93,7 @@ impl Window {
             ratio: INITIAL_RATIO,
             shift,
             marks: 0,
-            is_clamped: false,
+            modes: if settings.tcp_shrink_window { MAY_SHRINK } else { 0 },
         };
         window.clamp = window.payload_of(window.rcvbuf).min(MAX_FIELD << window.shift);
         window.reserve(opened.advmss.into());
@@ -113,6 +119,11 @@ impl Window {
     /// The right edge as last advertised.
     pub(super) const fn right_edge(&self) -> SeqNum {
         self.wup.plus(self.wnd)
+    }
+
+    /// Whether less may be advertised than was: an unscaled window never shrinks, as in Linux.
+    const fn shrinks(&self) -> bool {
+        self.modes & MAY_SHRINK != 0 && self.shift != 0
     }
 
     /// Whether the window last advertised was not zero.
@@ -178,7 +189,7 @@ impl Window {
         self.ratio = ratio.clamp(1, 255) as u8;
         // What the header cannot say is left out when it is written.
         let most = self.payload_of(self.rcvbuf);
-        self.set_clamp(if self.is_clamped { self.clamp.min(most) } else { most });
+        self.set_clamp(if self.modes & CLAMPED != 0 { self.clamp.min(most) } else { most });
     }
 
     /// The application limits the memory, in bytes of truesize. How far the window may open is left as
@@ -201,7 +212,7 @@ impl Window {
 
     /// The application limits the window, in bytes.
     pub(super) fn clamp_to(&mut self, bytes: u32) {
-        self.is_clamped = true;
+        self.modes |= CLAMPED;
         self.set_clamp(bytes);
         self.marks |= FREED;
     }
@@ -286,11 +297,14 @@ impl Window {
             return Target { window: 0, low: true };
         }
         let mut free = self.free();
+        if self.shrinks() {
+            free &= !self.unit_mask();
+        }
         let low = free < full / 2;
         if low {
             // It might become the window: the shift must not round it up beyond what is there.
             free &= !self.unit_mask();
-            if free < most >> 4 || free < mss {
+            if free < most >> 4 || free < mss || free == 0 {
                 return Target { window: 0, low };
             }
         }
@@ -311,8 +325,8 @@ impl Window {
 
     /// Advertises a window from `rcv_nxt` on and returns the header field.
     ///
-    /// The right edge does not move left (RFC 9293 §3.8.6, SHLD-14), but for `no_memory`: what was
-    /// promised could not be kept, and the peer had better know.
+    /// The right edge does not move left (RFC 9293 §3.8.6, SHLD-14), but where tcp_shrink_window lets a
+    /// scaled one, and for `no_memory`: what was promised could not be kept, and the peer had better know.
     pub(super) fn advertise(
         &mut self,
         cx: &mut Cx<'_>,
@@ -321,18 +335,21 @@ impl Window {
         no_memory: bool,
     ) -> u16 {
         let open = self.open(rcv_nxt);
+        self.modes &= !MAY_SHRINK;
+        self.modes |= if cx.settings.tcp_shrink_window { MAY_SHRINK } else { 0 };
+        let shrinks = self.shrinks();
         let was_closed = self.wnd == 0;
         let mut window = target;
         if no_memory {
             window = 0;
-        } else if window < open {
+        } else if window < open && !shrinks {
             if window == 0 {
                 cx.counters.bump(Counter::TCPWantZeroWindowAdv);
             }
             window = self.round_up(open);
         }
         let window = window.min(MAX_FIELD << self.shift);
-        debug_assert!(no_memory || window >= open, "the right edge moved left");
+        debug_assert!(no_memory || shrinks || window >= open, "the right edge moved left");
         self.wnd = window;
         self.wup = rcv_nxt;
         match (was_closed, window == 0) {

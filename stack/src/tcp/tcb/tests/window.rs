@@ -402,3 +402,29 @@ fn data_that_fills_half_of_the_buffer_is_acknowledged_when_it_is_read() {
     c.end_burst();
     assert_eq!((c.sent(), c.due_in()), (vec![], Some(40)), "not even in quick mode");
 }
+
+#[test]
+fn a_scaled_window_shrinks_with_memory_if_it_may() {
+    let fill = |may_shrink: bool, shift: u8| {
+        let mut world = World::default();
+        world.settings.tcp_rmem[1] = 40_000;
+        world.settings.tcp_moderate_rcvbuf = false;
+        world.settings.tcp_shrink_window = may_shrink;
+        let scale = if shift == 0 { None } else { Conn::with_scale_of(shift) };
+        let mut c = Conn::in_world(world, &Opened { rcv_wnd: 20_000, scale, ..opened() });
+        // Small segments take more memory than the window has reckoned with.
+        c.on(data(1, 1460));
+        let edge = c.tcb.right_edge();
+        for i in 0..14 {
+            c.on(data(1461 + 700 * i, 700));
+        }
+        c.tcb.ack_now(&mut c.world.cx());
+        (edge, c.tcb.right_edge())
+    };
+    let (before, after) = fill(true, 4);
+    assert!(after.before(before), "{before:?} {after:?}");
+    for (may_shrink, shift) in [(false, 4), (true, 0)] {
+        let (before, after) = fill(may_shrink, shift);
+        assert!(after.at_or_after(before), "{may_shrink} {shift}");
+    }
+}
