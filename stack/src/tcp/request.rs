@@ -249,13 +249,6 @@ impl Request {
             return self.limited_ack(cx, seg);
         }
 
-        // The segment is in order and honest: its timestamp counts.
-        if let (Some(ts), Some(theirs)) = (&mut self.ts, seg.ts)
-            && seq.at_or_before(self.irs.plus(1))
-        {
-            ts.recent = theirs.val;
-        }
-
         if seg.flags.has(Flags::RST) {
             // RFC 5961 §3: only the exact number resets.
             if seq != self.rcv_nxt() {
@@ -422,7 +415,13 @@ impl Request {
 
     /// What the connection starts from that `ack` opens.
     fn opened(&self, now: Instant, ack: &Segment) -> Opened {
-        let ts = |RequestTs { recent, offset, sent: _ }| TsState { recent, offset, recent_at: now };
+        // The timestamp of a segment counts only if it completes the handshake: before, it may be
+        // anybody's.
+        let learnt = ack.ts.filter(|_| SeqNum::new(ack.seq).at_or_before(self.rcv_nxt()));
+        let ts = |RequestTs { recent, offset, sent: _ }| {
+            let recent = learnt.map_or(recent, |theirs| theirs.val);
+            TsState { recent, offset, recent_at: now }
+        };
         Opened {
             family: self.tuple.family(),
             iss: self.iss,

@@ -14,7 +14,7 @@ pub struct Explained {
 }
 
 /// All of them.
-pub static ALL: [Explained; 17] = [
+pub static ALL: [Explained; 18] = [
     Explained {
         name: "data with an ACK field that is old",
         reason: "RFC 5961 §5 lets it reach back by the largest window that the peer ever advertised. \
@@ -42,6 +42,12 @@ pub static ALL: [Explained; 17] = [
         reason: "With each segment of the slow path Linux decides anew about an ACK that waits, and the \
                  option may have changed its mind. We decide when something came that is owed one.",
         matches: |_, difference| difference.history.quick_ack && difference.is_about_an_ack(),
+    },
+    Explained {
+        name: "data across the right edge behind a FIN",
+        reason: "A FIN that nobody has read yet is an empty buffer in Linux's queue, and so there is \
+                 something unread; to us there is not. Either way none of the data is taken.",
+        matches: |_, difference| difference.history.cut_after_end,
     },
     Explained {
         name: "our FIN at a closed window",

@@ -29,6 +29,9 @@ const CLOCKS_DIFFER_BY: u32 = 60;
 /// Larger payloads fit behind none of their like: Linux has 624 bytes left behind one of 1000.
 const SMALL: u32 = 999;
 
+/// We copy what is small into a default buffer when it is a quarter full: not with fewer segments.
+const BEFORE_COPIES: u32 = 10;
+
 /// Both stacks, and a clock.
 pub struct Lab {
     kernel: Kernel,
@@ -67,6 +70,8 @@ pub struct History {
     pub opened: bool,
     /// One was, above a hole.
     pub urgent_above: bool,
+    /// Data beyond the window was sent behind a FIN.
+    pub cut_after_end: bool,
     /// TCP_QUICKACK was set.
     pub quick_ack: bool,
     /// Data that ends beyond the window had an urgent pointer, or acknowledged our FIN.
@@ -182,6 +187,8 @@ struct Run<'a> {
     /// The peer's clock.
     clock: u32,
     history: History,
+    /// Segments sent.
+    segments: u32,
 }
 
 impl<'a> Run<'a> {
@@ -196,6 +203,7 @@ impl<'a> Run<'a> {
             accepted: false,
             clock: config.clock,
             history: History::default(),
+            segments: 0,
         }
     }
 
@@ -245,6 +253,7 @@ impl<'a> Run<'a> {
         match step {
             Step::Segment(spec) => {
                 self.note(spec);
+                self.segments += 1;
                 self.note_options(spec);
                 let packets = [0, 1].map(|side| self.segment(spec, side));
                 if let Some(stamp) = spec.ts {
@@ -295,12 +304,15 @@ impl<'a> Run<'a> {
             let (seq, len) = (spec.seq(view), spec.bytes(view));
             self.history.unsayable |= view.edge.wrapping_sub(view.acked) == 65_535 << view.shift;
             // What is left of a segment that overlaps another may be small, too.
-            let rest = self.config.rcvbuf.is_some_and(|rcvbuf| rcvbuf <= 65_536);
-            let may_be_cut = rest && seq != view.next() && len > 0;
+            let is_behind = self.config.rcvbuf.is_some_and(|rcvbuf| rcvbuf <= 65_536)
+                || self.segments >= BEFORE_COPIES;
+            let may_be_cut = is_behind && seq != view.next() && len > 0;
             self.history.copied |= (1..=SMALL).contains(&len) || may_be_cut;
             self.history.urgent |= spec.flags & URG != 0;
-            self.history.urgent_above |= spec.flags & URG != 0 && before(view.next(), seq);
+            // Or one that was announced before is reached by data above a hole.
+            self.history.urgent_above |= self.history.urgent && before(view.next(), seq);
             let is_cut = before(view.edge, seq.wrapping_add(len));
+            self.history.cut_after_end |= is_cut && self.history.ended;
             let has_news = spec.flags & URG != 0 || view.snd_nxt != view.iss.wrapping_add(1);
             self.history.news_beyond |= is_cut && has_news && seq == view.next();
         }

@@ -375,6 +375,17 @@ fn only_a_segment_at_its_turn_updates_the_timestamp() {
 }
 
 #[test]
+fn a_segment_that_does_not_open_leaves_the_timestamp() {
+    let ts = Some(Timestamps { val: 150, ecr: 1_000_000 });
+    for flags in [Flags(0), Flags::FIN, Flags::PSH] {
+        let mut peer = Peer::with_timestamps(100);
+        assert_eq!(peer.hears(Segment { ts, flags, ..data(1, 5) }), "–");
+        let RequestVerdict::Complete(opened) = peer.hear(good()) else { panic!() };
+        assert_eq!(opened.ts.map(|ts| ts.recent), Some(100), "{flags:?}");
+    }
+}
+
+#[test]
 fn the_connection_starts_from_what_was_agreed_on() {
     let mut peer = Peer::new(STARTS[1]);
     peer.world.at_ms(40);
