@@ -143,7 +143,10 @@ impl Window {
     pub(super) fn uncharge(&mut self, truesize: u32) {
         debug_assert!(truesize <= self.rmem, "more came back than was charged");
         self.rmem = self.rmem.saturating_sub(truesize);
-        self.marks = FREED;
+        // A queue that was empty already has freed nothing that a window could be opened for.
+        if truesize != 0 {
+            self.marks = FREED;
+        }
     }
 
     /// Our window shift.

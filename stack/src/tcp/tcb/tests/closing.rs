@@ -67,6 +67,20 @@ fn a_fin_above_a_hole_resets_what_nobody_will_read() {
 }
 
 #[test]
+fn a_fin_that_ends_no_hole_frees_nothing() {
+    let mut c = Conn::new();
+    let mut seq = c.settle();
+    c.on(data(seq, 1460));
+    seq += 1460;
+    c.wait(300);
+    c.tcb.ack.quick = 0;
+    // The window falls behind what was promised: the ACK waits for the reader.
+    c.tcb.window.rmem += c.tcb.rcvbuf() / 3;
+    assert_eq!(c.on(data_fin(seq, 1460)), []);
+    assert_eq!(c.read(0), [], "nobody has read, and nothing has come back");
+}
+
+#[test]
 fn half_close_lets_data_flow_for_ever() {
     let mut c = Conn::new();
     assert_eq!(c.shutdown_write(), [Fin(1, 1)]);
