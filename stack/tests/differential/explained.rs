@@ -1,8 +1,8 @@
 //! Where the two stacks are allowed to differ, and why.
 
-use crate::packet::{ACK, FIN};
+use crate::packet::{ACK, FIN, RST};
 use crate::run::{Difference, History, Relative, Reply, Seen};
-use crate::scenario::{Config, Len, Place, Spec, Step};
+use crate::scenario::{Config, Got, Len, Place, Spec, Step};
 
 /// A difference that is meant to be.
 #[derive(Debug)]
@@ -14,7 +14,7 @@ pub struct Explained {
 }
 
 /// All of them.
-pub static ALL: [Explained; 18] = [
+pub static ALL: [Explained; 23] = [
     Explained {
         name: "data with an ACK field that is old",
         reason: "RFC 5961 §5 lets it reach back by the largest window that the peer ever advertised. \
@@ -48,6 +48,59 @@ pub static ALL: [Explained; 18] = [
         reason: "A FIN that nobody has read yet is an empty buffer in Linux's queue, and so there is \
                  something unread; to us there is not. Either way none of the data is taken.",
         matches: |_, difference| difference.history.cut_after_end,
+    },
+    Explained {
+        name: "an ACK by a read that takes nothing",
+        reason: "Linux looks for an ACK that waits at the end of every read, even if it was a peek or has \
+                 failed. Our lcore hears of readers that have taken something.",
+        matches: |_, difference| {
+            let took = |got: &Got| matches!(got, Got::Bytes(bytes) if !bytes.is_empty());
+            let takes_nothing = match &difference.step {
+                Some(Step::Recv(read)) => {
+                    read.peek || !difference.ours.got.as_ref().is_some_and(took)
+                }
+                _ => false,
+            };
+            takes_nothing && difference.is_about_an_ack()
+        },
+    },
+    Explained {
+        name: "a window after a FIN above a hole",
+        reason: "Linux merges a bare FIN with the data before it, and takes it for a well-filled segment, \
+                 for which the window opens by two.",
+        matches: |_, difference| {
+            difference.history.fin_above
+                && (difference.but(|reply| reply.window = 0) || difference.is_about_an_ack())
+        },
+    },
+    Explained {
+        name: "the window of a connection that a cookie has opened",
+        reason: "Linux computes it anew, from the peer's MSS instead of ours, and may take back what its \
+                 SYN-ACK has promised. We keep the promise.",
+        matches: |config, difference| {
+            config.cookies
+                && (difference.but(|reply| reply.window = 0) || difference.is_about_an_ack())
+        },
+    },
+    Explained {
+        name: "a number beside that of a cookie",
+        reason: "To Linux a sequence number that is off by one or two makes another MSS of the cookie. We \
+                 find the cookie wrong.",
+        matches: |config, difference| {
+            let Difference { linux, ours, .. } = difference;
+            let resets = |reply: &Reply| reply.flags & RST != 0;
+            let is_taken = !linux.answers.iter().any(resets);
+            let refused = !ours.answers.is_empty() && ours.answers.iter().all(resets);
+            config.cookies && is_taken && refused
+        },
+    },
+    Explained {
+        name: "the memory of a FIN",
+        reason: "Linux charges the buffer of a bare FIN, which waits in its queue, and tells a smaller \
+                 window behind which nothing can be sent. We keep no buffer.",
+        matches: |_, difference| {
+            difference.history.ended && difference.but(|reply| reply.window = 0)
+        },
     },
     Explained {
         name: "our FIN at a closed window",
@@ -103,7 +156,7 @@ pub static ALL: [Explained; 18] = [
         reason: "Linux takes it. RFC 9293 §3.10.7.4 lets us ignore it, for nothing can follow.",
         matches: |_, difference| {
             let History { ended, urgent, .. } = difference.history;
-            ended && urgent && difference.linux.answers == difference.ours.answers
+            ended && urgent && difference.is_alike()
         },
     },
     Explained {
@@ -132,12 +185,13 @@ pub static ALL: [Explained; 18] = [
     },
     Explained {
         name: "an urgent byte above a hole",
-        reason: "Linux hands it out as soon as its segment has come, and keeps it even if another byte \
-                 comes to stand there. To us it is a byte of the stream, and comes in sequence.",
+        reason: "Linux takes it from a segment that comes after the mark was announced, in sequence or not, \
+                 and keeps it even if another byte comes to stand there. To us it is a byte of the \
+                 stream, and comes in sequence.",
         matches: |_, difference| {
-            let Difference { step, linux, ours, history, .. } = difference;
+            let Difference { step, history, .. } = difference;
             let reads_it = matches!(step, Some(Step::Recv(read)) if read.oob);
-            history.urgent_above && reads_it && linux.answers == ours.answers
+            history.urgent && history.hole && reads_it && difference.is_alike()
         },
     },
     Explained {
@@ -147,7 +201,7 @@ pub static ALL: [Explained; 18] = [
         matches: |_, difference| {
             let Difference { linux, ours, history, .. } = difference;
             let one_more = linux.unread.map(|unread| unread + 1);
-            history.urgent && ours.unread == one_more && linux.answers == ours.answers
+            history.urgent && ours.unread == one_more && difference.is_alike()
         },
     },
     Explained {
@@ -176,7 +230,8 @@ pub static ALL: [Explained; 18] = [
 
 /// The first that matches.
 pub fn explanation(config: &Config, difference: &Difference) -> Option<&'static Explained> {
-    ALL.iter().find(|one| (one.matches)(config, difference))
+    let mut all = ALL.iter().filter(|_| !difference.history.retreats);
+    all.find(|one| (one.matches)(config, difference))
 }
 
 impl Difference {
@@ -185,6 +240,15 @@ impl Difference {
         let mut both = [self.linux.clone(), self.ours.clone()];
         both.iter_mut().flat_map(|seen| &mut seen.answers).for_each(wipe);
         both[0] == both[1]
+    }
+
+    /// Whether the answers are the same, windows left aside if they hang on small segments.
+    fn is_alike(&self) -> bool {
+        let [mut linux, mut ours] = [self.linux.answers.clone(), self.ours.answers.clone()];
+        if self.history.copied {
+            linux.iter_mut().chain(&mut ours).for_each(|reply| reply.window = 0);
+        }
+        linux == ours
     }
 
     /// Whether one of them sends an ACK that the other does not, now or after a delay, and nothing else.

@@ -104,6 +104,7 @@ fn config(dice: &mut Dice, mood: Mood) -> Config {
         stdurg: dice.once_in(8),
         rfc1337: dice.once_in(4),
         ratelimit: Duration::from_millis(dice.of(&[0, 0, 500])),
+        cookies: dice.once_in(20),
         mss: dice.of(&[Some(1460), Some(1460), Some(536), Some(9000), Some(1), Some(0), None]),
         scale: dice.of(&[Some(7), Some(7), Some(0), Some(14), Some(15), None]),
         sack: !dice.once_in(4),

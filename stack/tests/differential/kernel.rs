@@ -19,13 +19,12 @@ use crate::side::{Side, US};
 
 /// Everything that is the same for all scenarios. What the kernel remembers of a peer from one
 /// connection to the next would make a scenario depend on those before it.
-const SYSCTLS: [(&str, &str); 9] = [
+const SYSCTLS: [(&str, &str); 8] = [
     ("tcp_no_metrics_save", "1"),
     ("tcp_fastopen", "0"),
     ("tcp_moderate_rcvbuf", "0"),
     ("tcp_ecn", "0"),
     ("tcp_max_tw_buckets", "262144"),
-    ("tcp_syncookies", "0"),
     ("tcp_challenge_ack_limit", "2147483647"),
     ("tcp_max_syn_backlog", "100000"),
     ("icmp_ratelimit", "0"),
@@ -94,7 +93,7 @@ fn ip(args: &[&str]) -> Result<(), String> {
 impl Side for Kernel {
     fn start(&mut self, config: &Config, port: u16, _now: u64) {
         let bit = |on: bool| if on { "1" } else { "0" };
-        self.sysctl("tcp_sack", "1");
+        self.sysctl("tcp_syncookies", if config.cookies { "2" } else { "0" });
         self.sysctl("tcp_dsack", bit(config.dsack));
         self.sysctl("tcp_stdurg", bit(config.stdurg));
         self.sysctl("tcp_rfc1337", bit(config.rfc1337));

@@ -8,8 +8,8 @@ use prequeue::lcore::hash::HashKey;
 use prequeue::lcore::neighbour::News;
 use prequeue::lcore::{Engine, EngineConfig, Interface, engines};
 use prequeue::socket::{Recv, RecvFlags, Step, TcpListener, TcpStream};
-use prequeue::tcp::Settings;
 use prequeue::tcp::isn::Secret;
+use prequeue::tcp::{Settings, SynCookies};
 use prequeue::time::Instant;
 use prequeue::wire::{MacAddr, ethernet};
 
@@ -79,7 +79,10 @@ impl Ours {
         let mut settings = self.settings.clone();
         if let Some(rcvbuf) = self.rcvbuf {
             settings.tcp_rmem[1] = rcvbuf;
-            if packet[33] & 0x12 == 0x02 {
+            // A cookie remembers nothing: what was offered is worked out again.
+            let by_cookie = settings.tcp_syncookies == SynCookies::Always;
+            let opens = by_cookie && self.stream.is_none();
+            if packet[33] & 0x12 == 0x02 || opens {
                 let most = settings.tcp_rmem[2].max(settings.rmem_max).min(rcvbuf / 2);
                 settings.tcp_rmem[2] = most;
                 settings.rmem_max = most;
@@ -130,6 +133,7 @@ impl Side for Ours {
             tcp_stdurg: config.stdurg,
             tcp_rfc1337: config.rfc1337,
             tcp_invalid_ratelimit: config.ratelimit,
+            tcp_syncookies: if config.cookies { SynCookies::Always } else { SynCookies::Never },
             ..Settings::default()
         };
         self.rcvbuf = config.rcvbuf;

@@ -68,8 +68,12 @@ pub struct History {
     pub ended: bool,
     /// Our window is nearly as large as it can be.
     pub opened: bool,
-    /// One was, above a hole.
-    pub urgent_above: bool,
+    /// Our right edge has moved left, for which there is no excuse.
+    pub retreats: bool,
+    /// Data was sent above a hole.
+    pub hole: bool,
+    /// A FIN without data was sent, above a hole.
+    pub fin_above: bool,
     /// Data beyond the window was sent behind a FIN.
     pub cut_after_end: bool,
     /// TCP_QUICKACK was set.
@@ -309,9 +313,9 @@ impl<'a> Run<'a> {
             let may_be_cut = is_behind && seq != view.next() && len > 0;
             self.history.copied |= (1..=SMALL).contains(&len) || may_be_cut;
             self.history.urgent |= spec.flags & URG != 0;
-            // Or one that was announced before is reached by data above a hole.
-            self.history.urgent_above |= self.history.urgent && before(view.next(), seq);
+            self.history.hole |= before(view.next(), seq) && len > 0;
             let is_cut = before(view.edge, seq.wrapping_add(len));
+            self.history.fin_above |= spec.flags & FIN != 0 && len == 0 && before(view.next(), seq);
             self.history.cut_after_end |= is_cut && self.history.ended;
             let has_news = spec.flags & URG != 0 || view.snd_nxt != view.iss.wrapping_add(1);
             self.history.news_beyond |= is_cut && has_news && seq == view.next();
@@ -408,9 +412,12 @@ impl<'a> Run<'a> {
                 format!("       Linux    {linux}\n       prequeue {ours}")
             }
         });
-        if linux == ours {
+        // A cookie may agree on a scale that the SYN did not offer.
+        let retreats = self.views[1].has_retreated && !self.config.cookies;
+        if linux == ours && !retreats {
             return Ok(());
         }
+        self.history.retreats = retreats;
         self.history.full |= self.lab.ours.is_full();
         self.history.opened = self.lab.ours.is_opened();
         Err(Box::new(Difference {
@@ -435,7 +442,12 @@ impl<'a> Run<'a> {
             let Some(answer) = Answer::parse(&packet, port) else { continue };
             let first = answer.has(SYN) && !view.is_open;
             view.learn(&answer, self.config.scale.is_some());
-            seen.answers.push(Reply::new(&answer, view, first));
+            let mut reply = Reply::new(&answer, view, first);
+            if let (true, Some((since, _))) = (self.config.cookies, &mut reply.ts) {
+                // The first was rounded to tell what was agreed on.
+                *since = Millis(0);
+            }
+            seen.answers.push(reply);
         }
         seen.unread = side.unread();
         view.unread = seen.unread.unwrap_or(0) as u32;

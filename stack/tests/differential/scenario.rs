@@ -27,6 +27,8 @@ pub struct Config {
     pub stdurg: bool,
     pub rfc1337: bool,
     pub ratelimit: Duration,
+    /// Every SYN is answered by a cookie.
+    pub cookies: bool,
     /// What the SYN offers.
     pub mss: Option<u16>,
     pub scale: Option<u8>,
