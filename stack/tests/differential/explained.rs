@@ -14,7 +14,7 @@ pub struct Explained {
 }
 
 /// All of them.
-pub static ALL: [Explained; 22] = [
+pub static ALL: [Explained; 23] = [
     Explained {
         name: "data with an ACK field that is old",
         reason: "RFC 5961 §5 lets it reach back by the largest window that the peer ever advertised. \
@@ -89,8 +89,17 @@ pub static ALL: [Explained; 22] = [
         matches: |config, difference| {
             let Difference { linux, ours, .. } = difference;
             let resets = |reply: &Reply| reply.flags & RST != 0;
-            let is_taken = linux.accepted || linux.answers.is_empty();
-            config.cookies && is_taken && ours.answers.iter().all(resets)
+            let is_taken = !linux.answers.iter().any(resets);
+            let refused = !ours.answers.is_empty() && ours.answers.iter().all(resets);
+            config.cookies && is_taken && refused
+        },
+    },
+    Explained {
+        name: "the memory of a FIN",
+        reason: "Linux charges the buffer of a bare FIN, which waits in its queue, and tells a smaller \
+                 window behind which nothing can be sent. We keep no buffer.",
+        matches: |_, difference| {
+            difference.history.ended && difference.but(|reply| reply.window = 0)
         },
     },
     Explained {
@@ -221,7 +230,8 @@ pub static ALL: [Explained; 22] = [
 
 /// The first that matches.
 pub fn explanation(config: &Config, difference: &Difference) -> Option<&'static Explained> {
-    ALL.iter().find(|one| (one.matches)(config, difference))
+    let mut all = ALL.iter().filter(|_| !difference.history.retreats);
+    all.find(|one| (one.matches)(config, difference))
 }
 
 impl Difference {

@@ -79,7 +79,10 @@ impl Ours {
         let mut settings = self.settings.clone();
         if let Some(rcvbuf) = self.rcvbuf {
             settings.tcp_rmem[1] = rcvbuf;
-            if packet[33] & 0x12 == 0x02 {
+            // A cookie remembers nothing: what was offered is worked out again.
+            let by_cookie = settings.tcp_syncookies == SynCookies::Always;
+            let opens = by_cookie && self.stream.is_none();
+            if packet[33] & 0x12 == 0x02 || opens {
                 let most = settings.tcp_rmem[2].max(settings.rmem_max).min(rcvbuf / 2);
                 settings.tcp_rmem[2] = most;
                 settings.rmem_max = most;

@@ -68,6 +68,8 @@ pub struct History {
     pub ended: bool,
     /// Our window is nearly as large as it can be.
     pub opened: bool,
+    /// Our right edge has moved left, for which there is no excuse.
+    pub retreats: bool,
     /// Data was sent above a hole.
     pub hole: bool,
     /// A FIN without data was sent, above a hole.
@@ -410,9 +412,12 @@ impl<'a> Run<'a> {
                 format!("       Linux    {linux}\n       prequeue {ours}")
             }
         });
-        if linux == ours {
+        // A cookie may agree on a scale that the SYN did not offer.
+        let retreats = self.views[1].has_retreated && !self.config.cookies;
+        if linux == ours && !retreats {
             return Ok(());
         }
+        self.history.retreats = retreats;
         self.history.full |= self.lab.ours.is_full();
         self.history.opened = self.lab.ours.is_opened();
         Err(Box::new(Difference {

@@ -56,9 +56,8 @@ pub struct View {
     pub unread: u32,
     /// A SYN-ACK was seen.
     pub is_open: bool,
-    /// How often the right edge has moved left but for a window of zero, and to zero.
-    pub retreats: u32,
-    pub closings: u32,
+    /// The right edge has moved left, by more than a header may round and not to a window of zero.
+    pub has_retreated: bool,
 }
 
 impl View {
@@ -93,13 +92,8 @@ impl View {
         }
         self.acked = answer.ack;
         let edge = answer.ack.wrapping_add(u32::from(answer.window) << self.shift);
-        if before(edge, self.edge) {
-            if answer.window == 0 {
-                self.closings += 1;
-            } else {
-                self.retreats += 1;
-            }
-        }
+        let rounding = (1 << self.shift) - 1;
+        self.has_retreated |= answer.window != 0 && before(edge.wrapping_add(rounding), self.edge);
         self.edge = edge;
     }
 
