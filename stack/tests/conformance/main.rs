@@ -15,9 +15,9 @@ use table::{Paper, Row, State};
 const LABELS: [(&str, u32); 4] = [("MUST", 69), ("SHLD", 31), ("MAY", 18), ("REC", 1)];
 
 /// What else has a section of its own.
-const SECTIONS: [&str; 10] = [
+const SECTIONS: [&str; 13] = [
     "RFC 7323", "RFC 2018", "RFC 2883", "RFC 5961", "RFC 5681", "RFC 3168", "RFC 6528", "RFC 4987",
-    "RFC 6298", "RFC 5927",
+    "RFC 6298", "RFC 5927", "RFC 8200", "RFC 4443", "RFC 4861",
 ];
 
 fn root() -> PathBuf {
