@@ -13,6 +13,16 @@ const TCP_HEADERS: [u8; 54] = [
     0x9c, 0x40, 0, 7, 0, 0, 0, 1, 0, 0, 0, 2, 0x80, 0x10, 1, 0, 0, 0, 0, 0, // TCP
 ];
 
+/// The same over IPv6, with a header of options between.
+const TCP6_HEADERS: [u8; 82] = [
+    2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x86, 0xdd, // Ethernet
+    0x60, 0, 0, 0, 0, 100, 60, 64, // IPv6
+    0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, // from
+    0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, // to
+    6, 0, 1, 4, 0, 0, 0, 0, // destination options
+    0x9c, 0x40, 0, 7, 0, 0, 0, 1, 0, 0, 0, 2, 0x80, 0x10, 1, 0, 0, 0, 0, 0, // TCP
+];
+
 /// Random bytes over the front of headers that parse: `changes` of them.
 fn nearly(headers: &'static [u8], behind: usize) -> impl Strategy<Value = Vec<u8>> {
     let changes = vec((0..headers.len(), any::<u8>()), 0..4);
@@ -45,7 +55,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2048))]
 
     #[test]
-    fn tcp_frames(bytes in prop_oneof![nearly(&TCP_HEADERS, 120), vec(any::<u8>(), 0..120)]) {
+    fn tcp_frames(bytes in prop_oneof![
+        nearly(&TCP_HEADERS, 120),
+        nearly(&TCP6_HEADERS, 150),
+        vec(any::<u8>(), 0..120),
+    ]) {
         fuzz_bodies::tcp_frame(&bytes);
     }
 
@@ -56,7 +70,12 @@ proptest! {
 
     #[test]
     fn other_frames(
-        bytes in prop_oneof![nearly(&ARP, 20), nearly(&ECHO, 20), vec(any::<u8>(), 0..80)],
+        bytes in prop_oneof![
+            nearly(&ARP, 20),
+            nearly(&ECHO, 20),
+            nearly(&TCP6_HEADERS, 60),
+            vec(any::<u8>(), 0..80),
+        ],
     ) {
         fuzz_bodies::other_frame(&bytes);
     }

@@ -8,13 +8,15 @@ mod steps;
 use prequeue::buf::Checksum;
 use prequeue::wire::ethernet::{self, MacAddr};
 use prequeue::wire::frame::{MAX_CONTROL_LEN, Reject, TcpFrame};
-use prequeue::wire::{Flags, FourTuple, Outgoing, arp, icmp, ipv4, parse_tcp, tcp};
+use prequeue::wire::{
+    Family, Flags, FourTuple, Outgoing, arp, icmp, icmpv6, ipv4, ipv6, parse_tcp, tcp,
+};
 
 /// A frame off the wire: whatever parses is in bounds, is what the layers say, and is read alike
 /// when it is sent again.
 pub fn tcp_frame(bytes: &[u8]) {
     // With the device's word a fuzzer gets past the checksums.
-    for word in [Checksum::Good, Checksum::Unknown, Checksum::Bad] {
+    for word in [Checksum::Good, Checksum::Transport, Checksum::Unknown, Checksum::Bad] {
         let parsed = parse_tcp(bytes, word);
         assert_eq!(parsed, layer_by_layer(bytes, word));
         if let Ok(parsed) = parsed {
@@ -62,6 +64,7 @@ pub fn other_frame(bytes: &[u8]) {
         assert_eq!(again, payload[..arp::PACKET_LEN]);
         assert_eq!(packet.reply(MacAddr::BROADCAST).target_mac, packet.sender_mac);
     }
+    datagram6(payload);
     if let Ok(ip) = ipv4::parse(payload, Checksum::Good) {
         let message = ip.payload(payload);
         let mut reply = vec![0; ipv4::HEADER_LEN + message.len()];
@@ -74,6 +77,31 @@ pub fn other_frame(bytes: &[u8]) {
     }
 }
 
+/// A datagram of IPv6: what is skipped is within it, and an ICMPv6 message is read alike when it is sent
+/// again, or comes back.
+pub fn datagram6(datagram: &[u8]) {
+    let Ok(ip) = ipv6::parse(datagram) else { return };
+    assert!(ipv6::HEADER_LEN <= ip.header_len && ip.header_len <= ip.total_len);
+    assert!(ip.total_len <= datagram.len() && datagram[ip.protocol_at] == ip.protocol);
+    let message = ip.payload(datagram);
+    if ip.fragment || ip.protocol != ipv6::ICMP {
+        return;
+    }
+    let mut again = vec![0; icmpv6::MAX_DISCOVERY_LEN.max(ipv6::HEADER_LEN + message.len())];
+    let len = match icmpv6::parse(&ip, message) {
+        Ok(icmpv6::Message::EchoRequest) => {
+            icmpv6::echo_reply(&mut again, &ip, message).expect("there is room")
+        }
+        Ok(icmpv6::Message::Solicitation(asked)) => {
+            let Some(mac) = asked.source_mac else { return };
+            icmpv6::emit_solicitation(&mut again, (ip.src, mac), ip.dst, asked.target)
+        }
+        _ => return,
+    };
+    let back = ipv6::parse(&again[..len]).expect("what is emitted is parsed");
+    assert!(icmpv6::parse(&back, back.payload(&again)).is_ok());
+}
+
 /// What happens to a connection: it does what an array of marks does.
 pub fn tcb(bytes: &[u8]) {
     let (setup, ops) = steps::of(bytes);
@@ -82,10 +110,12 @@ pub fn tcb(bytes: &[u8]) {
 
 fn layer_by_layer(bytes: &[u8], word: Checksum) -> Result<TcpFrame, Reject> {
     let ethernet = ethernet::parse(bytes).ok_or(Reject::NotTcp)?;
-    if ethernet.ethertype != ethernet::IPV4 {
-        return Err(Reject::NotTcp);
-    }
     let datagram = &bytes[ethernet.header_len..];
+    match ethernet.ethertype {
+        ethernet::IPV4 => {}
+        ethernet::IPV6 => return layer_by_layer_6(&ethernet, datagram, word),
+        _ => return Err(Reject::NotTcp),
+    }
     let ip = ipv4::parse(datagram, word).map_err(Reject::Ip)?;
     if ip.protocol != ipv4::TCP {
         return Err(Reject::NotTcp);
@@ -112,6 +142,37 @@ fn layer_by_layer(bytes: &[u8], word: Checksum) -> Result<TcpFrame, Reject> {
     })
 }
 
+fn layer_by_layer_6(
+    ethernet: &ethernet::Ethernet,
+    datagram: &[u8],
+    word: Checksum,
+) -> Result<TcpFrame, Reject> {
+    let ip = ipv6::parse(datagram).map_err(Reject::Ip6)?;
+    if ip.fragment {
+        return Err(Reject::Fragment);
+    }
+    if ip.protocol != ipv4::TCP {
+        return Err(Reject::NotTcp);
+    }
+    let view = tcp::parse(&ip, ip.payload(datagram), word)
+        .map_err(|error| Reject::Tcp { dst: ip.dst.into(), error })?;
+    let header = ethernet.header_len + ip.header_len;
+    Ok(TcpFrame {
+        tuple: FourTuple {
+            local_addr: ip.dst.into(),
+            remote_addr: ip.src.into(),
+            local_port: view.dst_port,
+            remote_port: view.src_port,
+        },
+        segment: view.segment,
+        header: header as u16,
+        payload: (header + view.header_len) as u16,
+        tos: ip.tos,
+        ttl: ip.hop_limit,
+        vlan: ethernet.vlan,
+    })
+}
+
 fn send_again(bytes: &[u8], parsed: &TcpFrame) {
     let TcpFrame { tuple, segment, header, payload, tos, .. } = *parsed;
     let header = &bytes[usize::from(header)..usize::from(payload)];
@@ -132,7 +193,11 @@ fn send_again(bytes: &[u8], parsed: &TcpFrame) {
     };
     let mut frame = vec![0; MAX_CONTROL_LEN + payload.len()];
     let (dst, src) = (MacAddr::BROADCAST, MacAddr::default());
-    let at = ethernet::emit(&mut frame, dst, src, None, ethernet::IPV4);
+    let ethertype = match tuple.family() {
+        Family::V4 => ethernet::IPV4,
+        Family::V6 => ethernet::IPV6,
+    };
+    let at = ethernet::emit(&mut frame, dst, src, None, ethertype);
     // The longest payload leaves no room for a longer header than it came with.
     if usize::from(u16::MAX) < tcp::MAX_HEADERS_LEN + payload.len() {
         return;

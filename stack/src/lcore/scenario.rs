@@ -10,6 +10,7 @@ mod datagrams;
 mod ecn;
 mod icmp;
 mod inherited;
+mod ipv6;
 mod local;
 mod low_latency;
 #[cfg(all(feature = "dpdk", not(loom)))]
@@ -67,9 +68,14 @@ impl World {
     }
 
     fn with_lcores(settings: Settings, lcores: usize) -> Self {
+        let interface = Interface::new(OUR_MAC, 1500).with_address(OUR_ADDR, 24);
+        Self::with_interface(settings, interface, lcores)
+    }
+
+    fn with_interface(settings: Settings, interface: Interface, lcores: usize) -> Self {
         let config = EngineConfig {
             settings,
-            interface: Interface::new(OUR_MAC, 1500).with_address(OUR_ADDR, 24),
+            interface,
             secret: Secret::from_seed(1),
             key: HashKey::new([3, 4]),
             max_connections: 100,
