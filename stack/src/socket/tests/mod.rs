@@ -10,6 +10,7 @@ mod options;
 mod polling;
 mod reading;
 mod signals;
+mod stress;
 mod table;
 mod waiting;
 mod waking;
