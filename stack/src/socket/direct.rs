@@ -17,7 +17,7 @@ use std::ptr::NonNull;
 use crate::tcp::SeqNum;
 
 use super::owner::{Owned, ThreadClaim};
-#[cfg(loom)]
+#[cfg(all(test, loom))]
 use super::sync::Arc;
 use super::sync::{AtomicBool, Ordering, mutant};
 

@@ -111,7 +111,7 @@ impl<B: PacketBuf> Spares<B> {
         spare.unwrap_or_else(new)
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(crate) fn count(&self) -> usize {
         self.0.iter().filter(|place| place.lock().is_ok_and(|ring| ring.is_some())).count()
     }

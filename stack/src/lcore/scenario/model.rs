@@ -4,7 +4,8 @@
 //! those, never takes anything back, and is exactly what is acknowledged; the right edge stays; who
 //! sleeps has no reason to be awake. In the end everything arrives, each byte at one reader, in order,
 //! and all memory is back. Interleaved are bursts, turns, timers, guards, several readers, a ring that
-//! is too small, relief of the pool, FIN, RST and shutdowns; numbers cross the wrap.
+//! is too small, low-latency mode and lent memory, relief of the pool, FIN, RST and shutdowns; numbers
+//! cross the wrap.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -34,6 +35,11 @@ enum Op {
     Call(usize, RecvFlags),
     /// One of the calls takes a step.
     Step(usize),
+    /// A call that sleeps lends its memory, if that is the mode, while so many segments of one
+    /// length come.
+    Lend(usize, usize, usize),
+    /// Low-latency mode begins or ends.
+    LowLatency(bool),
     /// One of the calls is given up, as by a signal.
     Drop(usize),
     Lock,
@@ -60,7 +66,7 @@ fn op() -> impl Strategy<Value = Op> {
     ];
     let flags = prop_oneof![
         4 => Just(RecvFlags::NONE),
-        3 => Just(RecvFlags::WAITALL),
+        4 => Just(RecvFlags::WAITALL),
         2 => Just(RecvFlags::DONTWAIT),
         1 => Just(RecvFlags::PEEK),
         1 => Just(RecvFlags::PEEK.with(RecvFlags::WAITALL)),
@@ -69,7 +75,7 @@ fn op() -> impl Strategy<Value = Op> {
     let pressure = prop_oneof![3 => Just(Pressure::None), 1 => Just(Pressure::High), 1 => Just(Pressure::Critical)];
     prop_oneof![
         10 => vec((place, len.clone()), 1..12).prop_map(Op::Burst),
-        12 => (1..400_usize, len).prop_map(|(n, len)| Op::InOrder(n, len)),
+        12 => (1..400_usize, len.clone()).prop_map(|(n, len)| Op::InOrder(n, len)),
         4 => Just(Op::Turn),
         3 => (0..300_u64).prop_map(Op::Wait),
         6 => (prop_oneof![0..300_usize, 0..LONGEST], flags).prop_map(|(len, flags)| {
@@ -78,6 +84,8 @@ fn op() -> impl Strategy<Value = Op> {
             Op::Call(len.min(most), flags)
         }),
         12 => (0..CALLS).prop_map(Op::Step),
+        8 => (0..CALLS, 1..40_usize, len).prop_map(|(n, many, len)| Op::Lend(n, many, len)),
+        3 => prop_oneof![2 => Just(true), 1 => Just(false)].prop_map(Op::LowLatency),
         1 => (0..CALLS).prop_map(Op::Drop),
         3 => Just(Op::Lock),
         5 => Just(Op::Unlock),
@@ -178,6 +186,8 @@ impl<'a> Model<'a> {
                 }
             }
             Op::Step(n) => self.step(*n),
+            Op::Lend(n, many, len) => self.lend(*n, *many, *len),
+            Op::LowLatency(on) => self.stream.set_low_latency(*on),
             Op::Drop(n) => {
                 if let Some(running) = self.calls.get_mut(*n) {
                     running.call = None;
@@ -245,6 +255,32 @@ impl<'a> Model<'a> {
                 running.call = None;
             }
         }
+    }
+
+    /// A call that sleeps lends its memory while segments come in order; what is written to it is the
+    /// next of the stream.
+    fn lend(&mut self, n: usize, many: usize, len: usize) {
+        let sleeps = |at: &usize| self.calls[*at].call.is_some() && self.calls[*at].sleep.is_some();
+        let sleeping: Vec<_> = (0..self.calls.len()).filter(sleeps).collect();
+        let Some(&n) = sleeping.get(n % sleeping.len().max(1)) else { return };
+        // It takes what there is, and goes on sleeping if it wants more.
+        self.step(n);
+        let Some(mut call) = self.calls[n].call.take() else { return };
+        self.edge = self.copied + self.stream.readable() as usize;
+        let edge = self.edge;
+        let segments: Vec<_> = (0..many).map(|i| (edge + i * len, len)).collect();
+        call.lending(|| self.send(&segments));
+        let edge = match &self.guard {
+            Some(guard) => guard.connection().edge(),
+            None => self.stream.lock().connection().edge(),
+        };
+        let edge = edge.raw().wrapping_sub(self.peer.seq) as usize;
+        let copied = edge - self.stream.readable() as usize;
+        let running = &mut self.calls[n];
+        running.expected.extend(bytes(self.copied, copied - self.copied));
+        assert!(copied == self.copied || self.stream.is_low_latency());
+        self.copied = copied;
+        running.call = Some(call);
     }
 
     fn check(&mut self) {
