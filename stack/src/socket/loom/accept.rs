@@ -13,7 +13,7 @@ use crate::socket::{AcceptQueue, TcpListener};
 type Queue = AcceptQueue<HeapBuf, Toy>;
 
 fn listener(queue: &Arc<Queue>) -> TcpListener<HeapBuf, Toy> {
-    TcpListener::new(queue.clone(), "10.0.0.1:80".parse().unwrap())
+    TcpListener::new(queue.clone(), "10.0.0.1:80".parse::<std::net::SocketAddr>().unwrap())
 }
 
 /// An acceptor that waits, and a connection that comes.

@@ -130,7 +130,8 @@ fn loom_mutant_poll_forgets_others() {
 fn loom_a_watched_listener_is_reported() {
     explore_bounded(2, || {
         let queue = AcceptQueue::<HeapBuf, Toy>::new(0);
-        let listener = TcpListener::new(queue.clone(), "10.0.0.1:80".parse().unwrap());
+        let listener =
+            TcpListener::new(queue.clone(), "10.0.0.1:80".parse::<std::net::SocketAddr>().unwrap());
         let acceptor = thread::spawn(move || {
             let poller = Poller::new().unwrap();
             poller.register(&listener, Token(1), Interest::ACCEPT, Trigger::Level).unwrap();
