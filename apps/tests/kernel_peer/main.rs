@@ -5,6 +5,7 @@
 
 mod below;
 mod bytes;
+mod cookies;
 mod flags;
 mod harness;
 mod in_place;
