@@ -14,9 +14,10 @@ const APT: &str = "sudo apt-get install gcc libc6-dev meson ninja-build pkg-conf
 
 /// Libraries whose functions the bindings and the shim call. The drivers are not among them: the
 /// EAL opens the shared ones itself.
-const LIBRARIES: [&str; 8] = [
+const LIBRARIES: [&str; 9] = [
     "rte_eal",
     "rte_ethdev",
+    "rte_ip_frag",
     "rte_mbuf",
     "rte_mempool",
     "rte_ring",

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 #define _GNU_SOURCE /* CPU sets */
+#define ALLOW_EXPERIMENTAL_API /* rte_ip_frag_table_del_expired_entries */
 #include "shim.h"
 
 #include <stdio.h>
 #include <string.h>
 
 #include <rte_cycles.h>
+#include <rte_malloc.h>
 #include <rte_mbuf_dyn.h>
 #include <rte_mbuf_pool_ops.h>
 
@@ -324,4 +326,58 @@ int pqs_tel_add_dict_u64(struct rte_tel_data *data, const char *name, uint64_t v
 #else
 	return rte_tel_data_add_dict_u64(data, name, value);
 #endif
+}
+
+struct pqs_reassembly {
+	struct rte_ip_frag_tbl *table;
+	struct rte_ip_frag_death_row dead;
+};
+
+/* Places of a bucket of the library's table, a power of two; it looks into two buckets. */
+#define PQS_FRAG_BUCKET 8
+
+struct pqs_reassembly *pqs_reassembly_create(uint32_t datagrams, uint64_t max_age, int socket_id)
+{
+	struct pqs_reassembly *r = rte_zmalloc_socket("pqs_reassembly", sizeof(*r), 0, socket_id);
+
+	if (r == NULL) {
+		rte_errno = ENOMEM;
+		return NULL;
+	}
+	r->table = rte_ip_frag_table_create((datagrams + PQS_FRAG_BUCKET - 1) / PQS_FRAG_BUCKET,
+					    PQS_FRAG_BUCKET, datagrams, max_age, socket_id);
+	if (r->table == NULL) {
+		rte_free(r);
+		rte_errno = ENOMEM;
+		return NULL;
+	}
+	return r;
+}
+
+void pqs_reassembly_destroy(struct pqs_reassembly *r)
+{
+	rte_ip_frag_table_destroy(r->table);
+	rte_free(r);
+}
+
+struct rte_mbuf *pqs_reassemble4(struct pqs_reassembly *r, struct rte_mbuf *m, uint16_t l2_len,
+				 uint16_t l3_len, uint64_t now)
+{
+	m->l2_len = l2_len;
+	m->l3_len = l3_len;
+	return rte_ipv4_frag_reassemble_packet(r->table, &r->dead, m, now,
+					       rte_pktmbuf_mtod_offset(m, struct rte_ipv4_hdr *, l2_len));
+}
+
+void pqs_reassembly_expire(struct pqs_reassembly *r, uint64_t now)
+{
+	rte_ip_frag_table_del_expired_entries(r->table, &r->dead, now);
+}
+
+bool pqs_reassembly_dead(struct pqs_reassembly *r, struct rte_mbuf **m)
+{
+	if (r->dead.cnt == 0)
+		return false;
+	*m = r->dead.row[--r->dead.cnt];
+	return true;
 }

@@ -19,6 +19,7 @@
 #include <rte_errno.h>
 #include <rte_eth_ring.h>
 #include <rte_ethdev.h>
+#include <rte_ip_frag.h>
 #include <rte_lcore.h>
 #include <rte_bus_vdev.h>
 #include <rte_mbuf.h>
@@ -137,6 +138,25 @@ int pqs_port_set_mac(uint16_t port, const uint8_t mac[6]);
 int pqs_port_join(uint16_t port, uint8_t (*groups)[6], uint32_t n);
 /* Registers the mbuf field of RX timestamps: its offset, and the ol_flags bit that says it is set. */
 int pqs_rx_timestamp(int *offset, uint64_t *flag);
+
+/* Fragments that librte_ip_frag puts together to one packet at most. */
+enum { PQS_MAX_FRAGMENTS = RTE_LIBRTE_IP_FRAG_MAX_FRAG };
+
+/* A table of librte_ip_frag and its death row. Ages and times are in any one unit. */
+struct pqs_reassembly;
+/* For at most so many packets at once. NULL on failure, reason in rte_errno. */
+struct pqs_reassembly *pqs_reassembly_create(uint32_t datagrams, uint64_t max_age, int socket_id);
+/* Frees the table and every mbuf in it, but for the row. */
+void pqs_reassembly_destroy(struct pqs_reassembly *r);
+/* Takes a fragment of IPv4, pkt_len being that of the frame without padding; the packet if it is whole
+ * now. At most PQS_MAX_FRAGMENTS + 1 mbufs, and those of one packet that was too old, are put on the
+ * row, which must be emptied before the next call. */
+struct rte_mbuf *pqs_reassemble4(struct pqs_reassembly *r, struct rte_mbuf *m, uint16_t l2_len,
+				 uint16_t l3_len, uint64_t now);
+/* Puts the mbufs of packets that are too old on the row, as far as there is room. */
+void pqs_reassembly_expire(struct pqs_reassembly *r, uint64_t now);
+/* Takes an mbuf from the row, the last first. */
+bool pqs_reassembly_dead(struct pqs_reassembly *r, struct rte_mbuf **m);
 
 struct rte_ring *pqs_ring_create(const char *name, unsigned int n, int socket_id);
 /* Takes one mbuf out of a ring, NULL if it is empty. */

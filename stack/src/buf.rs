@@ -231,6 +231,38 @@ pub trait Spare<B: PacketBuf> {
     fn is_from_here(&self, buf: &B) -> bool;
 }
 
+/// Fragments put together. Bounded; for the lcore that owns the pool.
+pub trait Reassembly<B: PacketBuf>: Debug + Send {
+    /// Takes a fragment, whose headers are intact and which ends where its datagram does. The frame of
+    /// the whole datagram, a chain that begins with the first fragment's headers, if it was the last
+    /// that was missing; and what was given up.
+    fn take(&mut self, fragment: B, headers: Headers, now: Instant) -> (Option<B>, Lost);
+
+    /// Gives up what is too old.
+    fn expire(&mut self, now: Instant) -> Lost;
+
+    /// When [`Self::expire`] wants to be called.
+    fn next_deadline(&self) -> Option<Instant>;
+}
+
+/// Bytes of the headers in front of a fragment's payload.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Headers {
+    /// Of the link: Ethernet, tag included.
+    pub link: usize,
+    /// Of IP, options included.
+    pub ip: usize,
+}
+
+/// Datagrams of which not all fragments will be put together.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Lost {
+    /// All of them.
+    pub failed: u32,
+    /// Those that were too old.
+    pub timed_out: u32,
+}
+
 impl<B: PacketBuf> BufQueue<B> for VecDeque<B> {
     fn push_back(&mut self, buf: B) {
         self.push_back(buf);

@@ -16,7 +16,9 @@ use crate::lcore::poll::{Board, Claims, Shown};
 use crate::lcore::{Bind, Holder, HolderScan, Interface, Listeners, Population, local_engine};
 use crate::sight::Sight;
 use crate::socket::{self, Local, SocketId};
-use crate::stack::{ListenError, ListenOptions, Prepared, StackBuilder, StartError, bind_to, plan};
+use crate::stack::{
+    ListenError, ListenOptions, Prepared, StackBuilder, StartError, bind_to, fragments, plan,
+};
 use crate::tcp::{Counters, Settings};
 use crate::time::Instant;
 
@@ -134,7 +136,11 @@ impl StackBuilder {
         let claims = claims.map_err(StartError::Thread)?;
         let interface = engine.interface;
         let settings = engine.settings.clone();
-        let (engine, listeners) = local_engine(&engine);
+        let fragments = fragments(eal, &settings, &pools, eal.lcores()[0].numa_node)?;
+        let (mut engine, listeners) = local_engine(&engine);
+        if let Some(fragments) = fragments {
+            engine.set_reassembly(Box::new(fragments));
+        }
         let clock = Clock::new(eal);
         engine.home().set_clock(move || clock.now());
         let plan = plan(pair.0.descriptors());

@@ -10,8 +10,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::dpdk::{
-    Clock, Eal, EalError, Link, Mbuf, Mempool, PoolConfig, PoolError, PoolPlan, Port, PortConfig,
-    PortError, PortId, PortStats, RxQueue, SpareMbufs, TxQueue, run_args,
+    Clock, Eal, EalError, Fragments, FragmentsError, Link, Mbuf, Mempool, PoolConfig, PoolError,
+    PoolPlan, Port, PortConfig, PortError, PortId, PortStats, RxQueue, SpareMbufs, TxQueue,
+    run_args,
 };
 use crate::lcore::fault::Faults;
 use crate::lcore::hash::HashKey;
@@ -243,6 +244,9 @@ pub enum StartError {
     /// The port.
     #[error(transparent)]
     Port(#[from] PortError),
+    /// The table of fragments.
+    #[error(transparent)]
+    Fragments(#[from] FragmentsError),
     /// A poll thread.
     #[error("a poll thread cannot start: {0}")]
     Thread(String),
@@ -715,7 +719,10 @@ impl StackBuilder {
         };
         let (ready, started) = mpsc::channel();
         let parts = lcores.iter().zip(pairs).zip(engines).zip(pools).zip(boards);
-        for ((((lcore, (rx, tx)), engine), pools), board) in parts {
+        for ((((lcore, (rx, tx)), mut engine), pools), board) in parts {
+            if let Some(fragments) = fragments(eal, &stack.settings, &pools, lcore.numa_node)? {
+                engine.set_reassembly(Box::new(fragments));
+            }
             engine.home().set_clock(move || clock.now());
             let poll_loop = PollLoop {
                 lcore: *lcore,
@@ -927,6 +934,23 @@ pub(crate) struct Pools {
     pub rx: Mempool,
     pub tx: Mempool,
     pub spare: SpareMbufs,
+}
+
+/// Where an lcore's fragments wait, if the settings want them put together: for as many datagrams as
+/// they allow, but no more than an eighth of the pool.
+pub(crate) fn fragments(
+    eal: &'static Eal,
+    settings: &Settings,
+    pools: &Pools,
+    numa_node: u32,
+) -> Result<Option<Fragments>, FragmentsError> {
+    if !settings.ip_reassembly {
+        return Ok(None);
+    }
+    let truesize = pools.rx.frame_room() + u32::from(HEADROOM);
+    let allowed = settings.ipfrag_high_thresh / (Fragments::MOST * truesize);
+    let datagrams = allowed.min(pools.rx.capacity() / 8 / Fragments::MOST);
+    Fragments::new(eal, datagrams, settings.ipfrag_time, Some(numa_node)).map(Some)
 }
 
 /// No Ethernet address was given: the device's is taken.

@@ -7,6 +7,7 @@ mod below;
 mod bytes;
 mod cookies;
 mod flags;
+mod fragments;
 mod harness;
 mod in_place;
 mod ipv6;

@@ -211,8 +211,15 @@ impl Mbuf {
         }
     }
 
+    /// Has the packet's length be that of all its segments, as DPDK's libraries read it.
+    pub(super) fn set_whole_len(&mut self) {
+        let len: usize = std::iter::successors(Some(&*self), |buf| buf.rest()).map(Self::len).sum();
+        // SAFETY: a field of our mbuf.
+        unsafe { self.field::<u32>(sys::PQS_OFF_PKT_LEN).write(len as u32) }
+    }
+
     /// Chains `rest` behind this one segment.
-    fn attach(&mut self, rest: Self) {
+    pub(crate) fn attach(&mut self, rest: Self) {
         debug_assert_eq!(self.segments(), 1);
         self.set_segments(1 + rest.segments());
         // SAFETY: a field of our mbuf, which links to nothing.
@@ -227,7 +234,7 @@ impl Mbuf {
 
     /// Segments of the chain that begins with this one.
     #[inline(always)]
-    fn segments(&self) -> u16 {
+    pub(super) fn segments(&self) -> u16 {
         // SAFETY: a field of our mbuf.
         unsafe { self.field::<u16>(sys::PQS_OFF_NB_SEGS).read() }
     }

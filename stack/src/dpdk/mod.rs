@@ -26,6 +26,8 @@ mod port;
 #[cfg(feature = "dpdk")]
 mod queue;
 #[cfg(feature = "dpdk")]
+mod reassembly;
+#[cfg(feature = "dpdk")]
 mod returns;
 #[cfg(feature = "dpdk")]
 pub mod ring_port;
@@ -49,6 +51,7 @@ pub use {
     mempool::{Mempool, PoolConfig, PoolError, PoolOwner, PoolPlan, Sharing},
     port::{Link, Port, PortConfig, PortError, PortId, PortStats, RxCounters, RxQueue, TxQueue},
     queue::{Iter, MbufQueue},
+    reassembly::{Fragments, FragmentsError},
     returns::MbufReturns,
     spare::SpareMbufs,
     thread::{EalThread, RegisterError},

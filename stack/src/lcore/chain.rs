@@ -9,8 +9,8 @@ use crate::buf::{Checksum, PacketBuf};
 use crate::wire::checksum::Sum;
 use crate::wire::ethernet;
 use crate::wire::frame::{self, MAX_CONTROL_LEN, Reject, TcpFrame};
-use crate::wire::ipv4::{self, Ipv4Error};
 use crate::wire::tcp::TcpError;
+use crate::wire::{ipv4, ipv6};
 
 /// Parses a TCP segment in several buffers, as [`frame::parse_tcp`] does one in one buffer. Its headers are in
 /// the first buffer then.
@@ -25,23 +25,23 @@ pub(super) fn parse<B: PacketBuf>(frame: &mut B, checksum: Checksum) -> Result<T
 
     let ethernet = ethernet::parse(head).ok_or(Reject::NotTcp)?;
     let at = ethernet.header_len;
-    if ethernet.ethertype != ethernet::IPV4 {
-        return Err(Reject::NotTcp);
-    }
     let datagram = &mut head[at..];
-    if checksum != Checksum::Good {
+    if checksum != Checksum::Good && ethernet.ethertype == ethernet::IPV4 {
         // The device has not seen it as a whole either, or found it wrong.
         ipv4::verify_header(datagram).map_err(Reject::Ip)?;
     }
-    let total = ipv4::total_len(datagram).ok_or(Reject::Ip(Ipv4Error::Truncated))?;
-    if at + total > present {
-        return Err(Reject::Ip(Ipv4Error::Truncated));
+    let end = frame::end_of_datagram(frame.data()).ok_or(Reject::NotTcp)?;
+    if end <= present {
+        // The parser is shown as much of the datagram as there is at hand, and told that this is all.
+        let len = datagram.len().min(end - at);
+        match ethernet.ethertype {
+            ethernet::IPV4 => ipv4::set_total_len(datagram, len),
+            _ => ipv6::set_total_len(datagram, len),
+        }
     }
-    // The parser is shown as much of the datagram as there is at hand, and told that this is all.
-    ipv4::set_total_len(datagram, total.min(datagram.len()));
     let mut tcp = frame::parse_tcp(head, Checksum::Good)?;
-    tcp.segment.len = (at + total - usize::from(tcp.payload)) as u32;
-    if checksum != Checksum::Good && !is_intact(frame, &tcp, at + total) {
+    tcp.segment.len = (end - usize::from(tcp.payload)) as u32;
+    if checksum != Checksum::Good && !is_intact(frame, &tcp, end) {
         let dst = tcp.tuple.local_addr;
         return Err(Reject::Tcp { dst, error: TcpError::BadChecksum });
     }

@@ -56,6 +56,8 @@ pub(super) enum Frame {
     News(News),
     /// It tells of a segment of ours that did not arrive.
     Told(Told),
+    /// It is a fragment of a TCP segment, for our Ethernet address.
+    Fragment,
 }
 
 impl<T: Transmit> Work<'_, T> {
@@ -77,20 +79,21 @@ impl<T: Transmit> Work<'_, T> {
 
     /// The same for a frame in several buffers, of which nothing is known yet. One that is not TCP is
     /// none of ours: what else is answered is shorter.
-    pub fn classify_chain<B: PacketBuf>(&mut self, frame: &mut B) -> Option<TcpFrame> {
+    pub fn classify_chain<B: PacketBuf>(&mut self, frame: &mut B) -> Frame {
         frame.gather(ethernet::HEADER_LEN);
         if ethernet::delivery(frame.data(), self.base.interface.mac) != Delivery::Us {
-            return None;
+            return Frame::Done;
         }
         match chain::parse(frame, frame.checksum()) {
             Ok(tcp) if is_tagged(&tcp) => {
                 self.bump(Counter::InAddrErrors);
-                None
+                Frame::Done
             }
-            Ok(tcp) => Some(tcp),
+            Ok(tcp) => Frame::Tcp(tcp),
+            Err(Reject::Fragment) => Frame::Fragment,
             Err(reject) => {
                 self.count_reject(reject);
-                None
+                Frame::Done
             }
         }
     }
@@ -107,6 +110,7 @@ impl<T: Transmit> Work<'_, T> {
                 Ok(tcp) => return Frame::Tcp(tcp),
                 // What is wrong with headers of IPv6 may have to be answered.
                 Err(Reject::NotTcp | Reject::Ip6(_)) => {}
+                Err(Reject::Fragment) => return Frame::Fragment,
                 Err(reject) => {
                     self.count_reject(reject);
                     return Frame::Done;
@@ -121,18 +125,20 @@ impl<T: Transmit> Work<'_, T> {
     /// MUST-57 and MUST-63).
     pub fn admits(&mut self, tcp: &TcpFrame) -> bool {
         let FourTuple { local_addr, remote_addr, .. } = tcp.tuple;
+        self.admits_ends(remote_addr, local_addr)
+    }
+
+    /// The same, of any datagram. Nobody else has our address, whatever port it claims to send from.
+    pub fn admits_ends(&mut self, src: IpAddr, dst: IpAddr) -> bool {
         let interface = &self.base.interface;
-        if !interface.is_ours(local_addr) {
-            self.bump(Counter::InAddrErrors);
-            return false;
-        }
-        let martian = is_martian_source(remote_addr)
-            || interface.is_group(remote_addr)
-            || tcp.tuple.is_land();
-        if martian {
+        let admitted = interface.is_ours(dst)
+            && !is_martian_source(src)
+            && !interface.is_group(src)
+            && !interface.is_ours(src);
+        if !admitted {
             self.bump(Counter::InAddrErrors);
         }
-        !martian
+        admitted
     }
 
     /// ARP, ICMP, and what is for others.
@@ -179,6 +185,7 @@ impl<T: Transmit> Work<'_, T> {
         {
             Counter::InAddrErrors
         } else if ip.fragment {
+            self.bump(Counter::ReasmReqds);
             Counter::ReasmFails
         } else if ip.protocol != ipv4::ICMP {
             Counter::InUnknownProtos
@@ -194,7 +201,10 @@ impl<T: Transmit> Work<'_, T> {
     fn count_reject(&mut self, reject: Reject) {
         match reject {
             Reject::NotTcp => {}
-            Reject::Fragment => self.bump(Counter::ReasmFails),
+            Reject::Fragment => {
+                self.bump(Counter::ReasmReqds);
+                self.bump(Counter::ReasmFails);
+            }
             Reject::Ip(_) | Reject::Ip6(_) => self.bump(Counter::InHdrErrors),
             Reject::Tcp { dst, .. } if !self.base.interface.is_ours(dst) => {
                 self.bump(Counter::InAddrErrors);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::buf::{PacketBuf, Spare};
+use crate::buf::{PacketBuf, Reassembly, Spare};
 use crate::socket::{Local, Mode, Threaded};
 use crate::tcp::isn::Secret;
 use crate::tcp::ratelimit::RstLimiter;
@@ -148,6 +148,8 @@ pub(super) struct Tables<B: PacketBuf, M: Mode<B> = Threaded> {
     pub shared: Arc<Shared<B, M>>,
     pub home: M::Home,
     pub mesh: Option<Mesh<B>>,
+    /// Where fragments wait for others, if they are put together.
+    pub fragments: Option<Box<dyn Reassembly<B>>>,
     /// Sockets to which buffers came back.
     pub with_returns: Vec<u32>,
     /// Sockets that hold much.
@@ -183,6 +185,7 @@ impl<B: PacketBuf, M: Mode<B>> Engine<B, M> {
                 shared,
                 home: M::Home::default(),
                 mesh,
+                fragments: None,
                 with_returns: Vec::new(),
                 hoards: Hoards::default(),
                 swept: 0,
@@ -210,7 +213,14 @@ impl<B: PacketBuf, M: Mode<B>> Engine<B, M> {
     /// When [`Self::turn`] should be called next if no frame and no ring comes before.
     pub fn next_deadline(&self) -> Option<Instant> {
         let neighbours = self.base.neighbours.next_deadline();
-        self.tables.wheel.next_deadline().into_iter().chain(neighbours).min()
+        let fragments = self.tables.fragments.as_ref().and_then(|table| table.next_deadline());
+        let others = neighbours.into_iter().chain(fragments);
+        self.tables.wheel.next_deadline().into_iter().chain(others).min()
+    }
+
+    /// Has fragments of TCP segments be put together from now on.
+    pub fn set_reassembly(&mut self, fragments: Box<dyn Reassembly<B>>) {
+        self.tables.fragments = Some(fragments);
     }
 
     /// Tells how far the buffer pool has been used up.
@@ -388,7 +398,7 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
                 let usual = frame6::usual_ends(frame.data(), us, frame.checksum());
                 match usual {
                     Some(ends) => run.flow = Flow::of_ends6(&ends),
-                    None => match self.unusual_flow(work, frame) {
+                    None => match self.unusual_flow(work, place) {
                         Some(flow) => run.flow = flow,
                         None => *place = None,
                     },
@@ -407,13 +417,26 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
     /// checksums. Everything else is dealt with here, and was nothing for a connection.
     #[cold]
     #[inline(never)]
-    fn unusual_flow(&mut self, work: &mut Work<'_, impl Transmit>, frame: &mut B) -> Option<Flow> {
-        if frame.rest().is_some() {
-            return Some(Flow::of(&work.classify_chain(frame)?.tuple));
-        }
-        match work.classify(frame.data(), frame.checksum()) {
+    fn unusual_flow(
+        &mut self,
+        work: &mut Work<'_, impl Transmit>,
+        place: &mut Option<B>,
+    ) -> Option<Flow> {
+        let frame = place.as_mut()?;
+        let what = match frame.rest() {
+            None => work.classify(frame.data(), frame.checksum()),
+            Some(_) => work.classify_chain(frame),
+        };
+        match what {
             Frame::Tcp(tcp) => Some(Flow::of(&tcp.tuple)),
             Frame::Done => None,
+            Frame::Fragment => {
+                *place = self.put_together(work, place.take()?);
+                match work.classify_chain(place.as_mut()?) {
+                    Frame::Tcp(tcp) => Some(Flow::of(&tcp.tuple)),
+                    _ => None,
+                }
+            }
             Frame::Told(told) => {
                 self.on_told(work, &told, None);
                 None
@@ -527,7 +550,7 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
             let dropped = work.base.neighbours.on_timer(work.now, work.tx);
             work.base.counters.add(Counter::OutDiscards, dropped as u64);
         }
-        busy
+        busy | self.expire_fragments(work)
     }
 
     /// Follows the list of listeners.

@@ -15,6 +15,7 @@ pub(crate) mod drive;
 pub mod engine;
 pub mod fault;
 pub mod flow;
+mod fragments;
 mod groups;
 pub mod hash;
 mod icmp;

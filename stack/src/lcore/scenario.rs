@@ -8,6 +8,8 @@ mod closing;
 mod cookies;
 mod datagrams;
 mod ecn;
+#[cfg(all(feature = "dpdk", not(loom)))]
+mod fragments;
 mod icmp;
 mod inherited;
 mod ipv6;

@@ -111,7 +111,10 @@ counters! {
     InHdrErrors = "datagrams with a bad IP header",
     InAddrErrors = "datagrams for another host, or from an address no host may send from",
     InUnknownProtos = "datagrams of a protocol other than TCP, ICMP and ICMPv6",
-    ReasmFails = "fragments, which are never put together",
+    ReasmReqds = "fragments",
+    ReasmOKs = "datagrams put together of fragments",
+    ReasmFails = "fragments not taken, and datagrams of which not all came or that did not fit together",
+    ReasmTimeout = "datagrams of which not all fragments came in time",
     OutNoRoutes = "datagrams not sent because neither link nor gateway leads there",
     OutDiscards = "datagrams not sent because their neighbour did not answer",
     IcmpInMsgs = "ICMP messages",
@@ -150,7 +153,10 @@ impl Counter {
             Self::InHdrErrors
             | Self::InAddrErrors
             | Self::InUnknownProtos
+            | Self::ReasmReqds
+            | Self::ReasmOKs
             | Self::ReasmFails
+            | Self::ReasmTimeout
             | Self::OutNoRoutes
             | Self::OutDiscards => "Ip",
             Self::InEchos | Self::OutEchoReps => "Icmp",

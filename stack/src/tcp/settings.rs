@@ -141,6 +141,12 @@ settings! {
     tcp_low_latency: bool = false, Switch, 0..=1, OURS;
     /// Take the urgent pointer as RFC 1122 has it instead of BSD's way.
     tcp_stdurg: bool = false, Switch, 0..=1, IPV4;
+    /// Put fragments of TCP segments together instead of dropping them. Linux always does.
+    ip_reassembly: bool = false, Switch, 0..=1, OURS;
+    /// How long the fragments of a datagram wait for the others.
+    ipfrag_time: Duration = Duration::from_secs(30), Seconds, 1..=LONGEST, IPV4;
+    /// How much memory fragments may take on an lcore, by truesize.
+    ipfrag_high_thresh: u32 = 4_194_304, Bytes, 0..=MOST, IPV4;
     /// A smaller path MTU than this is not believed.
     min_pmtu: u16 = 552, Bytes, 68..=65_535, ROUTE;
     /// How long a lowered path MTU is remembered.

@@ -287,6 +287,18 @@ pub fn emit_with_hop_limit(
     HEADER_LEN
 }
 
+/// Writes the length of the datagram, header included, into the header at the front of `datagram`, if it
+/// is long enough to be one.
+///
+/// # Panics
+/// If `len` does not fit.
+pub fn set_total_len(datagram: &mut [u8], len: usize) {
+    if let (Some(field), Some(len)) = (datagram.get_mut(4..6), len.checked_sub(HEADER_LEN)) {
+        let len = u16::try_from(len).expect("a payload's length fits 16 bits");
+        field.copy_from_slice(&len.to_be_bytes());
+    }
+}
+
 /// Whether a host can have this address: not unspecified, loopback, a group's, or one that stands
 /// for an IPv4 address. Segments that claim to come from any of these are dropped: one that stands for
 /// an IPv4 address would pass for a peer that speaks IPv4.

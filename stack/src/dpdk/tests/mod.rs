@@ -21,6 +21,7 @@ mod pools;
 mod ports;
 mod process;
 mod queues;
+mod reassembly;
 
 fn eal() -> &'static Eal {
     Eal::init(TEST_ARGS).unwrap()

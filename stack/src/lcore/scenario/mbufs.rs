@@ -7,21 +7,21 @@ use super::*;
 use crate::buf::PacketBuf;
 use crate::dpdk::{Eal, Mbuf, Mempool, PoolConfig, PoolOwner, SpareMbufs, TEST_ARGS};
 
-struct MbufWorld {
-    engine: Engine<Mbuf>,
+pub(super) struct MbufWorld {
+    pub(super) engine: Engine<Mbuf>,
     spare: SpareMbufs,
-    pool: Mempool,
-    now: Instant,
-    sent: Vec<Vec<u8>>,
+    pub(super) pool: Mempool,
+    pub(super) now: Instant,
+    pub(super) sent: Vec<Vec<u8>>,
     /// Mbufs that sockets may hold: the others stand for the descriptors of a device.
     holdable: u32,
     peers: u16,
-    listener: TcpListener<Mbuf>,
+    pub(super) listener: TcpListener<Mbuf>,
     _owners: Vec<PoolOwner>,
 }
 
 impl MbufWorld {
-    fn new(mbufs: u32, rcvbuf: u32) -> Self {
+    pub(super) fn new(mbufs: u32, rcvbuf: u32) -> Self {
         let eal = Eal::init(TEST_ARGS).unwrap();
         let pool =
             Mempool::new(eal, &PoolConfig { mbufs, cache: 32, ..PoolConfig::default() }).unwrap();
@@ -54,14 +54,14 @@ impl MbufWorld {
         world
     }
 
-    fn turn(&mut self) {
+    pub(super) fn turn(&mut self) {
         let news = News { addr: PEER_ADDR.into(), mac: PEER_MAC };
         self.engine.learn_neighbour(news, self.now, &mut self.sent);
         while self.engine.turn(self.now, &mut self.sent) {}
     }
 
     /// One poll with these frames; the device must always find mbufs for them.
-    fn poll(&mut self, frames: &[Vec<u8>]) {
+    pub(super) fn poll(&mut self, frames: &[Vec<u8>]) {
         let mbuf = |frame: &Vec<u8>| {
             let mut mbuf = self.pool.alloc().expect("the device can always receive");
             assert!(mbuf.append(frame));
@@ -77,7 +77,7 @@ impl MbufWorld {
         }
     }
 
-    fn connect(&mut self) -> (Peer, TcpStream<Mbuf>) {
+    pub(super) fn connect(&mut self) -> (Peer, TcpStream<Mbuf>) {
         self.peers += 1;
         let mut peer = Peer::new(30_000 + self.peers);
         self.poll(&[peer.syn()]);
@@ -89,23 +89,23 @@ impl MbufWorld {
         (peer, self.listener.accept().unwrap().0)
     }
 
-    fn last_sent(&self) -> Segment {
+    pub(super) fn last_sent(&self) -> Segment {
         let frame = self.sent.last().expect("something was sent");
         parse_tcp(frame, Default::default()).unwrap().segment
     }
 
-    fn count(&self, counter: Counter) -> u64 {
+    pub(super) fn count(&self, counter: Counter) -> u64 {
         self.engine.counters().value(counter)
     }
 
     /// Frees what is still held, on the lcore.
-    fn end(mut self) {
+    pub(super) fn end(mut self) {
         self.turn();
         self.engine.stop();
     }
 }
 
-fn recv(stream: &TcpStream<Mbuf>, len: usize) -> Vec<u8> {
+pub(super) fn recv(stream: &TcpStream<Mbuf>, len: usize) -> Vec<u8> {
     let mut buf = vec![0; len];
     let n = stream.recv(&mut buf, RecvFlags::DONTWAIT).unwrap();
     buf.truncate(n);
