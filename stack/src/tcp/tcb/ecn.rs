@@ -83,9 +83,19 @@ impl<B: PacketBuf> Tcb<B> {
         let before = (self.rcv_nxt, self.tally.out_of_order);
         let verdict = take(self);
         if seg.len > 0 && before != (self.rcv_nxt, self.tally.out_of_order) {
+            let pingpong = self.ack.pingpong;
             self.note_mark(seg.ecn);
+            // The FIN behind the marked payload has the last word: our own may carry the ACK.
+            self.ack.pingpong |= pingpong && self.wants.eof;
         }
         verdict
+    }
+
+    /// CWR without payload answers the echo all the same (RFC 3168 §6.1.3).
+    pub(super) fn on_bare_cwr(&mut self, seg: &Segment) {
+        if self.ecn.is_on() && seg.flags.has(Flags::CWR) {
+            self.ecn.answered();
+        }
     }
 
     /// Payload with this ECN field was taken.

@@ -57,6 +57,23 @@ fn a_mark_is_echoed_by_every_ack_until_the_sender_has_slowed_down() {
 }
 
 #[test]
+fn an_echo_is_answered_by_cwr_without_payload_too() {
+    let mut c = conn();
+    c.on(marked(CE, data(NEXT, 1000)));
+    c.on(cwr(ack(NEXT + 1000)));
+    c.on(marked(ECT_0, data(NEXT, 1000)));
+    assert_eq!(echoes(&mut c), [true, false]);
+}
+
+#[test]
+fn the_ack_of_a_marked_segment_with_a_fin_waits_for_our_own() {
+    let mut c = conn();
+    assert_eq!(c.on(marked(CE, data_fin(NEXT, 100))), []);
+    c.wait(500);
+    assert_eq!(echoes(&mut c), [true]);
+}
+
+#[test]
 fn a_delayed_ack_echoes_a_mark_of_any_of_its_segments() {
     let mut c = conn();
     for seg in [
