@@ -1,6 +1,6 @@
 //! Where the two stacks are allowed to differ, and why.
 
-use crate::packet::{ACK, FIN, RST};
+use crate::packet::{ACK, ECE, FIN, RST};
 use crate::run::{Difference, History, Relative, Reply, Seen};
 use crate::scenario::{Config, Got, Len, Place, Spec, Step};
 
@@ -254,7 +254,7 @@ impl Difference {
     /// Whether one of them sends an ACK that the other does not, now or after a delay, and nothing else.
     fn is_about_an_ack(&self) -> bool {
         let mut both = [self.linux.clone(), self.ours.clone()];
-        both.iter_mut().for_each(|seen| seen.answers.retain(|reply| reply.flags != ACK));
+        both.iter_mut().for_each(|seen| seen.answers.retain(|reply| reply.flags & !ECE != ACK));
         both[0] == both[1]
     }
 

@@ -70,10 +70,13 @@ enum Mood {
 pub fn scenario(seed: u64) -> Scenario {
     let mut dice = Dice::new(seed);
     let mood = dice.of(&[Mood::Data, Mood::Window, Mood::Closing, Mood::Hostile]);
-    let config = config(&mut dice, mood);
+    let mut config = config(&mut dice, mood);
+    // Linux 6.18 takes the ECN of a cookie for the accurate one, which is another protocol.
+    config.ecn &= !config.cookies;
     let small = dice.once_in(3);
     let timestamps = config.timestamps;
-    let mut maker = Maker { dice, mood, timestamps, small, window: 1000 };
+    let ecn = config.ecn;
+    let mut maker = Maker { dice, mood, timestamps, small, ecn, window: 1000 };
     let mut steps = Vec::new();
     if maker.dice.once_in(6) {
         for _ in 0..maker.dice.between(1, 3) {
@@ -105,6 +108,7 @@ fn config(dice: &mut Dice, mood: Mood) -> Config {
         rfc1337: dice.once_in(4),
         ratelimit: Duration::from_millis(dice.of(&[0, 0, 500])),
         cookies: dice.once_in(20),
+        ecn: dice.once_in(5),
         mss: dice.of(&[Some(1460), Some(1460), Some(536), Some(9000), Some(1), Some(0), None]),
         scale: dice.of(&[Some(7), Some(7), Some(0), Some(14), Some(15), None]),
         sack: !dice.once_in(4),
@@ -120,6 +124,8 @@ struct Maker {
     timestamps: bool,
     /// Sends small segments, too.
     small: bool,
+    /// Is ECN-capable, and meets with congestion.
+    ecn: bool,
     /// The peer's window, which seldom changes.
     window: u16,
 }
@@ -176,16 +182,21 @@ impl Maker {
         if self.dice.once_in(12) {
             self.window = self.dice.weighed(&[(1, 0), (2, 1), (4, 500), (4, 1000), (4, 65_535)]);
         }
+        let (mut tos, mut flags) = (0, ACK);
+        if self.ecn {
+            tos = self.dice.weighed(&[(8, 2), (1, 3), (1, 0), (1, 1)]);
+            flags |= self.dice.weighed(&[(8, 0), (1, CWR), (1, ECE)]);
+        }
         let ts = self.timestamps.then(|| Stamp { val: self.dice.of(&[0, 0, 1, 3]), ecr: 0 });
         Spec {
             at: (Place::Next, 0),
             len: Len::Bytes(0),
-            flags: ACK,
+            flags,
             ack: 0,
             window: self.window,
             ts,
             urgent: 0,
-            tos: 0,
+            tos,
             junk: Vec::new(),
             variant: 0,
             corrupt: false,

@@ -23,7 +23,7 @@ const SYSCTLS: [(&str, &str); 8] = [
     ("tcp_no_metrics_save", "1"),
     ("tcp_fastopen", "0"),
     ("tcp_moderate_rcvbuf", "0"),
-    ("tcp_ecn", "0"),
+    ("tcp_ecn", "2"),
     ("tcp_max_tw_buckets", "262144"),
     ("tcp_challenge_ack_limit", "2147483647"),
     ("tcp_max_syn_backlog", "100000"),

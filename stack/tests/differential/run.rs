@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::explained::{Explained, explanation};
 use crate::kernel::Kernel;
 use crate::ours::Ours;
-use crate::packet::{ACK, Answer, FIN, Flags, RST, SYN, Segment, URG};
+use crate::packet::{ACK, Answer, CWR, ECE, FIN, Flags, RST, SYN, Segment, URG};
 use crate::scenario::{Config, Got, Scenario, Spec, Step, byte_at};
 use crate::side::{PEER, Side, US, View, before};
 
@@ -240,7 +240,8 @@ impl<'a> Run<'a> {
         if let Some(shift) = scale {
             options.extend([1, 3, 3, shift]);
         }
-        let syn = Segment { seq: irs, flags: SYN, window, options, ..Segment::default() };
+        let flags = if self.config.ecn { SYN | ECE | CWR } else { SYN };
+        let syn = Segment { seq: irs, flags, window, options, ..Segment::default() };
         let packet = syn.packet(self.peer(), self.us());
         let now = self.lab.now();
         self.lab.kernel.receive(&packet, now);

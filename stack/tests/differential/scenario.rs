@@ -29,7 +29,8 @@ pub struct Config {
     pub ratelimit: Duration,
     /// Every SYN is answered by a cookie.
     pub cookies: bool,
-    /// What the SYN offers.
+    /// What the SYN offers: ECN, and the options.
+    pub ecn: bool,
     pub mss: Option<u16>,
     pub scale: Option<u8>,
     pub sack: bool,

@@ -96,6 +96,7 @@ fn simpler(scenario: &Scenario) -> Vec<Scenario> {
     with(&|config| config.dsack = true);
     with(&|config| config.stdurg = false);
     with(&|config| config.rfc1337 = false);
+    with(&|config| config.ecn = false);
     with(&|config| config.cookies = false);
     with(&|config| config.ratelimit = Duration::ZERO);
     with(&|config| config.mss = Some(1460));
