@@ -39,9 +39,10 @@ impl UrgentState {
         self.mark
     }
 
-    /// Puts the mark further, the reader having come to `copied_seq` as far as is known.
-    fn announce(&mut self, mark: SeqNum, copied_seq: SeqNum) {
-        if let Some(old) = self.mark {
+    /// Puts the mark further, the reader having come to `copied_seq` as far as is known. A byte at
+    /// `rcv_nxt` or behind was never there: once it comes it is as any other.
+    fn announce(&mut self, mark: SeqNum, copied_seq: SeqNum, rcv_nxt: SeqNum) {
+        if let Some(old) = self.mark.filter(|old| old.before(rcv_nxt)) {
             let unread = self.replaced.filter(|replaced| replaced.end.after(copied_seq));
             self.replaced = Some(match unread {
                 Some(replaced) if replaced.end == old => SeqRange::new(replaced.start, old.plus(1)),
@@ -106,7 +107,7 @@ impl<B: PacketBuf> Tcb<B> {
         let mark = SeqNum::new(seg.seq).plus(u32::from(seg.urgent)).minus(back);
         let old = mark.before(self.rcv_nxt) || self.urgent.mark.is_some_and(|at| !mark.after(at));
         if !old {
-            self.urgent.announce(mark, self.copied_seen);
+            self.urgent.announce(mark, self.copied_seen, self.rcv_nxt);
             self.predict();
         }
     }

@@ -269,6 +269,18 @@ fn nothing_but_syn_rst_or_ack_is_looked_at() {
 }
 
 #[test]
+fn a_mark_that_is_replaced_before_its_byte_has_come_takes_nothing_out_of_the_stream() {
+    for (len, replaced) in [(0, None), (100, Some(1))] {
+        let mut c = Conn::new();
+        c.on(data(1, len).urgent(1));
+        c.on(data(1 + len, 100).urgent(1000));
+        let urgent = c.tcb.urgent().expect("a mark is pending");
+        let taken = urgent.replaced.map(|range| range.start.raw().wrapping_sub(IRS));
+        assert_eq!((urgent.mark.raw().wrapping_sub(IRS), taken), (1000 + len, replaced));
+    }
+}
+
+#[test]
 fn an_urgent_pointer_counts_at_window_zero_and_is_replaced_only_by_a_newer_one() {
     let mut c = Conn::new();
     let mark = |c: &Conn| c.tcb.urgent().map(|u| u.mark.raw().wrapping_sub(IRS));
