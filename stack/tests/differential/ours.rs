@@ -129,6 +129,7 @@ impl Side for Ours {
         self.end();
         let settings = Settings {
             tcp_rmem: config.rmem,
+            tcp_moderate_rcvbuf: false,
             tcp_dsack: config.dsack,
             tcp_stdurg: config.stdurg,
             tcp_rfc1337: config.rfc1337,
