@@ -263,9 +263,13 @@ fn describe((lcore, listed): &(u32, Listed)) -> Answer {
 fn details(info: &TcpInfo, memory: &MemInfo) -> Answer {
     let MemInfo { rmem_alloc: _, rcvbuf, drops } = *memory;
     let mut options = Vec::new();
-    for (bit, name) in
-        [(TcpInfo::TIMESTAMPS, "ts"), (TcpInfo::SACK, "sack"), (TcpInfo::WSCALE, "wscale")]
-    {
+    for (bit, name) in [
+        (TcpInfo::TIMESTAMPS, "ts"),
+        (TcpInfo::SACK, "sack"),
+        (TcpInfo::WSCALE, "wscale"),
+        (TcpInfo::ECN, "ecn"),
+        (TcpInfo::ECN_SEEN, "ecnseen"),
+    ] {
         if info.tcpi_options & bit != 0 {
             options.push(name);
         }

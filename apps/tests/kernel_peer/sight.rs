@@ -32,7 +32,7 @@ impl Sink {
             .args(["--file-prefix", &prefix])
             .args(memory_args())
             .args(["--", "--address", &format!("{HERE}/24"), "--listen", &PORT.to_string()])
-            .args(["--set", "tcp_rmem=4096 262144 6291456"])
+            .args(["--set", "tcp_rmem=4096 262144 6291456", "--set", "tcp_moderate_rcvbuf=0"])
             .args(own.split_whitespace())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
