@@ -60,7 +60,7 @@ fn a_wrong_address_is_explained() {
         ["10.99.0/24", "10.99.0.2", "10.99.0.2/33", "10.99.0.255/24", "224.0.0.1/24", "::1/64"]
     {
         let line = format!("{RINGS} -- --address {address} --listen 7000");
-        refused(&line, 3, "is no address for a host: write four numbers");
+        refused(&line, 3, "is no address for a host: write it with the length of its prefix");
     }
     refused(&format!("{RINGS} -- {OWN} --mac zz"), 3, "write six pairs of hex digits");
     refused(&format!("{RINGS} -- {OWN} --mac 01:00:5e:00:00:01"), 3, "the first must be even");

@@ -38,7 +38,7 @@ const OFTEN_MET: [Counter; 16] = [
     Counter::TCPAckCompressed,
     Counter::TCPToZeroWindowAdv,
     Counter::TCPFromZeroWindowAdv,
-    Counter::TCPZeroWindowDrop,
+    Counter::BeyondWindow,
     Counter::PruneCalled,
     Counter::RetransSegs,
     Counter::TCPSynRetrans,

@@ -296,6 +296,11 @@ impl Want {
         Self { window: Some(window), ..self }
     }
 
+    /// With these control bits, too.
+    pub fn and(self, flags: Flags) -> Self {
+        Self { flags: self.flags.with(flags), ..self }
+    }
+
     /// With the timestamps option, echoing `ecr`.
     pub fn ts(self, ecr: u32) -> Self {
         Self { ts_ecr: Some(Some(ecr)), ..self }
