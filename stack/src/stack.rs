@@ -592,7 +592,7 @@ impl StackBuilder {
     }
 
     /// An address of ours and the length of its link's prefix, as `10.99.0.2/24` or `fd00:99::2/64`. Each
-    /// call adds one, up to [`MOST_ADDRESSES`](crate::lcore::MOST_ADDRESSES); with one of IPv6 there is a
+    /// call adds one, up to [`MOST_ADDRESSES`]; with one of IPv6 there is a
     /// link-local one besides.
     pub fn address(mut self, address: impl Into<String>) -> Self {
         self.addresses.push(address.into());
