@@ -591,7 +591,8 @@ impl<B: PacketBuf> Tcb<B> {
             }
         }
         if self.is_receiving() {
-            if let Some(seq) = self.space_outgrown_at() {
+            // Once it is behind the reader the next segment sees to it: it must not hide what is owed.
+            if let Some(seq) = self.space_outgrown_at().filter(|seq| seq.after(self.copied_seen)) {
                 earlier(seq);
             }
             if let Some(mark) = self.urgent.mark() {
