@@ -313,7 +313,8 @@ impl<'a> Model<'a> {
                 let target = if whole { running.len } else { 1 }.max(1);
                 let has =
                     if running.flags.has(RecvFlags::PEEK) { 0 } else { running.expected.len() };
-                if readable >= target - has {
+                // What was copied to memory that it had lent may be all that it waited for.
+                if has < target && readable >= target - has {
                     assert!(call.has_news(sleep), "asleep over what it wants");
                 }
             }
