@@ -3,10 +3,7 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-// The oracle of connections is behind: it has yet to learn Linux 6.18's rules at the right edge. Until then
-// it is not run here.
 #[path = "../fuzz/src/lib.rs"]
-#[allow(dead_code)]
 mod fuzz_bodies;
 
 /// Ethernet, IPv4 and TCP headers that parse if the bytes behind them are not too few.
@@ -81,5 +78,10 @@ proptest! {
         ],
     ) {
         fuzz_bodies::other_frame(&bytes);
+    }
+
+    #[test]
+    fn connections(bytes in vec(any::<u8>(), 0..1500)) {
+        fuzz_bodies::tcb(&bytes);
     }
 }

@@ -50,6 +50,23 @@ impl Pending {
         self.shut |= expect.shut;
     }
 
+    /// An ACK that was made while a segment was taken begins with what of it came twice, if it does.
+    pub fn may_report(&mut self, model: &Model, seg: &Segment, ack: &Outgoing) {
+        let (start, end) = (model.offset_of(seg.seq), model.offset_of(seg.end_seq()));
+        let above = model.dsack && start > model.marks.edge();
+        let twice = model.marks.first_run(start, end).filter(|_| above);
+        let first = |&(start, end): &(i64, i64)| {
+            ack.sack.first() == Some(&(model.seq_at(start), model.seq_at(end)))
+        };
+        self.duplicate = twice.filter(first).or(self.duplicate);
+    }
+
+    /// The burst has ended without an ACK: the duplicate may still be reported, but what comes next may
+    /// take its place.
+    pub fn put_off(&mut self) {
+        self.duplicate = None;
+    }
+
     /// An ACK leaves; of `rcvbuf` bytes of memory `free` are not charged.
     pub fn look_at(&mut self, model: &Model, out: &Outgoing, rcvbuf: u32, free: u32) {
         let fin = out.flags == Flags::ACK.with(Flags::FIN);
