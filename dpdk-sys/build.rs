@@ -5,6 +5,7 @@
 
 use std::env;
 use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
@@ -112,14 +113,18 @@ fn build_shim(meson_deps: &Path, out: &Path) -> PathBuf {
             missing(&format!("the program {tool} is missing"));
         }
     }
-    if !build.join("build.ninja").exists() {
-        // A set-up that was interrupted is begun anew.
+    // A set-up that was interrupted is begun anew, and so is one of a checkout that has moved since, or
+    // that shares its target directory with this one: Meson remembers where its sources were.
+    let set_up_for = build.join("set-up-for");
+    if std::fs::read(&set_up_for).ok().as_deref() != Some(meson_deps.as_os_str().as_bytes()) {
         let _ = std::fs::remove_dir_all(&build);
         run(Command::new("meson").args(["setup", "--libdir", "lib", "--prefix"]).args([
             &prefix,
             &build,
             &meson_deps.to_path_buf(),
         ]));
+        std::fs::write(&set_up_for, meson_deps.as_os_str().as_bytes())
+            .unwrap_or_else(|error| panic!("cannot write {}: {error}", set_up_for.display()));
     }
     run(Command::new("meson").args(["install", "--only-changed", "-C"]).arg(&build));
     prefix
