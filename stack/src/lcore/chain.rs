@@ -6,11 +6,10 @@
 //! where it is, to be queued buffer by buffer.
 
 use crate::buf::{Checksum, PacketBuf};
-use crate::wire::checksum::Sum;
 use crate::wire::ethernet;
 use crate::wire::frame::{self, MAX_CONTROL_LEN, Reject, TcpFrame};
 use crate::wire::tcp::TcpError;
-use crate::wire::{ipv4, ipv6};
+use crate::wire::{ipv4, ipv6, tcp};
 
 /// Parses a TCP segment in several buffers, as [`frame::parse_tcp`] does one in one buffer. Its headers are in
 /// the first buffer then.
@@ -67,7 +66,7 @@ fn buffers<B: PacketBuf>(frame: &B) -> impl Iterator<Item = &B> {
 /// Whether the TCP checksum of a segment that ends at `end` is right.
 fn is_intact<B: PacketBuf>(frame: &B, tcp: &TcpFrame, end: usize) -> bool {
     let start = usize::from(tcp.header);
-    let mut sum = Sum::of_pseudo_header(&tcp.tuple, (end - start) as u32);
+    let mut sum = tcp::pseudo_header(&tcp.tuple, (end - start) as u32);
     let mut at = 0;
     for buf in buffers(frame) {
         let data = buf.data();

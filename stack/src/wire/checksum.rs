@@ -3,9 +3,7 @@
 //! Called by the parsers when the device verified nothing, and by every emitter, on lcores and in
 //! tests. It never looks at what the bytes mean.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
-use super::{FourTuple, ipv4};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// A running ones' complement sum.
 ///
@@ -38,18 +36,6 @@ impl Sum {
     #[inline]
     pub(super) fn pseudo_header_tail(next_header: u8, len: u32) -> Self {
         Self(u64::from(len.to_be()) + u64::from(u32::from(next_header).to_be()))
-    }
-
-    /// The sum of the pseudo header of a segment between two ends, whichever of them sends it.
-    pub fn of_pseudo_header(tuple: &FourTuple, len: u32) -> Self {
-        match (tuple.local_addr, tuple.remote_addr) {
-            (IpAddr::V4(a), IpAddr::V4(b)) => {
-                Self::pseudo_header(a, b, ipv4::TCP, len.min(u16::MAX.into()) as u16)
-            }
-            (IpAddr::V6(a), IpAddr::V6(b)) => Self::pseudo_header_v6(a, b, ipv4::TCP, len),
-            // A tuple is of one family.
-            _ => Self::new(),
-        }
     }
 
     /// Adds `bytes`, which must begin at an even offset of what is summed. An odd last byte is

@@ -205,6 +205,18 @@ fn option_list(header: &[u8]) -> &[u8] {
     rest.get(..len).unwrap_or(rest)
 }
 
+/// The checksum's sum over the pseudo header of a segment between two ends, whichever of them sends it.
+pub fn pseudo_header(tuple: &FourTuple, len: u32) -> Sum {
+    match (tuple.local_addr, tuple.remote_addr) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => {
+            Sum::pseudo_header(a, b, ipv4::TCP, len.min(u16::MAX.into()) as u16)
+        }
+        (IpAddr::V6(a), IpAddr::V6(b)) => Sum::pseudo_header_v6(a, b, ipv4::TCP, len),
+        // A tuple is of one family.
+        _ => Sum::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
