@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use crate::wire::{Flags, Outgoing, Segment};
 
-use super::request::INITIAL_TIMEOUT;
 use super::settings::RTO_MAX;
 use super::{Counter, Cx, Settings, SynCookies, reset};
+
+/// First retransmission timeout of the SYN-ACK (RFC 6298 §2, rule 2.1).
+pub(super) const INITIAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What to do with a segment that reached a listener.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -11,15 +11,12 @@ use crate::wire::{Family, Flags, FourTuple, Outgoing, Segment, SynOptions, Times
 
 use super::icmp::Report;
 use super::isn::Numbers;
-use super::listen::QueueState;
+use super::listen::{INITIAL_TIMEOUT, QueueState};
 use super::negotiate::{Negotiated, Scale};
 use super::ratelimit::ReplyStamp;
 use super::settings::RTO_MAX;
 use super::timestamps::{TsState, ts_val};
 use super::{Counter, Cx, SeqNum, reset};
-
-/// First retransmission timeout of the SYN-ACK (RFC 6298 §2, rule 2.1).
-pub(super) const INITIAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Everything that an established connection starts from.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
