@@ -13,25 +13,9 @@ use crate::wire::FourTuple;
 use crate::wire::frame::TcpFrame;
 
 use super::Transmit;
-use super::engine::Tables;
 use super::flow::Target;
-use super::wheel::Timer;
+use super::tables::{Tables, TimeWaitSlot};
 use super::work::Work;
-
-/// A TIME-WAIT entry and its timer.
-#[derive(Debug)]
-pub(super) struct TimeWaitSlot {
-    entry: TimeWait,
-    timer: Timer,
-}
-
-const _: () = assert!(size_of::<TimeWaitSlot>() <= 96);
-
-impl TimeWaitSlot {
-    pub(super) const fn entry(&self) -> &TimeWait {
-        &self.entry
-    }
-}
 
 impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
     /// Puts an entry in the place of a connection that has ended, if there are not too many.

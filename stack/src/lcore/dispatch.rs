@@ -5,11 +5,9 @@
 //! else is admitted by the rules of RFC 1122 §3.2 and counted. Nothing is put together.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use crate::buf::{Checksum, PacketBuf};
 use crate::tcp::Counter;
-use crate::time::Instant;
 use crate::wire::ethernet::{self, Delivery};
 use crate::wire::frame::{self, Reject, TcpFrame};
 use crate::wire::tcp::TcpError;
@@ -17,33 +15,9 @@ use crate::wire::{FourTuple, arp, ipv4, ipv6, parse_tcp};
 
 use super::Transmit;
 use super::chain;
-use super::icmp::Told;
+use super::mesh::Told;
 use super::neighbour::News;
 use super::work::Work;
-
-/// Counts what is sent in answer in the current second, up to `N`.
-#[derive(Debug, Default)]
-pub(super) struct PerSecond<const N: u32> {
-    since: Instant,
-    sent: u32,
-}
-
-/// ICMP echo requests that an lcore answers in a second: enough for any monitoring, and a flood does
-/// not make a poll loop into a pinging one.
-pub(super) type EchoLimit = PerSecond<1000>;
-
-/// ICMPv6 errors that an lcore sends in a second: enough to find out what is wrong (RFC 4443 §2.4 (f)).
-pub(super) type ProblemLimit = PerSecond<100>;
-
-impl<const N: u32> PerSecond<N> {
-    pub(super) fn permits(&mut self, now: Instant) -> bool {
-        if now.since(self.since) >= Duration::from_secs(1) {
-            *self = Self { since: now, sent: 0 };
-        }
-        self.sent += 1;
-        self.sent <= N
-    }
-}
 
 /// What became of a frame.
 #[derive(Debug)]

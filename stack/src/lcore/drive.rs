@@ -10,8 +10,9 @@ use crate::socket::Mode;
 use crate::tcp::Counter;
 use crate::time::Instant;
 
-use super::engine::{BURST, Engine};
+use super::engine::Engine;
 use super::fault::{BadWire, Faults};
+use super::groups::BURST;
 use super::{Pressure, Transmit};
 
 /// Frames that wait to be sent: two bursts, so that one may be refused while another is made.

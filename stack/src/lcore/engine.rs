@@ -19,26 +19,18 @@ use crate::wire::FourTuple;
 use crate::wire::frame::{self, Station, TcpFrame};
 use crate::wire::frame6;
 
-use super::closing::TimeWaitSlot;
-use super::dispatch::{EchoLimit, Frame, ProblemLimit};
-use super::flow::{Flow, FlowHash, FlowTable, Target};
-use super::groups::Groups;
+use super::dispatch::Frame;
+use super::flow::{Flow, FlowHash, Target};
+use super::groups::{BURST, Groups};
 use super::hash::HashKey;
-use super::memory::{Hoards, Holder, HolderScan};
+use super::limits::{EchoLimit, ProblemLimit};
+use super::memory::{Holder, HolderScan};
 use super::mesh::{Mesh, Message, mesh};
 use super::neighbour::{Neighbours, News};
-use super::opening::{MOST_REQUESTS, RequestSlot};
-use super::shared::{Listeners, Listening, Shared};
-use super::slab::Slab;
-use super::sockets::SocketSlot;
-
-use super::wheel::Wheel;
+use super::shared::{Listeners, Shared};
+use super::tables::Tables;
 use super::work::{Base, Work};
 use super::{Interface, Pressure, Transmit};
-
-/// Frames that are worked on together. As many as a device gives at once, and few enough that
-/// what is parsed of them stays in the first-level cache.
-pub const BURST: usize = 32;
 
 /// Messages of other lcores, and timers, that one turn takes: a burst's worth each, so that neither
 /// keeps the RX queue waiting for long. What is left is taken in the next turn.
@@ -46,9 +38,6 @@ const PER_TURN: usize = BURST;
 
 /// Timer entries that may fall a level in one turn; moving one takes a few nanoseconds.
 const FALLS_PER_TURN: u32 = 256;
-
-/// Flows that the table of a new engine holds before it grows: 64 KiB.
-const FLOWS: usize = 2048;
 
 /// What an engine is made for.
 ///
@@ -133,31 +122,6 @@ struct Run {
 /// The runs of a burst, in order.
 type Runs = SmallVec<[Run; BURST]>;
 
-/// Everything that is found by a segment, a timer or a bell.
-#[derive(Debug)]
-pub(super) struct Tables<B: PacketBuf, M: Mode<B> = Threaded> {
-    pub flows: FlowTable,
-    pub wheel: Wheel,
-    pub sockets: Slab<SocketSlot<B, M>>,
-    pub requests: Slab<RequestSlot<B, M>>,
-    pub time_waits: Slab<TimeWaitSlot>,
-    /// By port.
-    pub listeners: Vec<Arc<Listening<B, M>>>,
-    /// Version of that list.
-    version: u32,
-    pub shared: Arc<Shared<B, M>>,
-    pub home: M::Home,
-    pub mesh: Option<Mesh<B>>,
-    /// Where fragments wait for others, if they are put together.
-    pub fragments: Option<Box<dyn Reassembly<B>>>,
-    /// Sockets to which buffers came back.
-    pub with_returns: Vec<u32>,
-    /// Sockets that hold much.
-    pub hoards: Hoards,
-    /// Where the sweep over all sockets goes on when the pool runs out.
-    pub swept: u32,
-}
-
 impl<B: PacketBuf, M: Mode<B>> Engine<B, M> {
     fn new(config: EngineConfig, shared: Arc<Shared<B, M>>, mesh: Option<Mesh<B>>) -> Self {
         let EngineConfig { settings, interface, secret, key, max_connections } = config;
@@ -174,22 +138,7 @@ impl<B: PacketBuf, M: Mode<B>> Engine<B, M> {
                 problems: ProblemLimit::default(),
                 pressure: Pressure::None,
             },
-            tables: Tables {
-                flows: FlowTable::new(key, FLOWS),
-                wheel: Wheel::default(),
-                sockets: Slab::new(max_connections.min(Target::INDEX_LIMIT)),
-                requests: Slab::new(MOST_REQUESTS),
-                time_waits: Slab::new(time_waits.min(Target::INDEX_LIMIT)),
-                listeners: Vec::new(),
-                version: shared.version(),
-                shared,
-                home: M::Home::default(),
-                mesh,
-                fragments: None,
-                with_returns: Vec::new(),
-                hoards: Hoards::default(),
-                swept: 0,
-            },
+            tables: Tables::new(key, max_connections, time_waits, shared, mesh),
         }
     }
 

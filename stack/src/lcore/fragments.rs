@@ -11,7 +11,7 @@ use crate::wire::ethernet;
 use crate::wire::frame::end_of_datagram;
 use crate::wire::ipv4::{self, Fragment};
 
-use super::engine::Tables;
+use super::tables::Tables;
 use super::work::Work;
 use super::{Pressure, Transmit};
 

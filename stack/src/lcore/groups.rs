@@ -9,7 +9,9 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
-use super::engine::BURST;
+/// Frames that are worked on together. As many as a device gives at once, and few enough that
+/// what is parsed of them stays in the first-level cache.
+pub const BURST: usize = 32;
 
 /// The runs of a burst that belong to sockets.
 #[derive(Debug, Default)]

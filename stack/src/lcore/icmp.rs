@@ -13,23 +13,13 @@ use crate::wire::ipv4::{self, Ipv4};
 use crate::wire::{FourTuple, ethernet};
 
 use super::Transmit;
-use super::engine::Tables;
 use super::flow::Target;
+use super::mesh::Told;
+use super::tables::Tables;
 use super::work::Work;
 
 /// Longest echo request that is answered: the frame is built on the stack.
 pub(super) const ECHO_LEN: usize = ethernet::HEADER_LEN + 1500;
-
-/// An ICMP error about a TCP segment of this host's address.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Told {
-    /// The connection that the segment is of.
-    pub tuple: FourTuple,
-    /// Its sequence number.
-    pub seq: u32,
-    /// What is said of it; nothing if it is to be ignored.
-    pub report: Option<Report>,
-}
 
 impl<T: Transmit> Work<'_, T> {
     /// An ICMP message for our address: a ping is answered, an error about a TCP segment of ours

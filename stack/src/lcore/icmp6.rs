@@ -15,7 +15,8 @@ use crate::wire::{FourTuple, ethernet, ipv4};
 
 use super::Transmit;
 use super::dispatch::Frame;
-use super::icmp::{ECHO_LEN, Told};
+use super::icmp::ECHO_LEN;
+use super::mesh::Told;
 use super::work::Work;
 
 impl<T: Transmit> Work<'_, T> {

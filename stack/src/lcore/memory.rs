@@ -15,17 +15,10 @@ use crate::tcp::tcb::Queues;
 use crate::wire::FourTuple;
 
 use super::Transmit;
-use super::engine::Tables;
+use super::hoards::{HOARD, Hoards};
 use super::slab::Key;
-use super::sockets::SocketSlot;
+use super::tables::{SocketSlot, Tables};
 use super::work::Work;
-
-/// Truesize from which a socket is on the list of those that are asked first, and gets no more while
-/// the pool runs out: some 28 mbufs, which no connection needs for long whose reader keeps up.
-pub(super) const HOARD: u32 = 64 * 1024;
-
-/// Sockets on that list. Whoever does not fit is found when others have left it, or by the sweep.
-const LISTED: usize = 64;
 
 /// Bytes copied in one call of [`Tables::relieve`], and a buffer's worth: a few microseconds.
 const COPIED: usize = 64 * 1024;
@@ -34,69 +27,11 @@ const COPIED: usize = 64 * 1024;
 const SWEPT: u32 = 32;
 const ASKED: usize = 8;
 
-/// A socket is asked again when it holds so much more than the last time: then what it costs to ask
-/// is paid by what has arrived since.
-const AGAIN: u32 = 16 * 1024;
-
 /// Sockets that one call of [`Tables::find_holders`] looks at.
 const SCANNED: u32 = 256;
 
 /// Holders that are told.
 const TOLD: usize = 16;
-
-/// What a socket was charged when it was last left.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Account {
-    held: u32,
-    /// What it held, or has fallen to, after it was last asked to give something back.
-    tried: u32,
-    listed: bool,
-}
-
-impl Account {
-    /// The socket was left with this much; whether it has to be listed.
-    #[inline]
-    pub fn settle(&mut self, rmem: u32) -> bool {
-        self.held = rmem;
-        self.tried = self.tried.min(rmem);
-        rmem >= HOARD && !self.listed
-    }
-
-    /// It was asked to give something back, and this is left.
-    pub fn tried(&mut self, rmem: u32) {
-        self.tried = rmem;
-    }
-
-    /// Truesize that is held, of which so much has come back since.
-    pub fn held(&self, returned: u32) -> u32 {
-        self.held.saturating_sub(returned)
-    }
-
-    /// What there may be to win.
-    fn promises(&self, returned: u32) -> u32 {
-        let held = self.held(returned);
-        match self.tried {
-            0 => held,
-            tried => held.saturating_sub(tried.saturating_add(AGAIN)),
-        }
-    }
-}
-
-/// Sockets that hold much, in no order. An entry may be of a socket that holds less by now, or is
-/// gone: whoever looks at it takes it off.
-#[derive(Debug, Default)]
-pub(super) struct Hoards(SmallVec<[Key; LISTED]>);
-
-impl Hoards {
-    /// Lists a socket if there is room.
-    #[cold]
-    pub fn list(&mut self, key: Key, account: &mut Account) {
-        if self.0.len() < LISTED {
-            self.0.push(key);
-            account.listed = true;
-        }
-    }
-}
 
 /// One of the largest holders of an lcore's buffers.
 ///
@@ -177,17 +112,6 @@ impl HolderScan {
             self.largest.truncate(TOLD - 1);
             self.largest.insert(place, (held, key));
         }
-    }
-}
-
-impl<B: PacketBuf, M: Mode<B>> SocketSlot<B, M> {
-    /// Truesize that the socket holds.
-    pub(super) fn held(&self) -> u32 {
-        self.account.held(self.returned)
-    }
-
-    fn promises(&self) -> u32 {
-        self.account.promises(self.returned)
     }
 }
 

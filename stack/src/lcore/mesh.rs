@@ -7,8 +7,21 @@
 
 use rtrb::{Consumer, Producer, RingBuffer};
 
-use super::icmp::Told;
+use crate::tcp::icmp::Report;
+use crate::wire::FourTuple;
+
 use super::neighbour::News;
+
+/// An ICMP error about a TCP segment of this host's address.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Told {
+    /// The connection that the segment is of.
+    pub tuple: FourTuple,
+    /// Its sequence number.
+    pub seq: u32,
+    /// What is said of it; nothing if it is to be ignored.
+    pub report: Option<Report>,
+}
 
 /// Messages a ring holds: a few bursts. What is passed on is rare; a peer retransmits what is lost.
 const CAPACITY: usize = 256;

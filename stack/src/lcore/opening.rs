@@ -8,41 +8,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::buf::PacketBuf;
-use crate::socket::{Mode, SocketOptions, Threaded};
+use crate::socket::{Mode, SocketOptions};
 use crate::tcp::icmp::Report;
 use crate::tcp::isn::Numbers;
 use crate::tcp::listen::{self, ListenVerdict, SynOrigin, SynVerdict};
 use crate::tcp::request::{Opened, Request, RequestTimer, RequestVerdict};
 use crate::tcp::{Counter, cookie};
-use crate::wire::FourTuple;
 use crate::wire::frame::TcpFrame;
 use crate::wire::tcp;
 
 use super::Transmit;
-use super::engine::Tables;
 use super::flow::Target;
 use super::shared::Listening;
-use super::wheel::Timer;
+use super::tables::{RequestSlot, Tables};
 use super::work::Work;
-
-/// A request, and what the lcore needs to find its way around it.
-#[derive(Debug)]
-pub(super) struct RequestSlot<B: PacketBuf, M: Mode<B> = Threaded> {
-    request: Request,
-    listening: Arc<Listening<B, M>>,
-    timer: Timer,
-}
-
-impl<B: PacketBuf, M: Mode<B>> RequestSlot<B, M> {
-    pub(super) const fn tuple(&self) -> &FourTuple {
-        self.request.tuple()
-    }
-}
-
-const _: () = assert!(size_of::<RequestSlot<crate::buf::HeapBuf>>() <= 128);
-
-/// Requests per lcore, besides the limits of the listeners: some 20 MiB of them.
-pub(super) const MOST_REQUESTS: u32 = 1 << 17;
 
 impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
     /// Judges a segment without a connection, a request or a TIME-WAIT entry on any lcore, and

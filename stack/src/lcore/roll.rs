@@ -11,8 +11,9 @@ use crate::tcp::tcb::{MemInfo, TcpInfo};
 use crate::time::Instant;
 use crate::wire::FourTuple;
 
-use super::engine::{Engine, Tables};
+use super::engine::Engine;
 use super::slab::Slab;
+use super::tables::Tables;
 
 /// Sockets that one call looks at: each costs a claim and a few cache misses.
 const SOCKETS: u32 = 32;
@@ -165,7 +166,7 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
             }
             _ => {
                 return pass_records(roll, time_waits, |slot| {
-                    let entry = slot.entry();
+                    let entry = &slot.entry;
                     let state = if entry.is_time_wait() { TIME_WAIT } else { FIN_WAIT2 };
                     Listed::record(entry.tuple(), state)
                 });

@@ -7,7 +7,7 @@
 use std::marker::PhantomData;
 
 use crate::buf::{PacketBuf, Spare};
-use crate::socket::{Claimed, Deferred, Mode, SocketId, SocketOptions, Threaded};
+use crate::socket::{Claimed, Deferred, Mode, SocketId, SocketOptions};
 use crate::tcp::request::Opened;
 use crate::tcp::tcb::{Owner, State, Tcb, Verdict, Won};
 use crate::tcp::time_wait::Ending;
@@ -20,34 +20,15 @@ use crate::wire::{FourTuple, Segment};
 use super::Pressure;
 use super::Transmit;
 use super::chain;
-use super::engine::Tables;
 use super::flow::Target;
 use super::groups::Members;
-use super::memory::{Account, HOARD, Holder};
+use super::hoards::{Account, HOARD};
+use super::memory::Holder;
 use super::roll::Listed;
 use super::shared::Count;
 use super::slab::{Key, Slab};
-use super::wheel::Timer;
+use super::tables::{SocketSlot, Tables};
 use super::work::Work;
-
-/// A connection that has a socket.
-#[derive(Debug)]
-pub(super) struct SocketSlot<B: PacketBuf, M: Mode<B> = Threaded> {
-    lcore: M::Lcore,
-    id: SocketId,
-    tuple: FourTuple,
-    timer: Timer,
-    /// When the wheel will call, or [`NEVER`]: a deadline that is not earlier needs nothing.
-    armed: Instant,
-    /// Truesize that came back since the last claim.
-    pub(super) returned: u32,
-    /// Buffers that come back are a reason to look at the window.
-    wants_memory: bool,
-    /// It counts against tcp_max_orphans.
-    is_orphan: bool,
-    /// What it holds.
-    pub(super) account: Account,
-}
 
 /// No deadline.
 const NEVER: Instant = Instant::from_nanos(u64::MAX);

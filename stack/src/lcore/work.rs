@@ -14,7 +14,7 @@ use crate::time::Instant;
 use crate::wire::frame::MAX_CONTROL_LEN;
 use crate::wire::{Flags, FourTuple, Outgoing, Segment, ethernet, ipv4, tcp};
 
-use super::dispatch::{EchoLimit, ProblemLimit};
+use super::limits::{EchoLimit, ProblemLimit};
 use super::neighbour::{Neighbours, Sent};
 use super::{Interface, Pressure, Transmit};
 
