@@ -12,9 +12,10 @@ use crate::buf::PacketBuf;
 use crate::tcp::tcb::Tcb;
 
 use super::conn::Connection;
+use super::handle::Handle;
 use super::owner::{List, Owned};
 use super::poller::{Readiness, Watchers, of_listener};
-use super::socket::{Handle, Socket};
+use super::socket::Socket;
 use super::sync::{AtomicBool, AtomicU32, FutexWord, Ordering, OwnLines, fence, mutant};
 
 /// Kind of list that an accept queue is: a socket may be on the doorbell's at the same time.

@@ -1,8 +1,8 @@
-//! The lcore's side of a socket: claim, backlog, leave.
+//! The lcore's reference to a socket, and the work that waits there while a thread owns it.
 //!
-//! [`LcoreRef`] stays on the lcore that runs the connection; nothing here waits, and the only
-//! system call is the one that wakes a thread which sleeps. What finds the socket owned is kept
-//! here, where no thread can see it, until the doorbell says that the thread has gone.
+//! [`LcoreRef`] stays on the lcore that runs the connection; nothing here waits. What finds the socket
+//! owned is kept here, where no thread can see it, until the doorbell says that the thread has gone.
+//! What the lcore does as the owner is in `claim.rs`.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -15,20 +15,18 @@ use crate::tcp::{Counter, Counters, SeqNum};
 use crate::watch::Span;
 use crate::wire::{Flags, FourTuple, Segment};
 
+use super::claim::Claim;
 use super::conn::Connection;
-use super::direct::Slot;
+use super::handle::Handle;
 use super::home::Home;
-use super::owner::{LcoreClaim, Owned, Ref, ThreadClaim};
-use super::park::{Status, UrgentWord};
-use super::recv::ReaderSide;
-use super::socket::{Handle, Inner, Requests, RingSink, Socket, SocketId};
-use super::sync::mutant;
+use super::owner::Ref;
+use super::socket::{Socket, SocketId};
 
 /// The lcore's own reference to a socket.
 #[derive(Debug)]
 pub struct LcoreRef<B: PacketBuf, C: Connection<B> = Tcb<B>> {
-    socket: Ref<Socket<B, C>>,
-    waiting: RefCell<Waiting<B>>,
+    pub(super) socket: Ref<Socket<B, C>>,
+    pub(super) waiting: RefCell<Waiting<B>>,
 }
 
 /// What found the socket owned.
@@ -48,12 +46,12 @@ pub enum Deferred<B> {
 
 /// Work for later, in the order in which it is to be done.
 #[derive(Debug)]
-struct Waiting<B> {
+pub(super) struct Waiting<B> {
     uncharge: u32,
     backlog: VecDeque<(Segment, B)>,
     /// Truesize in the backlog, and how much may be, both in bytes.
     bytes: u32,
-    room: u32,
+    pub(super) room: u32,
     timer: bool,
     bell: bool,
     /// The last error of each kind.
@@ -176,7 +174,7 @@ impl<B: PacketBuf> Waiting<B> {
     }
 
     /// Memory first, so that the segments find it; then segments, timers, requests.
-    fn next(&mut self) -> Option<Deferred<B>> {
+    pub(super) fn next(&mut self) -> Option<Deferred<B>> {
         if self.uncharge != 0 {
             return Some(Deferred::Uncharge(std::mem::take(&mut self.uncharge)));
         }
@@ -195,267 +193,10 @@ impl<B: PacketBuf> Waiting<B> {
         Some(Deferred::Icmp(seq, report))
     }
 
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         let Self { uncharge, backlog, bytes: _, room: _, timer, bell, too_big, lost } = self;
         let is_told = too_big.is_some() || lost.is_some();
         backlog.is_empty() && *uncharge == 0 && !timer && !bell && !is_told
-    }
-}
-
-/// The lcore owns the socket. [`Self::leave`], or dropping it, publishes and releases.
-#[derive(Debug)]
-pub struct Claim<'a, B: PacketBuf, C: Connection<B> = Tcb<B>> {
-    lcore: &'a LcoreRef<B, C>,
-    /// Always there until dropped.
-    inner: Option<LcoreClaim<'a, Inner<B, C>>>,
-    /// What the lcore holds for as long as it has a reader's loan.
-    reader: Option<ReaderClaim<'a, B>>,
-    /// Whether a reader lends was not asked yet.
-    may_ask: bool,
-}
-
-/// The reader token, and the slot that a loan was taken out of.
-#[derive(Debug)]
-struct ReaderClaim<'a, B: PacketBuf> {
-    slot: ThreadClaim<'a, Slot>,
-    side: ThreadClaim<'a, ReaderSide<B>>,
-}
-
-impl<'a, B: PacketBuf, C: Connection<B>> Claim<'a, B, C> {
-    fn new(lcore: &'a LcoreRef<B, C>, inner: LcoreClaim<'a, Inner<B, C>>) -> Self {
-        Self { lcore, inner: Some(inner), reader: None, may_ask: true }
-    }
-
-    /// The connection.
-    pub fn tcb(&mut self) -> &mut C {
-        &mut self.inner().tcb
-    }
-
-    /// The connection, and where it puts in-sequence data.
-    ///
-    /// Without a ring, which is the case in low-latency mode, the first call borrows the memory that
-    /// a waiting reader lends, unless somebody else has the reader token.
-    #[inline]
-    pub fn parts(&mut self) -> (&mut C, &mut RingSink<B>) {
-        if self.may_ask && self.inner().sink.0.is_none() {
-            self.borrow_memory();
-        }
-        let inner = self.inner();
-        (&mut inner.tcb, &mut inner.sink)
-    }
-
-    /// What was deferred, oldest first; to be worked off before anything new.
-    pub fn next_deferred(&mut self) -> Option<Deferred<B>> {
-        self.lcore.waiting.borrow_mut().next()
-    }
-
-    /// What handles have asked for since the last time, and the end of a connection in whose
-    /// ownership the library has failed.
-    pub fn take_requests(&mut self) -> Requests {
-        let socket = &self.lcore.socket;
-        let failed = socket.park().status().has(Status::DEAD);
-        let all = socket.requests() | if failed { Requests::ABORT } else { 0 };
-        let taken = std::mem::replace(&mut self.inner().requests_taken, all);
-        Requests::news(all, taken)
-    }
-
-    /// The reader's progress.
-    pub fn copied_seq(&self) -> SeqNum {
-        self.lcore.socket.progress.copied_seq()
-    }
-
-    /// Tries the reader token once, and takes the reader's loan if there is one.
-    #[inline(never)]
-    fn borrow_memory(&mut self) {
-        self.may_ask = false;
-        let socket = &self.lcore.socket;
-        if !socket.shared.offer.is_made() {
-            return;
-        }
-        let (Some(side), Some(mut slot)) = (
-            try_claim(&socket.reader, mutant!(DirectWithoutToken)),
-            try_claim(&socket.slot, mutant!(DirectWithoutSlot)),
-        ) else {
-            return;
-        };
-        if let Some(loan) = slot.take_out(side.copied_seq()) {
-            self.inner().sink.1 = Some(loan);
-            self.reader = Some(ReaderClaim { slot, side });
-        } else {
-            unclaim(slot, mutant!(DirectWithoutSlot));
-            unclaim(side, mutant!(DirectWithoutToken));
-        }
-    }
-
-    /// Gives the reader's memory back, and publishes how far it has been filled; whether it has been.
-    pub fn return_memory(&mut self) -> bool {
-        let Some(inner) = &mut self.inner else { return false };
-        let (Some(claimed), Some(loan)) = (self.reader.take(), inner.sink.1.take()) else {
-            return false;
-        };
-        let ReaderClaim { mut slot, mut side } = claimed;
-        let socket = &self.lcore.socket;
-        side.read_up_to(slot.put_back(loan));
-        unclaim(slot, mutant!(DirectWithoutSlot));
-        let moved = socket.progress.is_behind(side.copied_seq());
-        if moved {
-            // Nobody has to be rung: the lcore looks at the progress itself before it leaves.
-            let _ = socket.progress.publish(side.copied_seq(), &socket.shared.notify_at);
-        }
-        unclaim(side, mutant!(DirectWithoutToken));
-        moved
-    }
-
-    /// Lends what readers have taken, or find in the ring, and have not read: unless a call is just
-    /// at work on it, or an exclusive reader has it for good. A try, which waits for nobody.
-    pub fn with_unread<R>(&mut self, work: impl FnOnce(&mut C, &mut B::Queue) -> R) -> Option<R> {
-        let mut side = self.lcore.socket.reader.try_claim_thread()?;
-        Some(work(&mut self.inner().tcb, side.unread()))
-    }
-
-    /// Publishes what has changed, gives the socket up and wakes whoever waits for it.
-    pub fn leave(self) {}
-
-    fn inner(&mut self) -> &mut Inner<B, C> {
-        self.inner.as_mut().expect("owned until dropped")
-    }
-}
-
-impl<B: PacketBuf, C: Connection<B>> Drop for Claim<'_, B, C> {
-    fn drop(&mut self) {
-        // Whatever happens: the reader does not return without it.
-        self.return_memory();
-        let socket = &self.lcore.socket;
-        let Some(mut inner) = self.inner.take() else { return };
-        if std::thread::panicking() {
-            // The lcore is going down with the state unknown: readers must not wait for it.
-            drop(inner);
-            socket.kill();
-            return;
-        }
-        let mut waiting = self.lcore.waiting.borrow_mut();
-        debug_assert!(waiting.is_empty(), "deferred work was left behind");
-        waiting.room = inner.tcb.backlog_room();
-        let news = inner.publish(socket);
-        let edge = inner.edge;
-        // A woken reader wants the word next: free it first. The published words, not the
-        // ownership, are what a wake-up hangs on.
-        drop(inner);
-        match news {
-            News::None => {}
-            News::Some { wake, mark, poll } => {
-                socket.park().wake_if_wanted(edge, wake == Wake::Everybody);
-                if poll {
-                    socket.notify_pollers();
-                }
-                // The second look: the reader may have passed the mark before it could see it.
-                if mark && socket.shared.notify_at.passed_by(socket.progress.copied_seq()) {
-                    socket.home.ring(socket);
-                }
-            }
-        }
-    }
-}
-
-/// Claims like a thread if nobody owns; a mutant claims in any case.
-fn try_claim<T>(owned: &Owned<T>, anyway: bool) -> Option<ThreadClaim<'_, T>> {
-    #[cfg(all(test, loom))]
-    if anyway {
-        return Some(owned.pretend_claim());
-    }
-    debug_assert!(!anyway);
-    owned.try_claim_thread()
-}
-
-/// Gives up a claim of [`try_claim`].
-fn unclaim<T>(claim: ThreadClaim<'_, T>, pretended: bool) {
-    if pretended {
-        std::mem::forget(claim);
-    }
-}
-
-/// What the lcore has published.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum News {
-    None,
-    Some {
-        /// Who has to be woken.
-        wake: Wake,
-        /// Whether there is a new mark for the reader.
-        mark: bool,
-        /// Whether pollers are told: of data, or of a change of status.
-        poll: bool,
-    },
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Wake {
-    /// Whoever wanted no more than has arrived.
-    Satisfied,
-    /// All sleepers, whatever they want.
-    Everybody,
-}
-
-impl<B: PacketBuf, C: Connection<B>> Inner<B, C> {
-    /// Publishes edge, status and mark where they have changed, and fences if any has.
-    fn publish(&mut self, socket: &Socket<B, C>) -> News {
-        let Self { tcb, sink: _, edge, status, urgent, notify_at, requests_taken: _ } = self;
-        let park = socket.park();
-        let error = tcb.error();
-        let mark = UrgentWord::of(tcb.urgent());
-        let now = Status::of(tcb);
-        let advanced = tcb.edge() != *edge;
-        let new_status = now != *status;
-        let new_mark = tcb.notify_at() != *notify_at;
-        let new_urgent = mark != *urgent;
-        if !(advanced || new_status || new_mark || new_urgent) {
-            return News::None;
-        }
-        if new_urgent {
-            *urgent = mark;
-            park.publish_urgent(mark);
-        }
-        // QUEUED before the edge: who sees the edge beyond what the ring holds finds the bit.
-        let set = now.without(*status);
-        if let Some(error) = error.filter(|_| set.has(Status::ERROR)) {
-            socket.put_error(error);
-        }
-        if set.any() {
-            park.set(set);
-        }
-        let cleared = status.without(now);
-        if cleared.any() {
-            park.clear(cleared);
-        }
-        *status = now;
-        if advanced {
-            *edge = tcb.edge();
-            park.publish_edge(*edge);
-        }
-        if new_mark {
-            *notify_at = tcb.notify_at();
-            socket.shared.notify_at.publish(*notify_at);
-        }
-        park.fence();
-        let pressed = now.has(Status::PRESSED) && advanced;
-        let changed = set.without(Status::QUEUED).any() || new_urgent;
-        let wake = if changed || pressed { Wake::Everybody } else { Wake::Satisfied };
-        News::Some { wake, mark: new_mark, poll: advanced || changed }
-    }
-}
-
-impl Status {
-    /// What a connection says of itself.
-    pub(super) fn of<B: PacketBuf>(connection: &impl Connection<B>) -> Self {
-        let urgent = UrgentWord::of(connection.urgent());
-        Self::QUEUED
-            .only_if(connection.has_queued())
-            .with(Self::EOF.only_if(connection.eof()))
-            .with(Self::ERROR.only_if(connection.error().is_some()))
-            .with(Self::CLOSED.only_if(connection.is_closed()))
-            .with(Self::PRESSED.only_if(connection.is_pressed()))
-            .with(Self::FLUSHED.only_if(connection.is_flushed()))
-            .with(Self::URGENT.only_if(urgent.mark().is_some()))
     }
 }
 

@@ -5,8 +5,10 @@
 //! application thread. `unsafe` is in `owner/`, `ring.rs` and `direct.rs` alone.
 
 mod accept;
+mod claim;
 mod conn;
 mod direct;
+mod handle;
 mod home;
 #[cfg(not(loom))]
 mod inherit;
@@ -21,6 +23,7 @@ mod mode;
 mod notice;
 mod options;
 mod owner;
+mod ownership;
 mod park;
 mod poller;
 mod reader;
@@ -40,11 +43,13 @@ mod wait;
 mod watch;
 
 pub use accept::{AcceptQueue, Room};
+pub use claim::Claim;
 pub use conn::Connection;
+pub use handle::{Handle, Requests};
 pub use home::Home;
 #[cfg(not(loom))]
 pub use inherit::SocketOptions;
-pub use lcore_ref::{Claim, Deferred, LcoreRef};
+pub use lcore_ref::{Deferred, LcoreRef};
 pub use listener::{Incoming, TcpListener};
 #[cfg(not(loom))]
 pub use local::{
@@ -53,12 +58,13 @@ pub use local::{
 };
 #[cfg(not(loom))]
 pub use mode::{Claimed, Mode, Threaded};
+pub use ownership::SocketGuard;
 #[cfg(all(feature = "tokio", not(loom)))]
 pub use poller::{AsyncTcpListener, AsyncTcpStream, Reactor};
 pub use poller::{Event, Events, Interest, Poller, Readiness, Source, Token, Trigger};
 pub use reader::{Reader, Segments};
 pub use recv::{Received, Recv, RecvError, RecvFlags, Sleep, Step};
 pub use slice::{Arrival, Segment, Slice, View, WayBack};
-pub use socket::{Handle, Requests, RingSink, Socket, SocketGuard, SocketId};
+pub use socket::{RingSink, Socket, SocketId};
 pub use stream::TcpStream;
 pub use wait::Waiting;

@@ -15,10 +15,12 @@ use crate::watch::Span;
 use crate::wire::FourTuple;
 
 use super::accept::{AcceptQueue, Room};
+use super::claim::Claim;
+use super::handle::{Handle, Requests};
 use super::home::Home;
 use super::inherit::SocketOptions;
-use super::lcore_ref::{Claim, Deferred, LcoreRef};
-use super::socket::{Handle, Requests, RingSink, SocketId};
+use super::lcore_ref::{Deferred, LcoreRef};
+use super::socket::{RingSink, SocketId};
 
 /// How an engine and the application meet.
 ///

@@ -12,11 +12,12 @@ use crate::tcp::tcb::Tcb;
 use crate::time::Instant;
 
 use super::conn::Connection;
+use super::handle::Handle;
 use super::home::Home;
 use super::owner::{Ref, ThreadClaim};
 use super::recv::{Call, ReaderSide, RecvError, RecvFlags, Sleep, Source, Step};
 use super::slice::{Lent, Remains, Segment, View};
-use super::socket::{Handle, Socket};
+use super::socket::Socket;
 use super::sync::Woken;
 use super::wait::{ThreadWaiter, Waiter, Waiting, wait};
 

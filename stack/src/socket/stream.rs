@@ -10,10 +10,11 @@ use crate::buf::PacketBuf;
 use crate::tcp::tcb::{ConnError, Tcb};
 
 use super::conn::Connection;
+use super::handle::Handle;
 use super::options::Options;
+use super::ownership::SocketGuard;
 use super::reader::Reader;
 use super::recv::{Call, Received, Recv, RecvError, RecvFlags, Slices, Step};
-use super::socket::{Handle, SocketGuard};
 use super::sync::Woken;
 use super::wait::{ThreadWaiter, Waiter, wait};
 

@@ -7,9 +7,11 @@ use crate::buf::PacketBuf;
 use crate::watch::{Moment, Seen};
 
 use super::conn::Connection;
+use super::handle::Handle;
 use super::owner::Ref;
+use super::ownership::Ownership;
 use super::recv::ReaderSide;
-use super::socket::{Handle, Ownership, Socket};
+use super::socket::Socket;
 
 impl<B: PacketBuf, C: Connection<B>> Handle<B, C> {
     /// What can be seen of the connection now, without waiting for anybody.

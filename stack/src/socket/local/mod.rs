@@ -21,6 +21,7 @@ use crate::time::Instant;
 use crate::watch::Span;
 use crate::wire::FourTuple;
 
+use super::handle::Requests;
 use super::inherit::SocketOptions;
 use super::lcore_ref::Deferred;
 use super::mode::{Claimed, Mode};
@@ -28,7 +29,7 @@ use super::options::Options;
 use super::park::{Status, UrgentRead, UrgentWord};
 use super::recv::{ReaderSide, RecvError, Source};
 use super::slice::WayBack;
-use super::socket::{Requests, SocketId};
+use super::socket::SocketId;
 
 pub use stream::{LocalListener, LocalSegments, LocalStream};
 

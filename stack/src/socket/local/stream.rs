@@ -11,10 +11,11 @@ use std::rc::Rc;
 use crate::buf::{BufQueue, PacketBuf};
 use crate::time::Instant;
 
+use super::super::handle::Requests;
 use super::super::park::Status;
 use super::super::recv::{Call, RecvError, RecvFlags, Source, Step};
 use super::super::slice::{Lent, Remains, Segment, View};
-use super::super::socket::{Requests, SocketId};
+use super::super::socket::SocketId;
 use super::{LocalAccept, LocalHandle, LocalSocket};
 
 /// A listening port of a thread's own stack.
