@@ -369,6 +369,17 @@ struct rte_mbuf *pqs_reassemble4(struct pqs_reassembly *r, struct rte_mbuf *m, u
 					       rte_pktmbuf_mtod_offset(m, struct rte_ipv4_hdr *, l2_len));
 }
 
+struct rte_mbuf *pqs_reassemble6(struct pqs_reassembly *r, struct rte_mbuf *m, uint16_t l2_len,
+				 uint64_t now)
+{
+	struct rte_ipv6_hdr *ip = rte_pktmbuf_mtod_offset(m, struct rte_ipv6_hdr *, l2_len);
+
+	m->l2_len = l2_len;
+	m->l3_len = sizeof(*ip) + sizeof(struct rte_ipv6_fragment_ext);
+	return rte_ipv6_frag_reassemble_packet(r->table, &r->dead, m, now, ip,
+					       (struct rte_ipv6_fragment_ext *)(ip + 1));
+}
+
 void pqs_reassembly_expire(struct pqs_reassembly *r, uint64_t now)
 {
 	rte_ip_frag_table_del_expired_entries(r->table, &r->dead, now);

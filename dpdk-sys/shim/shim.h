@@ -153,6 +153,10 @@ void pqs_reassembly_destroy(struct pqs_reassembly *r);
  * row, which must be emptied before the next call. */
 struct rte_mbuf *pqs_reassemble4(struct pqs_reassembly *r, struct rte_mbuf *m, uint16_t l2_len,
 				 uint16_t l3_len, uint64_t now);
+/* The same of IPv6, whose fragment header is the only extension header before the payload; the packet has
+ * none. */
+struct rte_mbuf *pqs_reassemble6(struct pqs_reassembly *r, struct rte_mbuf *m, uint16_t l2_len,
+				 uint64_t now);
 /* Puts the mbufs of packets that are too old on the row, as far as there is room. */
 void pqs_reassembly_expire(struct pqs_reassembly *r, uint64_t now);
 /* Takes an mbuf from the row, the last first. */

@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::time::Instant;
 use crate::watch::{Moment, Seen, Span};
+use crate::wire::Family;
 
 /// What travels with a queued segment: its place in the stream, and where the buffer belongs.
 ///
@@ -245,12 +246,14 @@ pub trait Reassembly<B: PacketBuf>: Debug + Send {
     fn next_deadline(&self) -> Option<Instant>;
 }
 
-/// Bytes of the headers in front of a fragment's payload.
+/// The headers in front of a fragment's payload.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Headers {
-    /// Of the link: Ethernet, tag included.
+    /// The version of IP.
+    pub family: Family,
+    /// Bytes of that of the link: Ethernet, tag included.
     pub link: usize,
-    /// Of IP, options included.
+    /// Bytes of those of IP: options included, or extension headers, the last of which is the fragment's.
     pub ip: usize,
 }
 

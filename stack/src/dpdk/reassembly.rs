@@ -1,4 +1,4 @@
-//! Fragments of IPv4 put together, by DPDK's librte_ip_frag: one table per lcore, with limits.
+//! Fragments put together, by DPDK's librte_ip_frag: one table per lcore, with limits.
 //!
 //! Used by the lcore that owns the pool, from its engine, and only if the stack was told to. What comes
 //! out is a chain of the mbufs that came in; what does not fit together, overlaps, comes twice in a way
@@ -14,7 +14,7 @@ use super::eal::{Eal, errno_text};
 use super::mbuf::Mbuf;
 use crate::buf::{Checksum, Headers, Lost, PacketBuf, Reassembly, SegCb};
 use crate::time::Instant;
-use crate::wire::ipv4;
+use crate::wire::{Family, fragment, ipv4, ipv6};
 
 /// Fragments that are too old are looked for this often.
 const LOOK: Duration = Duration::from_secs(1);
@@ -106,19 +106,22 @@ impl Fragments {
 
 impl Reassembly<Mbuf> for Fragments {
     fn take(&mut self, mut fragment: Mbuf, headers: Headers, now: Instant) -> (Option<Mbuf>, Lost) {
+        let Headers { family, link, ip } = headers;
+        if family == Family::V6 {
+            leave_out_extensions(&mut fragment, headers);
+        }
         let named = name(&fragment, headers);
         *fragment.cb_mut() = named;
         fragment.set_whole_len();
         self.held += u32::from(fragment.segments());
+        let (table, raw) = (self.raw.as_ptr(), fragment.into_raw().as_ptr());
+        let (link_len, ip_len, now) = (link as u16, ip as u16, now.as_nanos());
         // SAFETY: our table; an mbuf of ours, given away, whose headers have these lengths.
         let whole = unsafe {
-            sys::pqs_reassemble4(
-                self.raw.as_ptr(),
-                fragment.into_raw().as_ptr(),
-                headers.link as u16,
-                headers.ip as u16,
-                now.as_nanos(),
-            )
+            match family {
+                Family::V4 => sys::pqs_reassemble4(table, raw, link_len, ip_len, now),
+                Family::V6 => sys::pqs_reassemble6(table, raw, link_len, now),
+            }
         };
         let lost = self.bury(Some(named));
         let Some(whole) = NonNull::new(whole) else { return (None, lost) };
@@ -127,7 +130,7 @@ impl Reassembly<Mbuf> for Fragments {
         self.held -= u32::from(whole.segments());
         // What the device has said of the first fragment is not of the whole.
         whole.set_checksum(Checksum::Unknown);
-        if let Some(header) = whole.data_mut().get_mut(headers.link..headers.link + headers.ip) {
+        if let (Family::V4, Some(header)) = (family, whole.data_mut().get_mut(link..link + ip)) {
             ipv4::write_checksum(header);
         }
         (Some(whole), lost)
@@ -170,6 +173,14 @@ impl fmt::Debug for Fragments {
     }
 }
 
+/// Leaves nothing between the header of IPv6 and that of the fragment, as the library wants it.
+fn leave_out_extensions(fragment: &mut Mbuf, Headers { link, ip, .. }: Headers) {
+    let frame = fragment.data_mut();
+    let more = fragment::leave_out_extensions(&mut frame[link..], ip);
+    frame.copy_within(..link, more);
+    fragment.trim_front(more);
+}
+
 /// What tells a fragment's datagram from others, in a control block that nobody needs yet.
 fn name(fragment: &Mbuf, headers: Headers) -> SegCb {
     let header = fragment.data().get(headers.link..).unwrap_or_default();
@@ -177,5 +188,13 @@ fn name(fragment: &Mbuf, headers: Headers) -> SegCb {
         Some(&[a, b, c, d]) => u32::from_be_bytes([a, b, c, d]),
         _ => 0,
     };
-    SegCb { seq: word(12), socket: word(16), generation: word(4) >> 16, ..SegCb::default() }
+    let (src, dst, id) = match headers.family {
+        Family::V4 => (word(12), word(16), word(4) >> 16),
+        Family::V6 => {
+            let fold =
+                |at: usize| (0..4).fold(0, |sum: u32, n| sum.rotate_left(7) ^ word(at + 4 * n));
+            (fold(8), fold(24), word(ipv6::HEADER_LEN + 4))
+        }
+    };
+    SegCb { seq: src, socket: dst, generation: id, ..SegCb::default() }
 }

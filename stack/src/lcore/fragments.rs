@@ -7,16 +7,12 @@
 use crate::buf::{Headers, Lost, PacketBuf};
 use crate::socket::Mode;
 use crate::tcp::Counter;
-use crate::wire::ethernet;
-use crate::wire::frame::end_of_datagram;
-use crate::wire::ipv4::{self, Fragment};
+use crate::wire::fragment::{self, Fragment, Misfit};
+use crate::wire::{Family, ethernet};
 
 use super::tables::Tables;
 use super::work::Work;
 use super::{Pressure, Transmit};
-
-/// The longest datagram.
-const LONGEST: usize = 65_535;
 
 impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
     /// Takes a fragment for our Ethernet address; the frame of the whole segment if it is there now.
@@ -26,15 +22,25 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
         mut frame: B,
     ) -> Option<B> {
         work.bump(Counter::ReasmReqds);
-        let headers = is_sound(&mut frame).filter(|_| work.base.pressure == Pressure::None);
-        let (Some((headers, fragment)), Some(table)) = (headers, &mut self.fragments) else {
+        let Some(table) = self.fragments.as_mut().filter(|_| work.base.pressure == Pressure::None)
+        else {
             work.bump(Counter::ReasmFails);
             return None;
         };
+        let (headers, fragment) = match read(&frame) {
+            Ok(fragment) => fragment,
+            Err(misfit) => {
+                work.bump(Counter::ReasmFails);
+                work.on_misfit(frame.data(), misfit);
+                return None;
+            }
+        };
         // Before it takes memory: nobody else's, and from nobody who cannot be.
-        if !work.admits_ends(fragment.src.into(), fragment.dst.into()) {
+        if !work.admits_ends(fragment.src, fragment.dst) {
             return None;
         }
+        // Without its padding.
+        frame.cut_chain(headers.link + headers.ip + fragment.len);
         let (whole, lost) = table.take(frame, headers, work.now);
         count(work, lost);
         if whole.is_some() {
@@ -61,21 +67,16 @@ fn count(work: &mut Work<'_, impl Transmit>, lost: Lost) {
     work.base.counters.add(Counter::ReasmTimeout, timed_out.into());
 }
 
-/// Cuts the padding off a fragment; where its headers end, unless it cannot be part of a datagram: it has
-/// no payload, ends where no other could begin, or beyond where a datagram ends.
-fn is_sound<B: PacketBuf>(frame: &mut B) -> Option<(Headers, Fragment)> {
-    let end = end_of_datagram(frame.data())?;
-    let ethernet = ethernet::parse(frame.data())?;
+/// Where the headers of a fragment end, and what they say.
+fn read(frame: &impl PacketBuf) -> Result<(Headers, Fragment), Misfit> {
+    let silent = Misfit { problem: None };
+    let ethernet = ethernet::parse(frame.data()).ok_or(silent)?;
+    let family = match ethernet.ethertype {
+        ethernet::IPV4 => Family::V4,
+        ethernet::IPV6 => Family::V6,
+        _ => return Err(silent),
+    };
     let link = ethernet.header_len;
-    // Those of IPv6 are not put together.
-    if ethernet.ethertype != ethernet::IPV4 {
-        return None;
-    }
-    let fragment = ipv4::fragment(frame.data().get(link..)?)?;
-    let headers = Headers { link, ip: fragment.header_len };
-    let len = end.checked_sub(link + headers.ip)?;
-    frame.cut_chain(end);
-    let fits = fragment.offset + len + headers.ip <= LONGEST;
-    let joins = !fragment.more || len.is_multiple_of(8);
-    (len > 0 && fits && joins).then_some((headers, fragment))
+    let fragment = fragment::read(family, frame.data().get(link..).unwrap_or_default())?;
+    Ok((Headers { family, link, ip: fragment.header_len }, fragment))
 }

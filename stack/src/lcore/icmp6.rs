@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use crate::tcp::Counter;
 use crate::tcp::icmp::Report;
+use crate::wire::fragment::Misfit;
 use crate::wire::icmp::Malformed;
 use crate::wire::icmpv6::{self, Kind, MAX_ERROR_LEN, Message};
 use crate::wire::ipv6::{self, Ipv6, Ipv6Error, Problem};
@@ -47,6 +48,7 @@ impl<T: Transmit> Work<'_, T> {
             return Frame::Done;
         }
         if ip.fragment {
+            self.bump(Counter::ReasmReqds);
             self.bump(Counter::ReasmFails);
             return Frame::Done;
         }
@@ -135,6 +137,14 @@ impl<T: Transmit> Work<'_, T> {
         if let Ipv6Error::Problem(problem) = error {
             self.tell_problem(datagram, problem, to_group);
         }
+    }
+
+    /// A fragment that cannot have a place, in a frame for our Ethernet address.
+    #[cold]
+    pub(super) fn on_misfit(&mut self, frame: &[u8], misfit: Misfit) {
+        let Misfit { problem: Some(problem) } = misfit else { return };
+        let link = ethernet::parse(frame).map_or(frame.len(), |ethernet| ethernet.header_len);
+        self.tell_problem(&frame[link..], problem, false);
     }
 
     /// Tells the sender of a datagram what is wrong with it, within the limits (RFC 4443 §2.4).

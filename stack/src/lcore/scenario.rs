@@ -10,6 +10,8 @@ mod datagrams;
 mod ecn;
 #[cfg(all(feature = "dpdk", not(loom)))]
 mod fragments;
+#[cfg(all(feature = "dpdk", not(loom)))]
+mod fragments6;
 mod icmp;
 mod inherited;
 mod ipv6;

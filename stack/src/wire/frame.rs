@@ -366,10 +366,7 @@ pub fn end_of_datagram(frame: &[u8]) -> Option<usize> {
     let datagram = frame.get(ethernet.header_len..)?;
     let len = match ethernet.ethertype {
         ethernet::IPV4 => ipv4::total_len(datagram)?,
-        ethernet::IPV6 => {
-            let [_, _, _, _, l0, l1, ..] = *datagram else { return None };
-            ipv6::HEADER_LEN + usize::from(u16::from_be_bytes([l0, l1]))
-        }
+        ethernet::IPV6 => ipv6::total_len(datagram)?,
         _ => return None,
     };
     Some(ethernet.header_len + len)

@@ -124,36 +124,6 @@ pub fn verify_header(datagram: &[u8]) -> Result<(), Ipv4Error> {
     if Sum::new().plus(header).is_valid() { Ok(()) } else { Err(Ipv4Error::BadChecksum) }
 }
 
-/// The place of a fragment in its datagram.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Fragment {
-    /// Source.
-    pub src: Ipv4Addr,
-    /// Destination.
-    pub dst: Ipv4Addr,
-    /// Bytes of the header, options included.
-    pub header_len: usize,
-    /// Where its payload begins in that of the datagram, in bytes.
-    pub offset: usize,
-    /// Others follow it.
-    pub more: bool,
-}
-
-/// Reads what the header at the front of `datagram`, which [`parse`] has found intact, says of the place
-/// of a fragment; `None` if it is too short for that.
-pub fn fragment(datagram: &[u8]) -> Option<Fragment> {
-    let header = datagram.first_chunk::<HEADER_LEN>()?;
-    let [vihl, _, _, _, _, _, f0, f1, _, _, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = *header;
-    let field = u16::from_be_bytes([f0, f1]);
-    Some(Fragment {
-        src: Ipv4Addr::new(s0, s1, s2, s3),
-        dst: Ipv4Addr::new(d0, d1, d2, d3),
-        header_len: usize::from(vihl & 0x0f) * 4,
-        offset: usize::from(field & 0x1fff) * 8,
-        more: field & 0x2000 != 0,
-    })
-}
-
 /// Writes the checksum of a header that is as long as `header`.
 ///
 /// # Panics

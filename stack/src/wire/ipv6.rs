@@ -18,7 +18,7 @@ const HOP_BY_HOP: u8 = 0;
 /// Next header: routing.
 const ROUTING: u8 = 43;
 /// Next header: a fragment.
-const FRAGMENT: u8 = 44;
+pub(super) const FRAGMENT: u8 = 44;
 /// Next header: nothing follows.
 const NO_NEXT: u8 = 59;
 /// Next header: options for the destination.
@@ -111,9 +111,20 @@ pub enum ProblemCode {
     NextHeader = 1,
     /// An option is not known here.
     Option = 2,
+    /// The first fragment does not hold all headers (RFC 7112 §5).
+    Incomplete = 3,
 }
 
 impl Problem {
+    /// The one of a field that stands at `pointer`.
+    pub const fn of_field(pointer: usize) -> Self {
+        Self { code: ProblemCode::Field, pointer: pointer as u16, of_groups_too: false }
+    }
+
+    /// The one of a first fragment that is too short for all headers.
+    pub const INCOMPLETE: Self =
+        Self { code: ProblemCode::Incomplete, pointer: 0, of_groups_too: false };
+
     fn error(code: ProblemCode, at: usize) -> Ipv6Error {
         // Within a datagram, whose length fits in 16 bits and a header.
         Ipv6Error::Problem(Self { code, pointer: at as u16, of_groups_too: false })
@@ -132,10 +143,35 @@ impl Problem {
 /// # Errors
 /// See [`Ipv6Error`]. A payload of an unknown protocol is none: that is for the caller to know.
 pub fn parse(datagram: &[u8]) -> Result<Ipv6, Ipv6Error> {
-    let mut ip = fixed(datagram)?;
-    for number in 0.. {
-        let is_last = !matches!(ip.protocol, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION);
-        if is_last || ip.fragment {
+    skip_all(datagram, whole(datagram)?, 0)
+}
+
+/// As [`parse`], of the front of a datagram, the rest of which is elsewhere: its headers are there.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_front(front: &[u8]) -> Result<Ipv6, Ipv6Error> {
+    skip_all(front, fixed(front)?, 0)
+}
+
+/// Goes on behind the fragment header of the first fragment `ip`, of which `front` is the front.
+///
+/// # Errors
+/// As [`parse`]; [`Ipv6Error::Truncated`] if the headers go on in another fragment.
+pub fn parse_behind_fragment_header(front: &[u8], ip: &Ipv6) -> Result<Ipv6, Ipv6Error> {
+    // Of those that the whole datagram may have, one at least has been there.
+    skip_all(front, Ipv6 { fragment: false, ..*ip }, 1)
+}
+
+/// The header alone, nothing being skipped: of a datagram that [`parse`] may not have taken.
+pub fn parse_fixed(datagram: &[u8]) -> Option<Ipv6> {
+    whole(datagram).ok()
+}
+
+/// Skips extension headers, of which so many have been skipped before, as far as the payload or a fragment.
+fn skip_all(datagram: &[u8], mut ip: Ipv6, skipped: usize) -> Result<Ipv6, Ipv6Error> {
+    for number in skipped.. {
+        if !is_extension(ip.protocol) || ip.fragment {
             return Ok(ip);
         }
         if number == MOST_HEADERS {
@@ -146,21 +182,24 @@ pub fn parse(datagram: &[u8]) -> Result<Ipv6, Ipv6Error> {
     Err(Ipv6Error::TooMuch)
 }
 
-/// The header alone, nothing being skipped: of a datagram that [`parse`] may not have taken.
-pub fn parse_fixed(datagram: &[u8]) -> Option<Ipv6> {
-    fixed(datagram).ok()
+/// Whether a header with this number is skipped.
+pub const fn is_extension(protocol: u8) -> bool {
+    matches!(protocol, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION)
+}
+
+/// The fixed header of a datagram that is all there.
+fn whole(datagram: &[u8]) -> Result<Ipv6, Ipv6Error> {
+    let ip = fixed(datagram)?;
+    if ip.total_len > datagram.len() { Err(Ipv6Error::Truncated) } else { Ok(ip) }
 }
 
 fn fixed(datagram: &[u8]) -> Result<Ipv6, Ipv6Error> {
-    let (fixed, rest) = datagram.split_first_chunk::<HEADER_LEN>().ok_or(Ipv6Error::Truncated)?;
+    let fixed = datagram.first_chunk::<HEADER_LEN>().ok_or(Ipv6Error::Truncated)?;
     let [v0, v1, _, _, l0, l1, next, hop_limit, addrs @ ..] = fixed;
     if v0 >> 4 != 6 {
         return Err(Ipv6Error::BadVersion);
     }
     let payload_len = usize::from(u16::from_be_bytes([*l0, *l1]));
-    if payload_len > rest.len() {
-        return Err(Ipv6Error::Truncated);
-    }
     Ok(Ipv6 {
         src: address(addrs),
         dst: address(&addrs[16..]),
@@ -183,7 +222,7 @@ pub const fn is_empty(ip: &Ipv6) -> bool {
 /// Goes over one extension header.
 fn skip(datagram: &[u8], ip: &mut Ipv6, number: usize) -> Result<(), Ipv6Error> {
     let at = ip.header_len;
-    let rest = datagram.get(at..ip.total_len).unwrap_or_default();
+    let rest = datagram.get(at..ip.total_len.min(datagram.len())).unwrap_or_default();
     let [next, len, b2, b3, ..] = *rest.first_chunk::<8>().ok_or(Ipv6Error::Truncated)?;
     // A fragment header has no length; it is always eight bytes.
     let len = if ip.protocol == FRAGMENT { 8 } else { 8 * (usize::from(len) + 1) };
@@ -285,6 +324,19 @@ pub fn emit_with_hop_limit(
     header[8..24].copy_from_slice(&src.octets());
     header[24..40].copy_from_slice(&dst.octets());
     HEADER_LEN
+}
+
+/// Bytes that the header at the front of `datagram` says the datagram has, header included.
+pub fn total_len(datagram: &[u8]) -> Option<usize> {
+    let [_, _, _, _, l0, l1, ..] = *datagram else { return None };
+    Some(HEADER_LEN + usize::from(u16::from_be_bytes([l0, l1])))
+}
+
+/// Writes what follows into the header at the front of `datagram`, if it is long enough to be one.
+pub(super) fn set_next_header(datagram: &mut [u8], protocol: u8) {
+    if let Some(field) = datagram.get_mut(6) {
+        *field = protocol;
+    }
 }
 
 /// Writes the length of the datagram, header included, into the header at the front of `datagram`, if it

@@ -5,6 +5,7 @@
 pub mod arp;
 pub mod checksum;
 pub mod ethernet;
+pub mod fragment;
 pub mod frame;
 pub mod frame6;
 pub mod icmp;

@@ -8,8 +8,8 @@ use crate::wire::ipv6;
 
 use super::*;
 
-const OUR_ADDR6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
-const PEER_ADDR6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 9);
+pub(super) const OUR_ADDR6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
+pub(super) const PEER_ADDR6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 9);
 
 /// A world whose interface has an address of either family, and whose peer is known.
 fn both(lcores: usize) -> World {
@@ -42,7 +42,7 @@ fn segment(port: u16, out: Outgoing, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-fn syn(port: u16, mss: Option<u16>) -> Vec<u8> {
+pub(super) fn syn(port: u16, mss: Option<u16>) -> Vec<u8> {
     segment(
         port,
         Outgoing { seq: 1000, flags: SYN, window: 65_535, mss, ..Outgoing::default() },
@@ -50,7 +50,7 @@ fn syn(port: u16, mss: Option<u16>) -> Vec<u8> {
     )
 }
 
-fn said(port: u16, flags: Flags, seq: u32, ack: u32, payload: &[u8]) -> Vec<u8> {
+pub(super) fn said(port: u16, flags: Flags, seq: u32, ack: u32, payload: &[u8]) -> Vec<u8> {
     segment(port, Outgoing { seq, ack, flags, window: 1000, ..Outgoing::default() }, payload)
 }
 
@@ -69,7 +69,7 @@ fn connected(
 }
 
 /// A datagram from the peer in a frame.
-fn framed(dst: MacAddr, datagram: &[u8]) -> Vec<u8> {
+pub(super) fn framed(dst: MacAddr, datagram: &[u8]) -> Vec<u8> {
     let mut frame = vec![0; 14];
     ethernet::emit(&mut frame, dst, PEER_MAC, None, ethernet::IPV6);
     frame.extend_from_slice(datagram);

@@ -22,6 +22,14 @@ pub(super) struct MbufWorld {
 
 impl MbufWorld {
     pub(super) fn new(mbufs: u32, rcvbuf: u32) -> Self {
+        Self::with_interface(
+            mbufs,
+            rcvbuf,
+            Interface::new(OUR_MAC, 1500).with_address(OUR_ADDR, 24),
+        )
+    }
+
+    pub(super) fn with_interface(mbufs: u32, rcvbuf: u32, interface: Interface) -> Self {
         let eal = Eal::init(TEST_ARGS).unwrap();
         let pool =
             Mempool::new(eal, &PoolConfig { mbufs, cache: 32, ..PoolConfig::default() }).unwrap();
@@ -32,7 +40,7 @@ impl MbufWorld {
         settings.tcp_rmem[1] = rcvbuf;
         let config = EngineConfig {
             settings,
-            interface: Interface::new(OUR_MAC, 1500).with_address(OUR_ADDR, 24),
+            interface,
             secret: Secret::from_seed(1),
             key: HashKey::new([3, 4]),
             max_connections: 1000,
