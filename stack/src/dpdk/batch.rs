@@ -12,7 +12,7 @@ use std::ptr::{self, NonNull};
 use dpdk_sys as sys;
 
 use super::mbuf::{Mbuf, prefetch};
-use super::mempool;
+use super::pool_core;
 use super::queue::link;
 use super::return_stack::Node;
 
@@ -55,7 +55,7 @@ impl MbufBatch {
         if let Some(last) = self.last {
             // SAFETY: a carrier of ours, which names as many as it says, and has room for one more.
             unsafe {
-                let private = mempool::private(last.as_ptr());
+                let private = pool_core::private(last.as_ptr());
                 let n = (*private).carried;
                 if n < CARRIED {
                     names(last).add(n as usize).write(raw.as_ptr());
@@ -92,7 +92,7 @@ impl Drop for MbufBatch {
         self.end();
         for mbuf in Walk::new(self.first) {
             // SAFETY: ours, each once.
-            unsafe { mempool::free(&mut [mbuf]) };
+            unsafe { pool_core::free(&mut [mbuf]) };
         }
     }
 }
@@ -124,7 +124,7 @@ impl Walk {
         self.carrier = carrier;
         let Some(carrier) = NonNull::new(carrier) else { return };
         // SAFETY: it is ours, and linked.
-        self.left = unsafe { (*mempool::private(carrier.as_ptr())).carried };
+        self.left = unsafe { (*pool_core::private(carrier.as_ptr())).carried };
         if self.left > 0 {
             self.fetch(carrier);
         }
@@ -135,11 +135,11 @@ impl Walk {
     fn fetch(&self, carrier: NonNull<sys::rte_mbuf>) {
         // SAFETY: ours and linked, and it names `left` mbufs; those are only asked for.
         unsafe {
-            prefetch(mempool::private(Node::next(carrier)).cast_const().cast());
+            prefetch(pool_core::private(Node::next(carrier)).cast_const().cast());
             for at in 0..self.left as usize {
                 let named = names(carrier).add(at).read();
                 prefetch(named.cast_const().cast());
-                prefetch(mempool::private(named).cast_const().cast());
+                prefetch(pool_core::private(named).cast_const().cast());
             }
         }
     }
@@ -158,7 +158,7 @@ impl Iterator for Walk {
         }
         // SAFETY: ours and linked.
         let next = unsafe {
-            (*mempool::private(carrier.as_ptr())).carried = 0;
+            (*pool_core::private(carrier.as_ptr())).carried = 0;
             Node::next(carrier)
         };
         self.begin(next);
@@ -174,5 +174,5 @@ impl Iterator for Walk {
 unsafe fn names(mbuf: NonNull<sys::rte_mbuf>) -> *mut *mut sys::rte_mbuf {
     // Its own room, wherever its data may be: `PoolConfig` has no room that is smaller than a headroom.
     // SAFETY: within the mempool's object.
-    unsafe { mbuf.as_ptr().byte_add(mempool::MBUF_OVERHEAD as usize).cast() }
+    unsafe { mbuf.as_ptr().byte_add(pool_core::MBUF_OVERHEAD as usize).cast() }
 }

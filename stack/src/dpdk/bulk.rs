@@ -7,7 +7,7 @@ use std::mem::MaybeUninit;
 
 use dpdk_sys as sys;
 
-use super::mempool;
+use super::pool_core;
 
 /// Mbufs freed with one call: what the mempool's cache takes in a gulp.
 const MOST: usize = 64;
@@ -15,7 +15,7 @@ const MOST: usize = 64;
 /// Frees what an iterator gives until it ends, each mbuf some time after it was given.
 ///
 /// # Safety
-/// As of [`mempool::free`], of all that it gives.
+/// As of [`pool_core::free`], of all that it gives.
 #[inline(always)]
 pub(super) unsafe fn free_each(mut mbufs: impl Iterator<Item = *mut sys::rte_mbuf>) {
     let mut bulk = [const { MaybeUninit::uninit() }; MOST];
@@ -23,9 +23,9 @@ pub(super) unsafe fn free_each(mut mbufs: impl Iterator<Item = *mut sys::rte_mbu
     while let Some(first) = next {
         next = None;
         // SAFETY: ours.
-        let Some(pool) = (unsafe { mempool::takes_as_is(first) }) else {
+        let Some(pool) = (unsafe { pool_core::takes_as_is(first) }) else {
             // SAFETY: forwarded.
-            unsafe { mempool::free(&mut [first]) };
+            unsafe { pool_core::free(&mut [first]) };
             next = mbufs.next();
             continue;
         };
@@ -35,7 +35,7 @@ pub(super) unsafe fn free_each(mut mbufs: impl Iterator<Item = *mut sys::rte_mbu
             && let Some(mbuf) = mbufs.next()
         {
             // SAFETY: ours.
-            if unsafe { !mempool::is_as_put(mbuf, pool) } {
+            if unsafe { !pool_core::is_as_put(mbuf, pool) } {
                 next = Some(mbuf);
                 break;
             }

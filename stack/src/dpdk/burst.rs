@@ -10,7 +10,7 @@ use std::ptr::{self, NonNull};
 use dpdk_sys as sys;
 
 use super::mbuf::Mbuf;
-use super::mempool;
+use super::pool_core;
 
 /// Up to `N` mbufs in order.
 ///
@@ -104,7 +104,7 @@ impl<const N: usize> Burst<N> {
         let len = self.len;
         self.len = 0;
         // SAFETY: they were ours until now.
-        unsafe { mempool::free(&mut self.mbufs[..len]) };
+        unsafe { pool_core::free(&mut self.mbufs[..len]) };
     }
 
     /// The free places.
@@ -184,6 +184,6 @@ impl<const N: usize> ExactSizeIterator for Drain<'_, N> {}
 impl<const N: usize> Drop for Drain<'_, N> {
     fn drop(&mut self) {
         // SAFETY: not taken, so still the burst's.
-        unsafe { mempool::free(&mut self.burst.mbufs[self.next..self.end]) };
+        unsafe { pool_core::free(&mut self.burst.mbufs[self.next..self.end]) };
     }
 }

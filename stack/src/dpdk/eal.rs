@@ -13,7 +13,7 @@ use std::thread;
 
 use dpdk_sys as sys;
 
-use super::port::PortId;
+use super::port_id::PortId;
 
 /// Arguments for tests: no hugepages, no files, no devices but virtual ones, one lcore.
 pub const TEST_ARGS: [&str; 9] = [

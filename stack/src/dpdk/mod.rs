@@ -22,7 +22,11 @@ mod mbuf;
 #[cfg(feature = "dpdk")]
 mod mempool;
 #[cfg(feature = "dpdk")]
+mod pool_core;
+#[cfg(feature = "dpdk")]
 mod port;
+#[cfg(feature = "dpdk")]
+mod port_id;
 #[cfg(feature = "dpdk")]
 mod queue;
 #[cfg(feature = "dpdk")]
@@ -48,8 +52,10 @@ pub use {
     clock::Clock,
     eal::{Eal, EalError, Lcore, TEST_ARGS, run_args},
     mbuf::Mbuf,
-    mempool::{Mempool, PoolConfig, PoolError, PoolOwner, PoolPlan, Sharing},
-    port::{Link, Port, PortConfig, PortError, PortId, PortStats, RxCounters, RxQueue, TxQueue},
+    mempool::{Mempool, PoolConfig, PoolError, PoolOwner, PoolPlan},
+    pool_core::Sharing,
+    port::{Link, Port, PortConfig, PortError, PortStats, RxCounters, RxQueue, TxQueue},
+    port_id::PortId,
     queue::{Iter, MbufQueue},
     reassembly::{Fragments, FragmentsError},
     returns::MbufReturns,

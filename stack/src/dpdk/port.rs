@@ -10,8 +10,7 @@ mod stats;
 mod tx;
 
 use std::any::Any;
-use std::ffi::{CStr, c_char, c_int};
-use std::fmt;
+use std::ffi::{c_char, c_int};
 use std::sync::{Arc, PoisonError};
 
 use dpdk_sys as sys;
@@ -20,24 +19,12 @@ use self::core::{Lease, PortCore};
 use super::eal::error_text;
 use super::mbuf;
 use super::mempool::Mempool;
+use super::port_id::PortId;
 
 pub use error::PortError;
 pub use rx::RxQueue;
 pub use stats::{Link, PortStats, RxCounters};
 pub use tx::TxQueue;
-
-/// Number of a port.
-///
-/// ```no_run
-/// use prequeue::dpdk::Eal;
-///
-/// fn number_of(eal: &Eal, name: &str) -> Option<u16> {
-///     let port = eal.ports().into_iter().find(|port| port.name().as_deref() == Some(name))?;
-///     Some(port.number())
-/// }
-/// ```
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct PortId(u16);
 
 /// How a port is set up.
 ///
@@ -72,47 +59,6 @@ impl Default for PortConfig {
             mac: None,
             rx_checksum: true,
             rx_timestamps: false,
-        }
-    }
-}
-
-impl PortId {
-    pub(super) fn new(id: u16) -> Self {
-        Self(id)
-    }
-
-    /// The number.
-    pub fn number(self) -> u16 {
-        self.0
-    }
-
-    /// The device's name: a PCI address, or what `--vdev` said.
-    pub fn name(self) -> Option<String> {
-        let mut name = [0 as c_char; sys::RTE_ETH_NAME_MAX_LEN as usize];
-        // SAFETY: the buffer has the length that the call may write.
-        unsafe {
-            let ret = sys::rte_eth_dev_get_name_by_port(self.0, name.as_mut_ptr());
-            (ret == 0).then(|| CStr::from_ptr(name.as_ptr()).to_string_lossy().into_owned())
-        }
-    }
-
-    /// Whether the device can scatter a frame over several mbufs that is longer than one.
-    pub fn scatters(self) -> bool {
-        let mut info = sys::pqs_port_info::default();
-        // SAFETY: any number may be asked about; a place for the answer.
-        unsafe {
-            sys::rte_eth_dev_is_valid_port(self.0) != 0
-                && sys::pqs_port_info(self.0, &mut info) == 0
-                && info.rx_scatter
-        }
-    }
-}
-
-impl fmt::Display for PortId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.name() {
-            Some(name) => write!(f, "port {} ({name})", self.0),
-            None => write!(f, "port {}", self.0),
         }
     }
 }
@@ -170,7 +116,7 @@ impl Port {
             rx_timestamps,
         } = config;
         // SAFETY: any number may be asked about.
-        if unsafe { sys::rte_eth_dev_is_valid_port(id.0) } == 0 {
+        if unsafe { sys::rte_eth_dev_is_valid_port(id.number()) } == 0 {
             return Err(PortError::NoSuchPort(id));
         }
         let lease = Lease::take(id)?;
@@ -181,7 +127,7 @@ impl Port {
 
         let mut info = sys::pqs_port_info::default();
         // SAFETY: a valid port, and a place for the answer.
-        call("asking for its abilities", unsafe { sys::pqs_port_info(id.0, &mut info) })?;
+        call("asking for its abilities", unsafe { sys::pqs_port_info(id.number(), &mut info) })?;
         let queues = pools.len();
         let have = usize::from(info.max_rx_queues.min(info.max_tx_queues));
         if queues == 0 {
@@ -199,7 +145,9 @@ impl Port {
         let mut frame_mtu = mtu.unwrap_or(0);
         if frame_mtu == 0 {
             // SAFETY: a valid port, and a place for the answer.
-            call("asking for its MTU", unsafe { sys::rte_eth_dev_get_mtu(id.0, &mut frame_mtu) })?;
+            call("asking for its MTU", unsafe {
+                sys::rte_eth_dev_get_mtu(id.number(), &mut frame_mtu)
+            })?;
         }
         if let Some(mtu) = mtu.filter(|&mtu| mtu > info.max_mtu) {
             return Err(PortError::MtuOverDevice { port: id, mtu, most: info.max_mtu });
@@ -224,17 +172,19 @@ impl Port {
         };
         // SAFETY: a valid port that we alone have set up; a stopped one.
         unsafe {
-            call("configuring", sys::pqs_port_configure(id.0, &mut conf))?;
+            call("configuring", sys::pqs_port_configure(id.number(), &mut conf))?;
             if let Some(mtu) = mtu {
-                call("setting the MTU", sys::rte_eth_dev_set_mtu(id.0, mtu))?;
+                call("setting the MTU", sys::rte_eth_dev_set_mtu(id.number(), mtu))?;
             }
             if let Some(mac) = mac {
-                call("setting the address", sys::pqs_port_set_mac(id.0, mac.as_ptr()))?;
+                call("setting the address", sys::pqs_port_set_mac(id.number(), mac.as_ptr()))?;
             }
         }
         let mut address = [0; 6];
         // SAFETY: six bytes of room.
-        call("asking for its address", unsafe { sys::pqs_port_mac(id.0, address.as_mut_ptr()) })?;
+        call("asking for its address", unsafe {
+            sys::pqs_port_mac(id.number(), address.as_mut_ptr())
+        })?;
         // From here on, what fails closes the port.
         let core =
             Arc::new(PortCore { id, started: false.into(), pools, _keep: keep, _lease: lease });
@@ -242,9 +192,12 @@ impl Port {
             // SAFETY: within the number configured; the core keeps the pool until the port is
             // closed.
             unsafe {
-                let rx = sys::pqs_port_rx_queue(id.0, queue, conf.rx_desc, pool.raw());
+                let rx = sys::pqs_port_rx_queue(id.number(), queue, conf.rx_desc, pool.raw());
                 call("making an RX queue", rx)?;
-                call("making a TX queue", sys::pqs_port_tx_queue(id.0, queue, conf.tx_desc))?;
+                call(
+                    "making a TX queue",
+                    sys::pqs_port_tx_queue(id.number(), queue, conf.tx_desc),
+                )?;
             }
         }
         let queues = (0..)
@@ -280,13 +233,13 @@ impl Port {
         }
         let id = self.core.id;
         // SAFETY: set up, stopped, and no queue handle is out.
-        let ret = unsafe { sys::rte_eth_dev_start(id.0) };
+        let ret = unsafe { sys::rte_eth_dev_start(id.number()) };
         if ret < 0 {
             return Err(PortError::Driver { port: id, step: "starting", reason: error_text(ret) });
         }
         *self.core.started.lock().unwrap_or_else(PoisonError::into_inner) = true;
         // SAFETY: a started port. A device without such a mode is not in it: no error.
-        unsafe { sys::rte_eth_promiscuous_disable(id.0) };
+        unsafe { sys::rte_eth_promiscuous_disable(id.number()) };
         Ok(std::mem::take(&mut self.queues))
     }
 
@@ -294,7 +247,9 @@ impl Port {
     /// cannot tell them apart. A device without such a filter takes them anyway: no error.
     pub fn join(&mut self, groups: &mut [[u8; 6]]) {
         // SAFETY: a port that is set up, and as many addresses as are said, which the driver copies.
-        unsafe { sys::pqs_port_join(self.core.id.0, groups.as_mut_ptr(), groups.len() as u32) };
+        unsafe {
+            sys::pqs_port_join(self.core.id.number(), groups.as_mut_ptr(), groups.len() as u32)
+        };
     }
 
     /// Its number.

@@ -12,7 +12,7 @@ use dpdk_sys as sys;
 
 use super::bulk;
 use super::mbuf::Mbuf;
-use super::mempool;
+use super::pool_core;
 use crate::buf::{self, BufQueue, PacketBuf};
 
 /// A FIFO of mbufs.
@@ -307,5 +307,5 @@ fn lend(link: &Link) -> Option<&Mbuf> {
 #[inline(always)]
 pub(super) unsafe fn link(mbuf: NonNull<sys::rte_mbuf>) -> *mut *mut sys::rte_mbuf {
     // SAFETY: forwarded.
-    unsafe { &raw mut (*mempool::private(mbuf.as_ptr())).next }
+    unsafe { &raw mut (*pool_core::private(mbuf.as_ptr())).next }
 }

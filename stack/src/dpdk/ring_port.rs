@@ -13,7 +13,8 @@ use dpdk_sys as sys;
 
 use super::eal::{Eal, errno_text};
 use super::mbuf::Mbuf;
-use super::port::{Port, PortConfig, PortError, PortId};
+use super::port::{Port, PortConfig, PortError};
+use super::port_id::PortId;
 
 /// A port whose queues are rings, not set up yet.
 ///

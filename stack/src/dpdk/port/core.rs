@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use dpdk_sys as sys;
 
-use super::{PortError, PortId};
+use super::PortError;
 use crate::dpdk::mempool::Mempool;
+use crate::dpdk::port_id::PortId;
 
 /// What the port's handle and all its queues share. The last to go closes the port.
 pub(super) struct PortCore {
@@ -34,9 +35,9 @@ impl Drop for PortCore {
         // SAFETY: no queue handle is left, so nobody polls.
         unsafe {
             if *self.started.get_mut().unwrap_or_else(PoisonError::into_inner) {
-                sys::rte_eth_dev_stop(self.id.0);
+                sys::rte_eth_dev_stop(self.id.number());
             }
-            sys::rte_eth_dev_close(self.id.0);
+            sys::rte_eth_dev_close(self.id.number());
         }
     }
 }
@@ -50,7 +51,7 @@ static LEASED: Mutex<[bool; sys::PQS_MAX_PORTS as usize]> =
 impl Lease {
     pub fn take(id: PortId) -> Result<Self, PortError> {
         let mut leased = LEASED.lock().unwrap_or_else(PoisonError::into_inner);
-        let mine = &mut leased[usize::from(id.0)];
+        let mine = &mut leased[usize::from(id.number())];
         if *mine {
             return Err(PortError::InUse(id));
         }
@@ -61,6 +62,6 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        LEASED.lock().unwrap_or_else(PoisonError::into_inner)[usize::from(self.0.0)] = false;
+        LEASED.lock().unwrap_or_else(PoisonError::into_inner)[usize::from(self.0.number())] = false;
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Made where a port is set up and started, by the thread that does; never while packets run.
 
-use super::PortId;
+use crate::dpdk::port_id::PortId;
 
 /// Why a port could not be set up or started.
 ///

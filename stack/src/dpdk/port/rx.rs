@@ -15,7 +15,8 @@ use super::stats::RxCounters;
 use crate::buf::PacketBuf;
 use crate::dpdk::burst::Burst;
 use crate::dpdk::mbuf::Mbuf;
-use crate::dpdk::mempool::{Mempool, is_plain};
+use crate::dpdk::mempool::Mempool;
+use crate::dpdk::pool_core::is_plain;
 use crate::wire::frame;
 
 /// One RX queue, for the one thread that polls it.
@@ -39,8 +40,9 @@ impl RxQueue {
         let places = burst.spare();
         let room = places.len().min(usize::from(u16::MAX)) as u16;
         // SAFETY: a started port, `room` places, and `&mut self` is the only handle to the queue.
-        let came =
-            unsafe { sys::pqs_rx_burst(self.core.id.0, self.queue, places.as_mut_ptr(), room) };
+        let came = unsafe {
+            sys::pqs_rx_burst(self.core.id.number(), self.queue, places.as_mut_ptr(), room)
+        };
         let came = usize::from(came);
         let pool = self.pool.raw();
         let mut kept = 0;

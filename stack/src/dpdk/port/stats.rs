@@ -63,7 +63,7 @@ impl Port {
     pub fn link(&self) -> Link {
         let mut link = sys::pqs_port_link::default();
         // SAFETY: a valid port, and a place for the answer, which stays "down" if there is none.
-        unsafe { sys::pqs_port_link(self.core.id.0, &mut link) };
+        unsafe { sys::pqs_port_link(self.core.id.number(), &mut link) };
         let sys::pqs_port_link { up, full_duplex, speed_mbps } = link;
         let known = speed_mbps != 0 && speed_mbps != sys::RTE_ETH_SPEED_NUM_UNKNOWN;
         Link { up, full_duplex, speed_mbps: known.then_some(speed_mbps) }
@@ -74,7 +74,7 @@ impl Port {
         // SAFETY: a struct of integers.
         let mut stats: sys::rte_eth_stats = unsafe { std::mem::zeroed() };
         // SAFETY: a valid port, and a place for the answer, which stays zero if there is none.
-        unsafe { sys::rte_eth_stats_get(self.core.id.0, &mut stats) };
+        unsafe { sys::rte_eth_stats_get(self.core.id.number(), &mut stats) };
         PortStats {
             rx_packets: stats.ipackets,
             rx_bytes: stats.ibytes,

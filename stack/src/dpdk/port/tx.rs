@@ -31,7 +31,8 @@ impl TxQueue {
         let n = mbufs.len().min(usize::from(u16::MAX)) as u16;
         // SAFETY: a started port, `n` mbufs of ours, and `&mut self` is the only handle to the
         // queue.
-        let sent = unsafe { sys::pqs_tx_burst(self.core.id.0, self.queue, mbufs.as_mut_ptr(), n) };
+        let sent =
+            unsafe { sys::pqs_tx_burst(self.core.id.number(), self.queue, mbufs.as_mut_ptr(), n) };
         let sent = usize::from(sent);
         burst.forget_front(sent);
         sent
