@@ -7,9 +7,9 @@ mod steps;
 
 use prequeue::buf::Checksum;
 use prequeue::wire::ethernet::{self, MacAddr};
-use prequeue::wire::frame::{MAX_CONTROL_LEN, Reject, TcpFrame};
+use prequeue::wire::frame::{MAX_CONTROL_LEN, TcpFrame};
 use prequeue::wire::{
-    Family, Flags, FourTuple, Outgoing, arp, icmp, icmpv6, ipv4, ipv6, parse_tcp, tcp,
+    Family, Flags, FourTuple, Outgoing, arp, icmp, icmpv6, ipv4, ipv6, layers, parse_tcp, tcp,
 };
 
 /// A frame off the wire: whatever parses is in bounds, is what the layers say, and is read alike
@@ -18,7 +18,7 @@ pub fn tcp_frame(bytes: &[u8]) {
     // With the device's word a fuzzer gets past the checksums.
     for word in [Checksum::Good, Checksum::Transport, Checksum::Unknown, Checksum::Bad] {
         let parsed = parse_tcp(bytes, word);
-        assert_eq!(parsed, layer_by_layer(bytes, word));
+        assert_eq!(parsed, layers::parse(bytes, word));
         if let Ok(parsed) = parsed {
             send_again(bytes, &parsed);
         }
@@ -106,71 +106,6 @@ pub fn datagram6(datagram: &[u8]) {
 pub fn tcb(bytes: &[u8]) {
     let (setup, ops) = steps::of(bytes);
     oracle::run(&setup, &ops);
-}
-
-fn layer_by_layer(bytes: &[u8], word: Checksum) -> Result<TcpFrame, Reject> {
-    let ethernet = ethernet::parse(bytes).ok_or(Reject::NotTcp)?;
-    let datagram = &bytes[ethernet.header_len..];
-    match ethernet.ethertype {
-        ethernet::IPV4 => {}
-        ethernet::IPV6 => return layer_by_layer_6(&ethernet, datagram, word),
-        _ => return Err(Reject::NotTcp),
-    }
-    let ip = ipv4::parse(datagram, word).map_err(Reject::Ip)?;
-    if ip.protocol != ipv4::TCP {
-        return Err(Reject::NotTcp);
-    }
-    if ip.fragment {
-        return Err(Reject::Fragment);
-    }
-    let view = tcp::parse(&ip, ip.payload(datagram), word)
-        .map_err(|error| Reject::Tcp { dst: ip.dst.into(), error })?;
-    let header = ethernet.header_len + ip.header_len;
-    Ok(TcpFrame {
-        tuple: FourTuple {
-            local_addr: ip.dst.into(),
-            remote_addr: ip.src.into(),
-            local_port: view.dst_port,
-            remote_port: view.src_port,
-        },
-        segment: view.segment,
-        header: header as u16,
-        payload: (header + view.header_len) as u16,
-        tos: ip.tos,
-        ttl: ip.ttl,
-        vlan: ethernet.vlan,
-    })
-}
-
-fn layer_by_layer_6(
-    ethernet: &ethernet::Ethernet,
-    datagram: &[u8],
-    word: Checksum,
-) -> Result<TcpFrame, Reject> {
-    let ip = ipv6::parse(datagram).map_err(Reject::Ip6)?;
-    if ip.fragment {
-        return Err(Reject::Fragment);
-    }
-    if ip.protocol != ipv4::TCP {
-        return Err(Reject::NotTcp);
-    }
-    let view = tcp::parse(&ip, ip.payload(datagram), word)
-        .map_err(|error| Reject::Tcp { dst: ip.dst.into(), error })?;
-    let header = ethernet.header_len + ip.header_len;
-    Ok(TcpFrame {
-        tuple: FourTuple {
-            local_addr: ip.dst.into(),
-            remote_addr: ip.src.into(),
-            local_port: view.dst_port,
-            remote_port: view.src_port,
-        },
-        segment: view.segment,
-        header: header as u16,
-        payload: (header + view.header_len) as u16,
-        tos: ip.tos,
-        ttl: ip.hop_limit,
-        vlan: ethernet.vlan,
-    })
 }
 
 fn send_again(bytes: &[u8], parsed: &TcpFrame) {

@@ -2,7 +2,7 @@
 //!
 //! That of IPv6 is in [`frame6`], and asked for what this one does not take.
 //! Called by the poll loop for every received frame. The usual shape (no tag, no IP options) is read
-//! straight from fixed offsets; everything else, and everything wrong, goes through the layers, which
+//! straight from fixed offsets; everything else, and everything wrong, goes through the [`layers`], which
 //! also name the reason. It never looks at state: neither addresses nor ports are judged here.
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -11,7 +11,7 @@ use super::checksum::Sum;
 use super::ipv4::{self, Ipv4Error};
 use super::ipv6::{self, Ipv6Error};
 use super::tcp::{self, TcpError};
-use super::{Flags, FourTuple, MacAddr, Segment, ethernet, frame6, options};
+use super::{Flags, FourTuple, MacAddr, Segment, ethernet, frame6, layers, options};
 use crate::buf::Checksum;
 
 /// Bytes of the longest frame without payload: tagged Ethernet, IPv4, TCP with all options.
@@ -166,7 +166,7 @@ pub fn parse_tcp(frame: &[u8], checksum: Checksum) -> Result<TcpFrame, Reject> {
     {
         parse_checked(frame)
     } else {
-        parse_by_layers(frame, checksum)
+        layers::parse(frame, checksum)
     }
 }
 
@@ -187,7 +187,7 @@ pub fn parse_checked(frame: &[u8]) -> Result<TcpFrame, Reject> {
 fn parse_less_usual(frame: &[u8]) -> Result<TcpFrame, Reject> {
     match frame6::parse_usual(frame) {
         Some(parsed) => Ok(parsed),
-        None => parse_by_layers(frame, Checksum::Good),
+        None => layers::parse(frame, Checksum::Good),
     }
 }
 
@@ -385,65 +385,18 @@ fn is_intact(frame: &[u8]) -> bool {
     Sum::new().plus(ip).is_valid() && pseudo.plus(segment).is_valid()
 }
 
-/// Any frame, layer by layer.
-#[cold]
-#[inline(never)]
-fn parse_by_layers(frame: &[u8], checksum: Checksum) -> Result<TcpFrame, Reject> {
-    let ethernet = ethernet::parse(frame).ok_or(Reject::NotTcp)?;
-    match ethernet.ethertype {
-        ethernet::IPV4 => {}
-        ethernet::IPV6 => return frame6::parse_by_layers(frame, &ethernet, checksum),
-        _ => return Err(Reject::NotTcp),
-    }
-    let datagram = frame.get(ethernet.header_len..).unwrap_or_default();
-    let ip = ipv4::parse(datagram, checksum).map_err(Reject::Ip)?;
-    if ip.protocol != ipv4::TCP {
-        return Err(Reject::NotTcp);
-    }
-    if ip.fragment {
-        return Err(Reject::Fragment);
-    }
-    let tcp = tcp::parse(&ip, ip.payload(datagram), checksum)
-        .map_err(|error| Reject::Tcp { dst: ip.dst.into(), error })?;
-    let header = ethernet.header_len + ip.header_len;
-    Ok(TcpFrame {
-        tuple: FourTuple {
-            local_addr: ip.dst.into(),
-            remote_addr: ip.src.into(),
-            local_port: tcp.dst_port,
-            remote_port: tcp.src_port,
-        },
-        segment: tcp.segment,
-        header: header as u16,
-        payload: (header + tcp.header_len) as u16,
-        tos: ip.tos,
-        ttl: ip.ttl,
-        vlan: ethernet.vlan,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::samples::{TUPLE, frame, frame6, spoiled, spoiled_frame};
+    use super::super::samples::{TUPLE, emitted, frame, frame6, spoiled, spoiled_frame};
     use super::super::{Outgoing, Timestamps};
     use super::*;
 
     const WORDS: [Checksum; 3] = [Checksum::Unknown, Checksum::Good, Checksum::Bad];
 
     fn sent(out: &Outgoing, payload: &[u8]) -> Vec<u8> {
-        let mut bytes = vec![0; MAX_CONTROL_LEN + payload.len()];
-        let at = ethernet::emit(
-            &mut bytes,
-            MacAddr([2, 0, 0, 0, 0, 1]),
-            MacAddr([2, 0, 0, 0, 0, 2]),
-            None,
-            ethernet::IPV4,
-        );
-        let len = tcp::emit(&mut bytes[at..], &TUPLE, out, 0, payload);
-        bytes.truncate(at + len);
-        bytes
+        emitted(&TUPLE, out, payload)
     }
 
     #[test]
@@ -545,12 +498,12 @@ mod tests {
                 // What the two steps of the poll loop say.
                 if let Some(ends) = us.and_then(|us| usual_ends(&bytes, us, word)) {
                     let parsed = parse_checked(&bytes);
-                    prop_assert_eq!(parsed, parse_by_layers(&bytes, word));
+                    prop_assert_eq!(parsed, layers::parse(&bytes, word));
                     if let Ok(TcpFrame { tuple, .. }) = parsed {
                         prop_assert_eq!((ends.tuple(), ends), (tuple, Ends::of(&tuple).unwrap()));
                     }
                 }
-                prop_assert_eq!(parse_tcp(&bytes, word), parse_by_layers(&bytes, word));
+                prop_assert_eq!(parse_tcp(&bytes, word), layers::parse(&bytes, word));
             }
         }
 

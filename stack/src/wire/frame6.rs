@@ -2,12 +2,12 @@
 //!
 //! Called by the poll loop for every frame that is not the usual one of IPv4. The usual shape (no tag,
 //! no extension headers) is read straight from fixed offsets; everything else, and everything wrong,
-//! goes through the layers. It never looks at state.
+//! goes through the [`layers`](super::layers). It never looks at state.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::checksum::Sum;
-use super::frame::{Reject, Station, TcpFrame, word};
+use super::frame::{Station, TcpFrame, word};
 use super::{FourTuple, ethernet, ipv4, ipv6, options, tcp};
 use crate::buf::Checksum;
 
@@ -97,41 +97,6 @@ pub fn parse_usual(frame: &[u8]) -> Option<TcpFrame> {
     })
 }
 
-/// Parses a frame that is of IPv6, layer by layer.
-pub(super) fn parse_by_layers(
-    frame: &[u8],
-    ethernet: &ethernet::Ethernet,
-    checksum: Checksum,
-) -> Result<TcpFrame, Reject> {
-    let datagram = frame.get(ethernet.header_len..).unwrap_or_default();
-    let ip = ipv6::parse(datagram).map_err(Reject::Ip6)?;
-    // A fragment of whatever it may be: what its parts would come to is not known.
-    if ip.fragment {
-        return Err(Reject::Fragment);
-    }
-    if ip.protocol != ipv4::TCP {
-        return Err(Reject::NotTcp);
-    }
-    let tcp = tcp::parse(&ip, ip.payload(datagram), checksum)
-        .map_err(|error| Reject::Tcp { dst: ip.dst.into(), error })?;
-    let header = ethernet.header_len + ip.header_len;
-    Ok(TcpFrame {
-        tuple: FourTuple {
-            local_addr: ip.dst.into(),
-            remote_addr: ip.src.into(),
-            local_port: tcp.dst_port,
-            remote_port: tcp.src_port,
-        },
-        segment: tcp.segment,
-        // A datagram is of 64 KiB at most, and a header behind it within; their sum may be just more.
-        header: u16::try_from(header).map_err(|_| Reject::NotTcp)?,
-        payload: u16::try_from(header + tcp.header_len).map_err(|_| Reject::NotTcp)?,
-        tos: ip.tos,
-        ttl: ip.hop_limit,
-        vlan: ethernet.vlan,
-    })
-}
-
 /// Whether the headers stand where they usually do.
 #[inline(always)]
 pub(super) fn is_usual<const LEN: usize>(headers: &[u8; LEN]) -> bool {
@@ -162,31 +127,18 @@ fn addresses(ip: &[u8; ipv6::HEADER_LEN]) -> (Ipv6Addr, Ipv6Addr) {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::frame::{MAX_CONTROL_LEN, parse_checked, parse_tcp};
+    use super::super::frame::{Reject, parse_checked, parse_tcp};
     use super::super::ipv6::Ipv6Error;
-    use super::super::samples::{TUPLE6, frame6, spoiled};
+    use super::super::samples::{TUPLE6, emitted, frame6, spoiled};
     use super::super::tcp::TcpError;
-    use super::super::{MacAddr, Outgoing, Timestamps};
+    use super::super::{MacAddr, Outgoing, Timestamps, layers};
     use super::*;
 
     const WORDS: [Checksum; 4] =
         [Checksum::Unknown, Checksum::Good, Checksum::Transport, Checksum::Bad];
 
     fn sent(out: &Outgoing, payload: &[u8]) -> Vec<u8> {
-        let mut bytes = vec![0; MAX_CONTROL_LEN + payload.len()];
-        let (dst, src) = (MacAddr([2, 0, 0, 0, 0, 1]), MacAddr([2, 0, 0, 0, 0, 2]));
-        let at = ethernet::emit(&mut bytes, dst, src, None, ethernet::IPV6);
-        let len = tcp::emit(&mut bytes[at..], &TUPLE6, out, 0, payload);
-        bytes.truncate(at + len);
-        bytes
-    }
-
-    fn by_layers(frame: &[u8], checksum: Checksum) -> Result<TcpFrame, Reject> {
-        let ethernet = ethernet::parse(frame).ok_or(Reject::NotTcp)?;
-        if ethernet.ethertype != ethernet::IPV6 {
-            return Err(Reject::NotTcp);
-        }
-        parse_by_layers(frame, &ethernet, checksum)
+        emitted(&TUPLE6, out, payload)
     }
 
     #[test]
@@ -244,10 +196,10 @@ mod tests {
         fn one_pass_agrees_with_the_layers(bytes in prop_oneof![frame6(), spoiled(frame6())]) {
             let us = bytes.first_chunk().map(|mac| Station::new(MacAddr(*mac)));
             for word in WORDS {
-                prop_assert_eq!(parse_tcp(&bytes, word), by_layers(&bytes, word));
+                prop_assert_eq!(parse_tcp(&bytes, word), layers::parse(&bytes, word));
                 let Some(ends) = us.and_then(|us| usual_ends(&bytes, us, word)) else { continue };
                 let parsed = parse_checked(&bytes);
-                prop_assert_eq!(parsed, by_layers(&bytes, word));
+                prop_assert_eq!(parsed, layers::parse(&bytes, word));
                 if let Ok(TcpFrame { tuple, .. }) = parsed {
                     let [s0, s1, d0, d1] = ends.addrs;
                     let addr = |high: u64, low: u64| {

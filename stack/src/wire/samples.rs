@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::checksum::Sum;
 use super::ethernet::{self, MacAddr};
-use super::{Flags, FourTuple, Outgoing, Timestamps, ipv4, ipv6, tcp};
+use super::{Family, Flags, FourTuple, Outgoing, Timestamps, ipv4, ipv6, tcp};
 
 /// A connection for tests that need only one.
 pub(super) const TUPLE: FourTuple = FourTuple {
@@ -22,6 +22,28 @@ pub(super) const TUPLE6: FourTuple = FourTuple {
     remote_addr: IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2)),
     ..TUPLE
 };
+
+/// A frame of the usual shape around a segment.
+pub(super) fn emitted(tuple: &FourTuple, out: &Outgoing, payload: &[u8]) -> Vec<u8> {
+    let mut datagram = vec![0; tcp::MAX_HEADERS_LEN + payload.len()];
+    let len = tcp::emit(&mut datagram, tuple, out, 0, payload);
+    datagram.truncate(len);
+    in_frame(None, tuple.family(), &datagram)
+}
+
+/// A datagram behind an Ethernet header.
+fn in_frame(vlan: Option<u16>, family: Family, datagram: &[u8]) -> Vec<u8> {
+    let ethertype = match family {
+        Family::V4 => ethernet::IPV4,
+        Family::V6 => ethernet::IPV6,
+    };
+    let mut frame = vec![0; ethernet::MAX_HEADER_LEN];
+    let (dst, src) = (MacAddr([2, 0, 0, 0, 0, 1]), MacAddr([2, 0, 0, 0, 0, 2]));
+    let len = ethernet::emit(&mut frame, dst, src, vlan, ethertype);
+    frame.truncate(len);
+    frame.extend(datagram);
+    frame
+}
 
 pub(super) fn tuple6() -> impl Strategy<Value = FourTuple> {
     any::<(u128, u128, u16, u16)>().prop_map(|(local, remote, local_port, remote_port)| FourTuple {
@@ -76,11 +98,7 @@ pub(super) fn frame() -> impl Strategy<Value = Vec<u8>> {
             let len = tcp::emit(&mut datagram, &tuple, &out, tos, &payload);
             datagram.truncate(len);
             add_ip_options(&mut datagram, ip_option_words);
-            let mut frame = vec![0; ethernet::MAX_HEADER_LEN];
-            let (dst, src) = (MacAddr([2, 0, 0, 0, 0, 1]), MacAddr([2, 0, 0, 0, 0, 2]));
-            let len = ethernet::emit(&mut frame, dst, src, vlan, ethernet::IPV4);
-            frame.truncate(len);
-            frame.extend(datagram);
+            let mut frame = in_frame(vlan, Family::V4, &datagram);
             frame.resize(frame.len() + padding, 0xaa);
             frame
         },
@@ -126,11 +144,7 @@ pub(super) fn frame6() -> impl Strategy<Value = Vec<u8>> {
             let len = tcp::emit(&mut datagram, &tuple, &out, tos, &payload);
             datagram.truncate(len);
             add_extensions(&mut datagram, extensions);
-            let mut frame = vec![0; ethernet::MAX_HEADER_LEN];
-            let (dst, src) = (MacAddr([2, 0, 0, 0, 0, 1]), MacAddr([2, 0, 0, 0, 0, 2]));
-            let len = ethernet::emit(&mut frame, dst, src, vlan, ethernet::IPV6);
-            frame.truncate(len);
-            frame.extend(datagram);
+            let mut frame = in_frame(vlan, Family::V6, &datagram);
             frame.resize(frame.len() + padding, 0xaa);
             frame
         },
