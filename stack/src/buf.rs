@@ -427,22 +427,29 @@ impl Spare<HeapBuf> for HeapSpare {
     }
 }
 
-/// The heap twin of the return stack: a locked queue, for tests only.
-#[derive(Debug, Default)]
-pub struct HeapReturns(Mutex<VecDeque<HeapBuf>>);
+/// The heap twin of the return stack: a locked queue, for tests only. It takes any buffer that is queued
+/// as heap buffers are.
+#[derive(Debug)]
+pub struct HeapReturns<B = HeapBuf>(Mutex<VecDeque<B>>);
 
-impl Returns<HeapBuf> for HeapReturns {
-    type Batch = VecDeque<HeapBuf>;
+impl<B> Default for HeapReturns<B> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
 
-    fn collect(batch: &mut VecDeque<HeapBuf>, buf: HeapBuf) {
+impl<B: PacketBuf<Queue = VecDeque<B>>> Returns<B> for HeapReturns<B> {
+    type Batch = VecDeque<B>;
+
+    fn collect(batch: &mut VecDeque<B>, buf: B) {
         batch.push_back(buf);
     }
 
-    fn give_batch(&self, batch: VecDeque<HeapBuf>) {
+    fn give_batch(&self, batch: VecDeque<B>) {
         self.give(batch);
     }
 
-    fn give(&self, mut chain: VecDeque<HeapBuf>) {
+    fn give(&self, mut chain: VecDeque<B>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).append(&mut chain);
     }
 

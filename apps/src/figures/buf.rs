@@ -6,9 +6,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
 
-use prequeue::buf::{HeapBuf, PacketBuf, Returns, SegCb};
+use prequeue::buf::{HeapBuf, HeapReturns, PacketBuf, SegCb};
 use prequeue::watch::{Moment, Owner, Seen};
 
 /// What is called when a reader is in the middle of its step.
@@ -56,34 +55,9 @@ impl StageBuf {
     }
 }
 
-/// The way back for buffers.
-#[derive(Debug, Default)]
-pub struct StageReturns(Mutex<VecDeque<StageBuf>>);
-
-impl Returns<StageBuf> for StageReturns {
-    type Batch = VecDeque<StageBuf>;
-
-    fn collect(batch: &mut VecDeque<StageBuf>, buf: StageBuf) {
-        batch.push_back(buf);
-    }
-
-    fn give_batch(&self, batch: VecDeque<StageBuf>) {
-        self.give(batch);
-    }
-
-    fn give(&self, mut chain: VecDeque<StageBuf>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).append(&mut chain);
-    }
-
-    fn free_all(&self, mut each: impl FnMut(&SegCb, u32)) {
-        let given = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        given.iter().for_each(|buf| each(buf.cb(), buf.truesize()));
-    }
-}
-
 impl PacketBuf for StageBuf {
     type Queue = VecDeque<Self>;
-    type Returns = StageReturns;
+    type Returns = HeapReturns<Self>;
 
     fn data(&self) -> &[u8] {
         self.0.data()

@@ -2,9 +2,8 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::sync::Mutex;
 
-use prequeue::buf::{Checksum, HeapBuf, PacketBuf, Returns, SegCb};
+use prequeue::buf::{Checksum, HeapBuf, HeapReturns, PacketBuf, SegCb};
 
 thread_local! {
     static LIVE: Cell<usize> = const { Cell::new(0) };
@@ -34,7 +33,7 @@ impl Drop for Counted {
 
 impl PacketBuf for Counted {
     type Queue = VecDeque<Self>;
-    type Returns = CountedReturns;
+    type Returns = HeapReturns<Self>;
 
     fn data(&self) -> &[u8] {
         self.0.data()
@@ -66,33 +65,6 @@ impl PacketBuf for Counted {
 
     fn cb_mut(&mut self) -> &mut SegCb {
         self.0.cb_mut()
-    }
-}
-
-/// The way back.
-#[derive(Debug, Default)]
-pub struct CountedReturns(Mutex<VecDeque<Counted>>);
-
-impl Returns<Counted> for CountedReturns {
-    type Batch = VecDeque<Counted>;
-
-    fn collect(batch: &mut VecDeque<Counted>, buf: Counted) {
-        batch.push_back(buf);
-    }
-
-    fn give_batch(&self, batch: VecDeque<Counted>) {
-        self.give(batch);
-    }
-
-    fn give(&self, mut chain: VecDeque<Counted>) {
-        self.0.lock().unwrap().append(&mut chain);
-    }
-
-    fn free_all(&self, mut each: impl FnMut(&SegCb, u32)) {
-        let given = std::mem::take(&mut *self.0.lock().unwrap());
-        for buf in given {
-            each(buf.cb(), buf.truesize());
-        }
     }
 }
 
