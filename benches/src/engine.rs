@@ -3,13 +3,14 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
+use std::time::Duration;
 
 use prequeue::buf::PacketBuf;
 use prequeue::dpdk::{Mbuf, Mempool, TxQueue};
 use prequeue::lcore::hash::HashKey;
 use prequeue::lcore::neighbour::News;
 use prequeue::lcore::{Engine, EngineConfig, Interface, Listeners, Transmit, engines};
-use prequeue::socket::{RecvFlags, TcpListener, TcpStream};
+use prequeue::socket::{Mode, RecvFlags, TcpListener, TcpStream, Threaded};
 use prequeue::tcp::Settings;
 use prequeue::tcp::isn::Secret;
 use prequeue::time::Instant;
@@ -19,14 +20,11 @@ use crate::frames::{self, Client};
 
 /// One engine with one listener and at most one connection.
 pub struct Receiver {
-    engine: Engine<Mbuf>,
+    wired: Wired<Threaded>,
     _listeners: Listeners<Mbuf>,
     listener: TcpListener<Mbuf>,
     stream: Option<TcpStream<Mbuf>>,
-    tx: SharedTx,
-    pool: Mempool,
     out: Box<[u8]>,
-    now: Instant,
 }
 
 impl Receiver {
@@ -40,31 +38,17 @@ impl Receiver {
         let queue_of_listener = listeners.listen(frames::PORT, 128).expect("a free port");
         let local = std::net::SocketAddrV4::new(frames::OUR_ADDR, frames::PORT);
         Self {
-            engine: engines.pop().expect("one engine"),
+            wired: Wired::new(engines.pop().expect("one engine"), pool, tx),
             _listeners: listeners,
             listener: TcpListener::new(queue_of_listener, local),
             stream: None,
-            tx,
-            pool: pool.clone(),
             out: vec![0; READ_BUFFER].into(),
-            now: Instant::from_millis(1000),
         }
     }
 
     /// The connection, for an application in another thread. Bursts are taken without reading then.
     pub fn take_stream(&mut self) -> Option<TcpStream<Mbuf>> {
         self.stream.take()
-    }
-
-    fn exchange(&mut self, frame: &[u8]) {
-        let mut mbuf = self.pool.alloc().expect("a pool larger than a chunk");
-        assert!(mbuf.append(frame), "room for a frame");
-        let tx = &mut *self.tx.borrow_mut();
-        tx.keep = true;
-        self.engine.input(&mut [Some(mbuf)], self.now, tx);
-        while self.engine.turn(self.now, tx) {}
-        tx.flush();
-        tx.keep = false;
     }
 }
 
@@ -77,15 +61,7 @@ impl Contender for Receiver {
         if let Some(stream) = self.stream.take() {
             stream.set_linger_zero();
         }
-        while self.engine.turn(self.now, &mut *self.tx.borrow_mut()) {}
-        self.engine.learn_neighbour(
-            News { addr: frames::CLIENT_ADDR.into(), mac: frames::CLIENT_MAC },
-            self.now,
-            &mut *self.tx.borrow_mut(),
-        );
-        self.exchange(&client.syn());
-        let iss = client.iss_of(&self.tx.borrow().last).expect("a SYN-ACK");
-        self.exchange(&client.ack(iss));
+        let iss = self.wired.open(client);
         self.stream = Some(self.listener.accept().expect("a connection").0);
         iss
     }
@@ -93,10 +69,9 @@ impl Contender for Receiver {
     fn burst(&mut self, burst: &mut Burst, application: &mut dyn Application) -> usize {
         let n = burst.len();
         let mut frames = std::mem::take(burst).into_places();
-        // Bursts of 32 frames a few microseconds apart: a clock that moves, unread.
-        self.now = self.now + std::time::Duration::from_micros(10);
-        let tx = &mut *self.tx.borrow_mut();
-        self.engine.input(&mut frames[..n], self.now, tx);
+        let Wired { engine, now, tx, .. } = self.wired.moved_on();
+        let tx = &mut *tx.borrow_mut();
+        engine.input(&mut frames[..n], *now, tx);
         let mut bytes = 0;
         if let Some(stream) = &self.stream {
             while let Ok(n @ 1..) = stream.recv(&mut self.out, RecvFlags::DONTWAIT) {
@@ -107,7 +82,7 @@ impl Contender for Receiver {
                 }
             }
         }
-        self.engine.turn(self.now, tx);
+        engine.turn(*now, tx);
         tx.flush();
         bytes
     }
@@ -116,6 +91,53 @@ impl Contender for Receiver {
 impl fmt::Debug for Receiver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+/// An engine at the one TX queue, with a clock that moves from burst to burst.
+pub(crate) struct Wired<M: Mode<Mbuf>> {
+    pub engine: Engine<Mbuf, M>,
+    pub now: Instant,
+    pub tx: SharedTx,
+    pool: Mempool,
+}
+
+impl<M: Mode<Mbuf>> Wired<M> {
+    /// An engine that knows nobody yet.
+    pub fn new(engine: Engine<Mbuf, M>, pool: &Mempool, tx: SharedTx) -> Self {
+        Self { engine, now: Instant::from_millis(1000), tx, pool: pool.clone() }
+    }
+
+    /// Opens a connection, which the listener then has; our ISS.
+    ///
+    /// # Panics
+    /// If it does not open.
+    pub fn open(&mut self, client: &Client) -> u32 {
+        while self.engine.turn(self.now, &mut *self.tx.borrow_mut()) {}
+        let news = News { addr: frames::CLIENT_ADDR.into(), mac: frames::CLIENT_MAC };
+        self.engine.learn_neighbour(news, self.now, &mut *self.tx.borrow_mut());
+        self.exchange(&client.syn());
+        let iss = client.iss_of(&self.tx.borrow().last).expect("a SYN-ACK");
+        self.exchange(&client.ack(iss));
+        iss
+    }
+
+    /// At the time of the next burst: of 32 frames, a few microseconds apart. The clock is not read.
+    #[inline]
+    pub fn moved_on(&mut self) -> &mut Self {
+        self.now = self.now + Duration::from_micros(10);
+        self
+    }
+
+    fn exchange(&mut self, frame: &[u8]) {
+        let mut mbuf = self.pool.alloc().expect("a pool larger than a chunk");
+        assert!(mbuf.append(frame), "room for a frame");
+        let tx = &mut *self.tx.borrow_mut();
+        tx.keep = true;
+        self.engine.input(&mut [Some(mbuf)], self.now, tx);
+        while self.engine.turn(self.now, tx) {}
+        tx.flush();
+        tx.keep = false;
     }
 }
 

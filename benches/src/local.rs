@@ -6,15 +6,12 @@
 use std::fmt;
 use std::hint::black_box;
 
-use prequeue::buf::PacketBuf;
 use prequeue::dpdk::{Mbuf, Mempool};
-use prequeue::lcore::neighbour::News;
-use prequeue::lcore::{Engine, Listeners, local_engine};
+use prequeue::lcore::{Listeners, local_engine};
 use prequeue::socket::{Local, LocalListener, LocalStream, RecvFlags};
-use prequeue::time::Instant;
 
 use crate::contender::{Application, Burst, Contender, READ_BUFFER};
-use crate::engine::{self, SharedTx};
+use crate::engine::{self, SharedTx, Wired};
 use crate::frames::{self, Client};
 use crate::table;
 
@@ -30,14 +27,11 @@ pub enum Reading {
 /// One engine with one listener and at most one connection.
 pub struct Receiver {
     reading: Reading,
-    engine: Engine<Mbuf, Local>,
+    wired: Wired<Local>,
     _listeners: Listeners<Mbuf, Local>,
     listener: LocalListener<Mbuf>,
     stream: Option<LocalStream<Mbuf>>,
-    tx: SharedTx,
-    pool: Mempool,
     out: Box<[u8]>,
-    now: Instant,
 }
 
 impl Receiver {
@@ -51,26 +45,12 @@ impl Receiver {
         let local = std::net::SocketAddrV4::new(frames::OUR_ADDR, frames::PORT);
         Self {
             reading,
-            engine,
+            wired: Wired::new(engine, pool, tx),
             _listeners: listeners,
             listener: LocalListener::new(queue, local),
             stream: None,
-            tx,
-            pool: pool.clone(),
             out: vec![0; READ_BUFFER].into(),
-            now: Instant::from_millis(1000),
         }
-    }
-
-    fn exchange(&mut self, frame: &[u8]) {
-        let mut mbuf = self.pool.alloc().expect("a pool larger than a chunk");
-        assert!(mbuf.append(frame), "room for a frame");
-        let tx = &mut *self.tx.borrow_mut();
-        tx.keep = true;
-        self.engine.input(&mut [Some(mbuf)], self.now, tx);
-        while self.engine.turn(self.now, tx) {}
-        tx.flush();
-        tx.keep = false;
     }
 
     fn copy(stream: &mut LocalStream<Mbuf>, out: &mut [u8], app: &mut dyn Application) -> usize {
@@ -109,12 +89,7 @@ impl Contender for Receiver {
         if let Some(stream) = self.stream.take() {
             stream.set_linger_zero();
         }
-        while self.engine.turn(self.now, &mut *self.tx.borrow_mut()) {}
-        let news = News { addr: frames::CLIENT_ADDR.into(), mac: frames::CLIENT_MAC };
-        self.engine.learn_neighbour(news, self.now, &mut *self.tx.borrow_mut());
-        self.exchange(&client.syn());
-        let iss = client.iss_of(&self.tx.borrow().last).expect("a SYN-ACK");
-        self.exchange(&client.ack(iss));
+        let iss = self.wired.open(client);
         self.stream = Some(self.listener.accept().expect("a connection").0);
         iss
     }
@@ -122,9 +97,9 @@ impl Contender for Receiver {
     fn burst(&mut self, burst: &mut Burst, application: &mut dyn Application) -> usize {
         let n = burst.len();
         let mut frames = std::mem::take(burst).into_places();
-        self.now = self.now + std::time::Duration::from_micros(10);
-        let tx = &mut *self.tx.borrow_mut();
-        self.engine.input(&mut frames[..n], self.now, tx);
+        let Wired { engine, now, tx, .. } = self.wired.moved_on();
+        let tx = &mut *tx.borrow_mut();
+        engine.input(&mut frames[..n], *now, tx);
         let bytes = match &mut self.stream {
             Some(stream) if self.reading == Reading::Copy => {
                 Self::copy(stream, &mut self.out, application)
@@ -132,10 +107,10 @@ impl Contender for Receiver {
             Some(stream) => Self::in_place(stream, application),
             None => 0,
         };
-        self.engine.turn(self.now, tx);
+        engine.turn(*now, tx);
         tx.flush();
         // Whoever asks for what has happened since: this application knows its one connection.
-        while self.engine.home().next_ready().is_some() {}
+        while engine.home().next_ready().is_some() {}
         bytes
     }
 }

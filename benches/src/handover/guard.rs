@@ -12,13 +12,12 @@ use prequeue::dpdk::Mbuf;
 use prequeue::socket::{RecvFlags, TcpStream};
 use prequeue::tcp::Counter;
 
-use crate::bench::Bench;
 use crate::contender::{Burst, READ_BUFFER};
 
-use super::lcore::{Lcore, now};
+use super::Setting;
+use super::lcore::now;
 use super::report::{Report, Times};
 use super::throughput::{MBUFS, Read, Traffic, wait_for};
-use super::{Effort, Places};
 
 /// How long the socket is held, and read, in turns.
 const HOLD: Duration = Duration::from_millis(1);
@@ -26,13 +25,8 @@ const PAUSE: Duration = Duration::from_millis(4);
 
 const LEN: usize = 64;
 
-pub(super) fn measure(
-    lcore: &mut Lcore,
-    bench: &mut Bench,
-    places: Places,
-    report: &mut Report,
-    effort: Effort,
-) {
+pub(super) fn measure(setting: Setting<'_>, report: &mut Report) {
+    let Setting { lcore, bench, places, effort } = setting;
     let span = Duration::from_millis(effort.of(3000) as u64);
     let stream = lcore.open(bench.pool());
     let pool = bench.small_pool(MBUFS);

@@ -18,7 +18,7 @@ use crate::contender::Burst;
 use super::lcore::{Lcore, now};
 use super::report::{Report, Times};
 use super::throughput::wait_for;
-use super::{Effort, Places};
+use super::{Places, Setting};
 
 /// Payload bytes of a message.
 const LEN: usize = 64;
@@ -70,13 +70,8 @@ struct Both {
     full: Times,
 }
 
-pub(super) fn measure(
-    lcore: &mut Lcore,
-    bench: &mut Bench,
-    places: Places,
-    report: &mut Report,
-    effort: Effort,
-) {
+pub(super) fn measure(setting: Setting<'_>, report: &mut Report) {
+    let Setting { lcore, bench, places, effort } = setting;
     let mut times = messages(lcore, bench, places, effort.of(MESSAGES));
     let bare = times.bare.quantiles([500, 990]);
     let full = times.full.quantiles([500, 990]);

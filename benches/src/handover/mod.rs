@@ -71,6 +71,15 @@ impl Places {
     }
 }
 
+/// What a figure of two threads is taken with.
+#[derive(Debug)]
+struct Setting<'a> {
+    lcore: &'a mut Lcore,
+    bench: &'a mut Bench,
+    places: Places,
+    effort: Effort,
+}
+
 /// What can be measured by itself.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
 pub enum Part {
@@ -103,25 +112,26 @@ pub fn run(bench: &mut Bench, places: Option<Places>, parts: &[Part], effort: Ef
     let mut lcore = Lcore::new(bench.clock());
     let two = places.filter(|places| places.pin_lcore());
     for part in parts {
-        match (part, two) {
-            (Part::Claim, _) => claim::measure(&mut report, effort),
-            (Part::Idle, _) => {
+        let measure = match part {
+            Part::Claim => {
+                claim::measure(&mut report, effort);
+                continue;
+            }
+            Part::Idle => {
                 idle::measure_poller(&mut report, effort);
                 idle::measure_reader(&mut lcore, bench, &mut report, effort);
+                continue;
             }
-            (Part::Latency, Some(two)) => {
-                latency::measure(&mut lcore, bench, two, &mut report, effort);
+            Part::Latency => latency::measure,
+            Part::Throughput => throughput::measure,
+            Part::Parked => parked::measure,
+            Part::Guard => guard::measure,
+        };
+        match two {
+            Some(places) => {
+                measure(Setting { lcore: &mut lcore, bench, places, effort }, &mut report);
             }
-            (Part::Throughput, Some(two)) => {
-                throughput::measure(&mut lcore, bench, two, &mut report, effort);
-            }
-            (Part::Parked, Some(two)) => {
-                parked::measure(&mut lcore, bench, two, &mut report, effort);
-            }
-            (Part::Guard, Some(two)) => guard::measure(&mut lcore, bench, two, &mut report, effort),
-            (part, None) => {
-                report.note(format!("{part:?}: not measured, for it takes two CPUs"));
-            }
+            None => report.note(format!("{part:?}: not measured, for it takes two CPUs")),
         }
     }
     report

@@ -6,13 +6,12 @@ use std::time::{Duration, Instant};
 
 use prequeue::socket::RecvFlags;
 
-use crate::bench::Bench;
 use crate::contender::Burst;
 
-use super::lcore::{Lcore, now};
+use super::Setting;
+use super::lcore::now;
 use super::report::{Report, Times};
 use super::throughput::wait_for;
-use super::{Effort, Places};
 
 const LEN: usize = 64;
 
@@ -22,13 +21,8 @@ const MESSAGES: usize = 5_000;
 /// How long the reader is left alone before the next: ten times what it spins.
 const PAUSE: Duration = Duration::from_micros(200);
 
-pub(super) fn measure(
-    lcore: &mut Lcore,
-    bench: &mut Bench,
-    places: Places,
-    report: &mut Report,
-    effort: Effort,
-) {
+pub(super) fn measure(setting: Setting<'_>, report: &mut Report) {
+    let Setting { lcore, bench, places, effort } = setting;
     let mut stream = lcore.open(bench.pool());
     let count = effort.of(MESSAGES);
     let (told, ready) = (AtomicU64::new(0), AtomicBool::new(false));

@@ -19,7 +19,7 @@ use crate::contender::{BURST, Burst, READ_BUFFER};
 
 use super::lcore::Lcore;
 use super::report::{Report, Times};
-use super::{Effort, Places};
+use super::{Places, Setting};
 
 /// Payload bytes of a segment.
 const LEN: usize = 64;
@@ -123,13 +123,8 @@ impl<'a> Traffic<'a> {
     }
 }
 
-pub(super) fn measure(
-    lcore: &mut Lcore,
-    bench: &mut Bench,
-    places: Places,
-    report: &mut Report,
-    effort: Effort,
-) {
+pub(super) fn measure(setting: Setting<'_>, report: &mut Report) {
+    let Setting { lcore, bench, places, effort } = setting;
     let pool = bench.small_pool(MBUFS);
     let [mut bare, mut rewriting, mut prequeue] = <[Times; 3]>::default();
     for _ in 0..effort.of(ROUNDS) {
