@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use prequeue::wire::arp::{self, Arp, Operation};
+use prequeue::wire::arp::{self, Arp};
 use prequeue::wire::ethernet::{self, MacAddr};
 use prequeue::wire::{self, Flags, FourTuple, Outgoing};
 
@@ -38,14 +38,7 @@ impl Client {
     pub fn who_has(&self) -> Vec<u8> {
         let mut frame = vec![0; 60];
         let at = ethernet::emit(&mut frame, MacAddr::BROADCAST, CLIENT_MAC, None, ethernet::ARP);
-        let request = Arp {
-            operation: Operation::Request,
-            sender_mac: CLIENT_MAC,
-            sender_addr: CLIENT_ADDR,
-            target_mac: MacAddr([0; 6]),
-            target_addr: OUR_ADDR,
-        };
-        arp::emit(&mut frame[at..], &request);
+        arp::emit(&mut frame[at..], &Arp::question(CLIENT_MAC, CLIENT_ADDR, OUR_ADDR));
         frame
     }
 

@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use prequeue::watch::Span;
-use prequeue::wire::arp::{self, Arp, Operation};
+use prequeue::wire::arp::{self, Arp};
 use prequeue::wire::frame::{MAX_CONTROL_LEN, TcpFrame};
 use prequeue::wire::{Flags, FourTuple, MacAddr, Outgoing, ethernet, parse_tcp, tcp};
 
@@ -48,16 +48,9 @@ impl Link {
 
     /// The question where the stack is, which tells it where the peer is.
     pub fn arp_request() -> Vec<u8> {
-        let question = Arp {
-            operation: Operation::Request,
-            sender_mac: PEER_MAC,
-            sender_addr: PEER_ADDR,
-            target_mac: MacAddr([0; 6]),
-            target_addr: OUR_ADDR,
-        };
         let mut frame = vec![0; 60];
         let at = ethernet::emit(&mut frame, MacAddr::BROADCAST, PEER_MAC, None, ethernet::ARP);
-        arp::emit(&mut frame[at..], &question);
+        arp::emit(&mut frame[at..], &Arp::question(PEER_MAC, PEER_ADDR, OUR_ADDR));
         frame
     }
 }

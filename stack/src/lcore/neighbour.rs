@@ -275,14 +275,8 @@ impl Neighbours {
         let Some(IpAddr::V4(sender_addr)) = self.interface.source_for(target_addr.into()) else {
             return;
         };
-        let request = Arp {
-            operation: Operation::Request,
-            sender_mac: self.interface.mac,
-            sender_addr,
-            target_mac: MacAddr([0; 6]),
-            target_addr,
-        };
-        self.transmit_arp(&request, MacAddr::BROADCAST, tx);
+        let question = Arp::question(self.interface.mac, sender_addr, target_addr);
+        self.transmit_arp(&question, MacAddr::BROADCAST, tx);
     }
 
     /// Keeps the frame until its neighbour is known. The newest for an address replaces the one

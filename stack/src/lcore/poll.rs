@@ -255,7 +255,7 @@ mod tests {
     use crate::socket::{RecvFlags, TcpListener};
     use crate::tcp::Settings;
     use crate::tcp::isn::Secret;
-    use crate::wire::arp::{self, Arp, Operation};
+    use crate::wire::arp::{self, Arp};
     use crate::wire::{Flags, FourTuple, MacAddr, Outgoing, ethernet, parse_tcp, tcp};
 
     use super::*;
@@ -374,16 +374,9 @@ mod tests {
             std::thread::yield_now();
         }
 
-        let question = Arp {
-            operation: Operation::Request,
-            sender_mac: PEER,
-            sender_addr: PEER_ADDR,
-            target_mac: MacAddr([0; 6]),
-            target_addr: OUR_ADDR,
-        };
         let mut frame = [0; 60];
         let at = ethernet::emit(&mut frame, MacAddr::BROADCAST, PEER, None, ethernet::ARP);
-        arp::emit(&mut frame[at..], &question);
+        arp::emit(&mut frame[at..], &Arp::question(PEER, PEER_ADDR, OUR_ADDR));
         peer.send(&frame);
         assert_eq!(arp::parse(&peer.receive()[at..]).unwrap().sender_mac, US);
 

@@ -41,6 +41,18 @@ pub struct Arp {
 }
 
 impl Arp {
+    /// The question, from whoever has `mac` and `addr`, who has `target`.
+    #[must_use]
+    pub const fn question(mac: MacAddr, addr: Ipv4Addr, target: Ipv4Addr) -> Self {
+        Self {
+            operation: Operation::Request,
+            sender_mac: mac,
+            sender_addr: addr,
+            target_mac: MacAddr([0; 6]),
+            target_addr: target,
+        }
+    }
+
     /// The reply that says that `mac` has the address asked for.
     #[must_use]
     pub const fn reply(&self, mac: MacAddr) -> Self {
@@ -103,13 +115,11 @@ mod tests {
 
     use super::*;
 
-    const REQUEST: Arp = Arp {
-        operation: Operation::Request,
-        sender_mac: MacAddr([2, 0, 0, 0, 0, 9]),
-        sender_addr: Ipv4Addr::new(10, 0, 0, 9),
-        target_mac: MacAddr([0; 6]),
-        target_addr: Ipv4Addr::new(10, 0, 0, 1),
-    };
+    const REQUEST: Arp = Arp::question(
+        MacAddr([2, 0, 0, 0, 0, 9]),
+        Ipv4Addr::new(10, 0, 0, 9),
+        Ipv4Addr::new(10, 0, 0, 1),
+    );
 
     #[test]
     fn a_reply_turns_the_request_around() {

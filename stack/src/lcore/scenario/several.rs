@@ -1,6 +1,6 @@
 //! Several lcores: segments on the wrong queue, shared listeners, news of neighbours.
 
-use crate::wire::arp::{self, Arp, Operation};
+use crate::wire::arp::{self, Arp};
 
 use super::*;
 
@@ -59,16 +59,9 @@ fn what_one_hears_of_a_neighbour_all_know() {
     let mut world = World::with_lcores(Settings::default(), 3);
     let stranger = Ipv4Addr::new(10, 0, 0, 50);
     let mac = MacAddr([2, 0, 0, 0, 0, 50]);
-    let request = Arp {
-        operation: Operation::Request,
-        sender_mac: mac,
-        sender_addr: stranger,
-        target_mac: MacAddr([0; 6]),
-        target_addr: OUR_ADDR,
-    };
     let mut frame = vec![0; 60];
     let at = ethernet::emit(&mut frame, MacAddr::BROADCAST, mac, None, ethernet::ARP);
-    arp::emit(&mut frame[at..], &request);
+    arp::emit(&mut frame[at..], &Arp::question(mac, stranger, OUR_ADDR));
     world.receive_on(1, [frame]);
     assert_eq!(world.sent.len(), 1, "the answer");
     world.sent.clear();
