@@ -146,22 +146,17 @@ impl Sight {
         let sum = |of: fn(&Mempool) -> u32| self.pools.iter().map(|p| u64::from(of(p))).sum();
         let mut counters = Counters::default();
         self.boards.iter().for_each(|board| board.add_to(&mut counters));
-        let mut population = Population::default();
-        for board in &self.boards {
-            let Population { sockets, requests, time_waits } = board.population();
-            population.sockets += sockets;
-            population.requests += requests;
-            population.time_waits += time_waits;
-        }
+        let Population { sockets, requests, time_waits } =
+            self.boards.iter().map(|board| board.population()).sum();
         let at_pressure = self.boards.iter().map(|board| board.desk.at_pressure().len() as u64);
         vec![
             number::<u64>("mbufs", sum(Mempool::capacity)),
             number::<u64>("mbufs_in_use", sum(Mempool::in_use)),
             number("pressure_drops", counters.value(Counter::PoolPressureDrop)),
             number::<u64>("holders_at_pressure", at_pressure.sum()),
-            number("sockets", population.sockets),
-            number("requests", population.requests),
-            number("time_waits", population.time_waits),
+            number("sockets", sockets),
+            number("requests", requests),
+            number("time_waits", time_waits),
         ]
     }
 

@@ -239,14 +239,7 @@ impl Stack {
 
     /// How many connections there are, on all lcores.
     pub fn population(&self) -> Population {
-        let mut sum = Population::default();
-        for board in &self.boards {
-            let Population { sockets, requests, time_waits } = board.population();
-            sum.sockets += sockets;
-            sum.requests += requests;
-            sum.time_waits += time_waits;
-        }
-        sum
+        self.boards.iter().map(|board| board.population()).sum()
     }
 
     /// The device's own counters.

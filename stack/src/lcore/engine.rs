@@ -4,6 +4,7 @@
 //! virtual clock. It works by the burst: parse all, hash all, find all, then connection by
 //! connection, each claimed once. It never waits, and allocates only when a connection opens.
 
+use std::iter::Sum;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -274,6 +275,16 @@ pub struct Population {
     pub requests: u32,
     /// TIME-WAIT entries, and orphans in FIN-WAIT-2.
     pub time_waits: u32,
+}
+
+impl Sum for Population {
+    fn sum<I: Iterator<Item = Self>>(each: I) -> Self {
+        each.fold(Self::default(), |sum, Self { sockets, requests, time_waits }| Self {
+            sockets: sum.sockets + sockets,
+            requests: sum.requests + requests,
+            time_waits: sum.time_waits + time_waits,
+        })
+    }
 }
 
 impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
