@@ -25,7 +25,7 @@ use std::{
 };
 
 use prequeue::{
-    Stack,
+    Stack, TcpStream,
     lcore::{Population, fault::Faults},
     tcp::Counter,
 };
@@ -229,8 +229,8 @@ fn every_flag_and_option_of_reading() {
     scenario("every_flag_and_option_of_reading", LIMIT, flags::every_flag);
 }
 
-/// One client sends `len` bytes; all must arrive, in order, and nothing after them.
-fn one_stream(stack: &Stack, len: u64) {
+/// One client sends `len` bytes; all must arrive, in order, and nothing after them. The stream, read.
+fn one_stream(stack: &Stack, len: u64) -> TcpStream {
     let listener = stack.listen(PORT).expect("the port is free");
     let client = thread::spawn(move || {
         let mut client = connect();
@@ -239,6 +239,7 @@ fn one_stream(stack: &Stack, len: u64) {
     let (mut stream, _) = listener.accept().expect("a client comes");
     assert_eq!(Bytes::new(0).check_all(&mut stream).expect("the connection lasts"), len);
     client.join().expect("the client does not panic");
+    stream
 }
 
 /// `count` clients, all connected before the first byte is sent, take turns; each sends its own
