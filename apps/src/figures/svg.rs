@@ -140,31 +140,18 @@ fn bands(paint: &mut Paint, rows: &[Row], top: f64) {
         band(paint, rows, top, column, state);
     }
     for (at, row) in rows.iter().enumerate() {
+        let mut say = |below: f64, text: &str| {
+            let y = top + ROW * at as f64 + below;
+            paint.text_in_middle(layout::READER.middle(), y, "moved", text);
+        };
         let before = at.checked_sub(1).and_then(|at| rows[at].copied).unwrap_or(0);
         if let Some(copied) = row.copied.filter(|copied| *copied != before && *copied > 0) {
-            let text = format!("{copied} bytes");
-            paint.text_in_middle(
-                layout::READER.middle(),
-                top + ROW * at as f64 + 34.0,
-                "moved",
-                &text,
-            );
+            say(34.0, &format!("{copied} bytes"));
         }
         if let Some((_, end)) = row.event.split_once("recv returns ") {
-            let text = format!("returns {end}");
-            paint.text_in_middle(
-                layout::READER.middle(),
-                top + ROW * at as f64 + 20.0,
-                "moved",
-                &text,
-            );
+            say(20.0, &format!("returns {end}"));
         } else if let Some((_, error)) = row.event.split_once("recv fails: ") {
-            paint.text_in_middle(
-                layout::READER.middle(),
-                top + ROW * at as f64 + 20.0,
-                "moved",
-                error,
-            );
+            say(20.0, error);
         }
     }
 }
