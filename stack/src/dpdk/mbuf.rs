@@ -34,7 +34,7 @@ const L4_BAD: u64 = sys::RTE_MBUF_F_RX_L4_CKSUM_BAD as u64;
 ///
 /// It may go from thread to thread, and is never shared by two. In debug builds, dropping it on a thread
 /// that owns no pool panics, unless the pool is for any thread: hand it to its lcore's
-/// [`MbufReturns`] instead.
+/// [`MbufReturns`](super::MbufReturns) instead.
 ///
 /// ```no_run
 /// use prequeue::buf::PacketBuf;

@@ -182,7 +182,7 @@ impl PoolCore {
 
 /// Who frees into a pool.
 ///
-/// See [`PoolConfig`] for an example.
+/// See [`PoolConfig`](super::PoolConfig) for an example.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Sharing {
     /// One lcore. Others hand mbufs back to it; debug builds insist.
