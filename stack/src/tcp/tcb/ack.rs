@@ -180,6 +180,12 @@ impl AckState {
         self.owed = self.owed.with(what).with(Owed::ACK).with(Owed::UNDECIDED);
     }
 
+    /// Has the ACK that waits, or the next that is owed, sent at once.
+    pub(super) fn hasten(&mut self) {
+        let waits = if self.owed.has(Owed::ACK) { Owed::UNDECIDED } else { Owed::default() };
+        self.owed = self.owed.with(Owed::NOW).with(waits);
+    }
+
     /// Whether nothing has come since the last decision about an ACK.
     pub(super) const fn is_decided(&self) -> bool {
         !self.owed.has(Owed::UNDECIDED)

@@ -75,9 +75,7 @@ impl<B: PacketBuf> Tcb<B> {
         seg: &Segment,
         take: impl FnOnce(&mut Self) -> Verdict,
     ) -> Verdict {
-        // Before the mark of the same segment, which is newer than what CWR answers.
         if seg.flags.has(Flags::CWR) {
-            self.ecn.answered();
             self.ack.owe(Owed::NOW);
         }
         let before = (self.rcv_nxt, self.tally.out_of_order);
@@ -91,10 +89,17 @@ impl<B: PacketBuf> Tcb<B> {
         verdict
     }
 
-    /// CWR without payload answers the echo all the same (RFC 3168 §6.1.3).
-    pub(super) fn on_bare_cwr(&mut self, seg: &Segment) {
+    /// CWR answers the echo with or without payload (RFC 3168 §6.1.3), and whether the payload is taken or
+    /// not. Who sends some with so small a window hears of it at once: by an ACK that waits, or the
+    /// next that is owed.
+    ///
+    /// Before the mark of the same segment, which is newer than what it answers.
+    pub(super) fn on_cwr(&mut self, seg: &Segment) {
         if self.ecn.is_on() && seg.flags.has(Flags::CWR) {
             self.ecn.answered();
+            if seg.len > 0 || seg.flags.has(Flags::FIN) {
+                self.ack.hasten();
+            }
         }
     }
 

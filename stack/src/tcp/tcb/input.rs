@@ -144,9 +144,9 @@ impl<B: PacketBuf> Tcb<B> {
             self.tally.dropped();
             return Err(verdict);
         }
+        self.on_cwr(seg);
         self.on_urgent(cx, seg);
         if seg.len == 0 && !seg.flags.has(Flags::FIN) {
-            self.on_bare_cwr(seg);
             return Err(Verdict::Later);
         }
         if let Some(ts) = seg.ts {

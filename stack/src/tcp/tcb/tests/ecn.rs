@@ -108,6 +108,16 @@ fn payload_of_a_sender_that_slows_down_is_acknowledged_at_once_a_bare_ack_of_it_
 }
 
 #[test]
+fn payload_behind_the_fin_of_a_sender_that_slows_down_is_answered_at_once() {
+    let mut c = conn();
+    c.on(marked(CE, data_fin(NEXT, 100)));
+    assert_eq!(c.on(data(NEXT + 5000, 100)), [], "it says nothing");
+    assert_eq!(c.on(cwr(data(NEXT + 5000, 100))), [Out::Ack(NEXT + 101)]);
+    assert_eq!(echoes(&mut c), [false]);
+    assert_eq!(c.on(cwr(data(NEXT + 5000, 100))), [], "nothing is owed");
+}
+
+#[test]
 fn payload_without_the_field_after_some_with_it_is_acknowledged_at_once() {
     let mut c = conn();
     assert_eq!(c.on(marked(ECT_0, data(NEXT, 100))), []);
