@@ -248,14 +248,15 @@ impl Request {
 
         if seg.flags.has(Flags::RST) {
             // RFC 5961 §3: only the exact number resets.
-            if seq != self.rcv_nxt() {
-                let verdict = self.limited_ack(cx, seg);
-                if matches!(verdict, RequestVerdict::Send(_)) {
-                    cx.counters.bump(Counter::TCPChallengeACK);
-                }
-                return verdict;
+            if seq == self.rcv_nxt() {
+                return self.fail(cx, None);
             }
-            return self.fail(cx, None);
+            // However much payload it has: that makes no difference to a RST.
+            if !self.replies.permits_challenge(cx, Counter::TCPACKSkippedSynRecv) {
+                return RequestVerdict::Ignore;
+            }
+            cx.counters.bump(Counter::TCPChallengeACK);
+            return RequestVerdict::Send(self.ack(cx));
         }
 
         // A SYN-ACK that repeats the peer's SYN is only an ACK to us; any other SYN ends it.
@@ -372,14 +373,18 @@ impl Request {
         if !self.replies.permits(cx, seg, Counter::TCPACKSkippedSynRecv) {
             return RequestVerdict::Ignore;
         }
-        RequestVerdict::Send(Outgoing {
+        RequestVerdict::Send(self.ack(cx))
+    }
+
+    fn ack(&self, cx: &Cx<'_>) -> Outgoing {
+        Outgoing {
             seq: self.snd_nxt().raw(),
             ack: self.rcv_nxt().raw(),
             flags: Flags::ACK,
             window: self.rcv_wnd >> self.scale.map_or(0, |scale| scale.rcv),
             ts: self.ts.map(|ts| Timestamps { val: ts_val(cx.now, ts.offset), ecr: ts.recent }),
             ..Outgoing::default()
-        })
+        }
     }
 
     fn fail(&mut self, cx: &mut Cx<'_>, answer: Option<Outgoing>) -> RequestVerdict {

@@ -218,8 +218,12 @@ fn a_rst_elsewhere_in_the_window_is_challenged() {
 #[test]
 fn a_second_challenge_within_500_ms_is_left_out() {
     script(
-        &[(segment(RST, 100, 0, 0), "A 1"), (segment(RST, 101, 0, 0), "–")],
-        &[(Counter::TCPChallengeACK, 1), (Counter::TCPACKSkippedSynRecv, 1)],
+        &[
+            (segment(RST, 100, 0, 0), "A 1"),
+            (segment(RST, 101, 0, 0), "–"),
+            (segment(RST, 101, 0, 1000), "–"),
+        ],
+        &[(Counter::TCPChallengeACK, 1), (Counter::TCPACKSkippedSynRecv, 2)],
     );
 }
 

@@ -232,7 +232,7 @@ impl<B: PacketBuf> Tcb<B> {
 
     /// A challenge ACK, at most one per half second.
     fn challenge(&mut self, cx: &mut Cx<'_>) -> Verdict {
-        if !self.replies.permits_challenge(cx) {
+        if !self.replies.permits_challenge(cx, Counter::TCPACKSkippedChallenge) {
             return Verdict::Later;
         }
         cx.counters.bump(Counter::TCPChallengeACK);
