@@ -1,8 +1,10 @@
 //! Where the two stacks are allowed to differ, and why.
 
+use crate::history::History;
 use crate::packet::{ACK, ECE, FIN, RST};
-use crate::run::{Difference, History, Relative, Reply, Seen};
-use crate::scenario::{Config, Got, Len, Place, Spec, Step};
+use crate::run::Difference;
+use crate::scenario::{Config, Got, Len, Spec, Step};
+use crate::seen::{Relative, Reply, Seen};
 
 /// A difference that is meant to be.
 #[derive(Debug)]
@@ -26,9 +28,11 @@ pub static ALL: [Explained; 23] = [
     Explained {
         name: "data beyond what the header can say",
         reason: "Linux goes by the window that it would have advertised if the field had more bits, and \
-                 takes data beyond what it has told the peer.",
+                 takes data and marks beyond what it has told the peer. It may be seen only later what \
+                 it has taken.",
         matches: |_, difference| {
-            difference.history.unsayable && (difference.is_about_an_ack() || difference.is_beyond())
+            let History { unsayable, beyond_unsayable, .. } = difference.history;
+            beyond_unsayable || (unsayable && difference.is_about_an_ack())
         },
     },
     Explained {
@@ -186,12 +190,12 @@ pub static ALL: [Explained; 23] = [
     Explained {
         name: "an urgent byte above a hole",
         reason: "Linux takes it from a segment that comes after the mark was announced, in sequence or not, \
-                 and keeps it even if another byte comes to stand there. To us it is a byte of the \
-                 stream, and comes in sequence.",
+                 even out of the header of one that begins just behind it, and keeps it even if another \
+                 byte comes to stand there. To us it is a byte of the stream, and comes in sequence.",
         matches: |_, difference| {
             let Difference { step, history, .. } = difference;
             let reads_it = matches!(step, Some(Step::Recv(read)) if read.oob);
-            history.urgent && history.hole && reads_it && difference.is_alike()
+            history.urgent && history.above && reads_it && difference.is_alike()
         },
     },
     Explained {
@@ -256,11 +260,6 @@ impl Difference {
         let mut both = [self.linux.clone(), self.ours.clone()];
         both.iter_mut().for_each(|seen| seen.answers.retain(|reply| reply.flags & !ECE != ACK));
         both[0] == both[1]
-    }
-
-    /// Whether it is about a segment that was taken or not, or about what its ACK says of it.
-    fn is_beyond(&self) -> bool {
-        self.segment().is_some_and(|spec| matches!(spec.at.0, Place::Edge))
     }
 
     /// The segment that was answered differently.

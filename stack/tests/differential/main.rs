@@ -15,11 +15,13 @@
 
 mod explained;
 mod generate;
+mod history;
 mod kernel;
 mod ours;
 mod packet;
 mod run;
 mod scenario;
+mod seen;
 mod shrink;
 mod side;
 

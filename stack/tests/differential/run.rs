@@ -8,11 +8,13 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::explained::{Explained, explanation};
+use crate::history::History;
 use crate::kernel::Kernel;
 use crate::ours::Ours;
-use crate::packet::{ACK, Answer, CWR, ECE, FIN, Flags, RST, SYN, Segment, URG};
+use crate::packet::{ACK, Answer, CWR, ECE, FIN, RST, SYN, Segment};
 use crate::scenario::{Config, Got, Scenario, Spec, Step, byte_at};
-use crate::side::{PEER, Side, US, View, before};
+use crate::seen::{Millis, Reply, Seen};
+use crate::side::{PEER, Side, US, View};
 
 /// Ticks of 250 Hz, which add up over repeated timers, and what it takes to get a thread to run.
 const TIMERS_DIFFER_BY: Duration = Duration::from_millis(40);
@@ -22,15 +24,6 @@ const COMPRESSION: Duration = Duration::from_millis(1);
 
 /// What the shortest timer of the kernel's may take.
 const TICKS: Duration = Duration::from_millis(10);
-
-/// TSvals of the same timer may differ by so many milliseconds: it may have run several times.
-const CLOCKS_DIFFER_BY: u32 = 60;
-
-/// Larger payloads fit behind none of their like: Linux has 624 bytes left behind one of 1000.
-const SMALL: u32 = 999;
-
-/// We copy what is small into a default buffer when it is a quarter full: not with fewer segments.
-const BEFORE_COPIES: u32 = 10;
 
 /// Both stacks, and a clock.
 pub struct Lab {
@@ -49,86 +42,6 @@ pub struct Difference {
     pub ours: Seen,
     /// What has happened before, and may show only now.
     pub history: History,
-}
-
-/// What makes the two states differ though nothing is to be seen of it at first.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct History {
-    /// Data was sent beyond the edge of the largest window that a header can say.
-    pub unsayable: bool,
-    /// A segment had options that were not agreed on, or lacked them.
-    pub odd_options: bool,
-    /// A segment had a list of options that breaks off.
-    pub broken_options: bool,
-    /// Data had an ACK field that is old.
-    pub old_ack: bool,
-    /// Our side's memory was used up, or nearly.
-    pub full: bool,
-    /// The peer has sent a FIN before.
-    pub ended: bool,
-    /// Our window is nearly as large as it can be.
-    pub opened: bool,
-    /// Our right edge has moved left, for which there is no excuse.
-    pub retreats: bool,
-    /// Data was sent above a hole.
-    pub hole: bool,
-    /// A FIN without data was sent, above a hole.
-    pub fin_above: bool,
-    /// Data beyond the window was sent behind a FIN.
-    pub cut_after_end: bool,
-    /// TCP_QUICKACK was set.
-    pub quick_ack: bool,
-    /// Data that ends beyond the window had an urgent pointer, or acknowledged our FIN.
-    pub news_beyond: bool,
-    /// The peer has told a window of zero.
-    pub shut: bool,
-    /// An urgent mark was announced.
-    pub urgent: bool,
-    /// Data was sent that Linux may have copied behind what was queued before.
-    pub copied: bool,
-}
-
-/// What one stack did in one step, in numbers that can be compared.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Seen {
-    pub answers: Vec<Reply>,
-    pub got: Option<Got>,
-    pub accepted: bool,
-    pub unread: Option<u64>,
-}
-
-/// An answer, relative to the initial sequence numbers.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Reply {
-    pub flags: u16,
-    pub seq: Relative,
-    pub ack: u32,
-    pub window: u16,
-    pub sack: Vec<(u32, u32)>,
-    /// TSval from the first on, and TSecr.
-    pub ts: Option<(Millis, u32)>,
-    pub mss: Option<u16>,
-    pub scale: Option<u8>,
-    pub sack_permitted: bool,
-    pub tos: u8,
-    pub others: Vec<u8>,
-}
-
-/// A sequence number relative to the stack's initial one, or the number zero.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Relative {
-    Zero,
-    To(u32),
-}
-
-/// Milliseconds that are equal if they are close.
-#[derive(Clone, Copy, Debug, Eq)]
-pub struct Millis(pub u32);
-
-impl PartialEq for Millis {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.abs_diff(other.0) <= CLOCKS_DIFFER_BY
-    }
 }
 
 /// How a run has ended.
@@ -191,8 +104,6 @@ struct Run<'a> {
     /// The peer's clock.
     clock: u32,
     history: History,
-    /// Segments sent.
-    segments: u32,
 }
 
 impl<'a> Run<'a> {
@@ -207,7 +118,6 @@ impl<'a> Run<'a> {
             accepted: false,
             clock: config.clock,
             history: History::default(),
-            segments: 0,
         }
     }
 
@@ -257,9 +167,11 @@ impl<'a> Run<'a> {
         let mut got = [None, None];
         match step {
             Step::Segment(spec) => {
-                self.note(spec);
-                self.segments += 1;
-                self.note_options(spec);
+                for view in &self.views {
+                    self.history.note(self.config, spec, view);
+                }
+                let options = self.options(spec, &self.views[0]);
+                self.history.note_header(self.config, spec, &options);
                 let packets = [0, 1].map(|side| self.segment(spec, side));
                 if let Some(stamp) = spec.ts {
                     self.clock = self.clock.wrapping_add(stamp.val.max(0) as u32);
@@ -301,35 +213,6 @@ impl<'a> Run<'a> {
             self.history.ended |= spec.flags & FIN != 0;
         }
         Ok(())
-    }
-
-    /// Notes what a segment may do that is not seen.
-    fn note(&mut self, spec: &Spec) {
-        for view in &self.views {
-            let (seq, len) = (spec.seq(view), spec.bytes(view));
-            self.history.unsayable |= view.edge.wrapping_sub(view.acked) == 65_535 << view.shift;
-            // What is left of a segment that overlaps another may be small, too.
-            let is_behind = self.config.rcvbuf.is_some_and(|rcvbuf| rcvbuf <= 65_536)
-                || self.segments >= BEFORE_COPIES;
-            let may_be_cut = is_behind && seq != view.next() && len > 0;
-            self.history.copied |= (1..=SMALL).contains(&len) || may_be_cut;
-            self.history.urgent |= spec.flags & URG != 0;
-            self.history.hole |= before(view.next(), seq) && len > 0;
-            let is_cut = before(view.edge, seq.wrapping_add(len));
-            self.history.fin_above |= spec.flags & FIN != 0 && len == 0 && before(view.next(), seq);
-            self.history.cut_after_end |= is_cut && self.history.ended;
-            let has_news = spec.flags & URG != 0 || view.snd_nxt != view.iss.wrapping_add(1);
-            self.history.news_beyond |= is_cut && has_news && seq == view.next();
-        }
-    }
-
-    /// Notes what the options of a segment may do that is not seen.
-    fn note_options(&mut self, spec: &Spec) {
-        self.history.shut |= spec.window == 0;
-        self.history.old_ack |= spec.flags & ACK != 0 && spec.ack < 0;
-        let odd = !spec.junk.is_empty() || spec.ts.is_some() != self.config.timestamps;
-        self.history.odd_options |= odd;
-        self.history.broken_options |= breaks_off(&self.options(spec, &self.views[0]));
     }
 
     fn both(&mut self, mut act: impl FnMut(&mut dyn Side)) {
@@ -485,55 +368,10 @@ impl<'a> Run<'a> {
     }
 }
 
-impl Reply {
-    fn new(answer: &Answer, view: &View, is_first: bool) -> Self {
-        let peers = |n: u32| n.wrapping_sub(view.irs);
-        let seq = match answer.seq {
-            0 if answer.has(RST) => Relative::Zero,
-            seq => Relative::To(seq.wrapping_sub(view.iss)),
-        };
-        let first_val = view.ts.map_or(0, |(_, first)| first);
-        Self {
-            flags: answer.flags,
-            seq,
-            ack: if answer.has(ACK) { peers(answer.ack) } else { answer.ack },
-            window: answer.window,
-            sack: answer.sack.iter().map(|&(start, end)| (peers(start), peers(end))).collect(),
-            ts: answer.ts.map(|(val, ecr)| {
-                let since = if is_first { 0 } else { val.wrapping_sub(first_val) };
-                (Millis(since), ecr)
-            }),
-            mss: answer.mss,
-            scale: answer.scale,
-            sack_permitted: answer.sack_permitted,
-            tos: answer.tos,
-            others: answer.others.clone(),
-        }
-    }
-}
-
 /// Where the scenario's listener listens whose peer has this port: another one each time, as sockets
 /// that end slowly may still hold the last.
 fn listener(peer: u16) -> u16 {
     2000 + peer % 4000
-}
-
-/// Whether a list of options breaks off where an MD5 signature might still come (18 bytes), or has one.
-fn breaks_off(options: &[u8]) -> bool {
-    let mut padded = options.to_vec();
-    padded.resize(options.len().next_multiple_of(4), 0);
-    let mut options = &padded[..];
-    while options.len() >= 18 {
-        match options[0] {
-            0 => return false,
-            1 => options = &options[1..],
-            // Signatures that nobody has agreed on.
-            19 | 29 => return true,
-            _ if options[1] < 2 || usize::from(options[1]) > options.len() => return true,
-            _ => options = &options[usize::from(options[1])..],
-        }
-    }
-    false
 }
 
 /// The usual form of the timestamps option.
@@ -542,57 +380,4 @@ fn timestamp(val: u32, ecr: u32) -> [u8; 12] {
     option[4..8].copy_from_slice(&val.to_be_bytes());
     option[8..12].copy_from_slice(&ecr.to_be_bytes());
     option
-}
-
-impl std::fmt::Display for Seen {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.accepted {
-            write!(f, "accepted; ")?;
-        }
-        if let Some(got) = &self.got {
-            write!(f, "got {got:?}; ")?;
-        }
-        if let Some(unread) = self.unread {
-            write!(f, "{unread} unread; ")?;
-        }
-        for reply in &self.answers {
-            write!(f, "{reply}; ")?;
-        }
-        Ok(())
-    }
-}
-
-impl std::fmt::Display for Reply {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { flags, seq, ack, window, sack, ts, mss, scale, sack_permitted, tos, others } =
-            self;
-        write!(f, "{}", Flags(*flags))?;
-        match seq {
-            Relative::Zero => write!(f, " seq zero")?,
-            Relative::To(seq) => write!(f, " seq {seq}")?,
-        }
-        write!(f, " ack {ack} win {window}")?;
-        if !sack.is_empty() {
-            write!(f, " sack {sack:?}")?;
-        }
-        if let Some((Millis(val), ecr)) = ts {
-            write!(f, " ts {val} {ecr}")?;
-        }
-        if let Some(mss) = mss {
-            write!(f, " mss {mss}")?;
-        }
-        if let Some(scale) = scale {
-            write!(f, " ws {scale}")?;
-        }
-        if *sack_permitted {
-            write!(f, " sackok")?;
-        }
-        if *tos != 0 {
-            write!(f, " tos {tos:#x}")?;
-        }
-        if !others.is_empty() {
-            write!(f, " options {others:?}")?;
-        }
-        Ok(())
-    }
 }

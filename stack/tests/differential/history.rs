@@ -1,0 +1,102 @@
+//! What has happened in a scenario that makes the two states differ though nothing is to be seen of it
+//! at first.
+
+use crate::packet::{ACK, FIN, URG};
+use crate::scenario::{Config, Spec};
+use crate::side::{View, before};
+
+/// Larger payloads fit behind none of their like: Linux has 624 bytes left behind one of 1000.
+const SMALL: u32 = 999;
+
+/// We copy what is small into a default buffer when it is a quarter full: not with fewer segments.
+const BEFORE_COPIES: u32 = 10;
+
+/// What makes the two states differ though nothing is to be seen of it at first.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct History {
+    /// Our window was the largest that a header can say.
+    pub unsayable: bool,
+    /// Data was sent beyond the edge of such a window.
+    pub beyond_unsayable: bool,
+    /// A segment had options that were not agreed on, or lacked them.
+    pub odd_options: bool,
+    /// A segment had a list of options that breaks off.
+    pub broken_options: bool,
+    /// Data had an ACK field that is old.
+    pub old_ack: bool,
+    /// Our side's memory was used up, or nearly.
+    pub full: bool,
+    /// The peer has sent a FIN before.
+    pub ended: bool,
+    /// Our window is nearly as large as it can be.
+    pub opened: bool,
+    /// Our right edge has moved left, for which there is no excuse.
+    pub retreats: bool,
+    /// Something was sent above a hole.
+    pub above: bool,
+    /// A FIN without data was sent, above a hole.
+    pub fin_above: bool,
+    /// Data beyond the window was sent behind a FIN.
+    pub cut_after_end: bool,
+    /// TCP_QUICKACK was set.
+    pub quick_ack: bool,
+    /// Data that ends beyond the window had an urgent pointer, or acknowledged our FIN.
+    pub news_beyond: bool,
+    /// The peer has told a window of zero.
+    pub shut: bool,
+    /// An urgent mark was announced.
+    pub urgent: bool,
+    /// Data was sent that Linux may have copied behind what was queued before.
+    pub copied: bool,
+    /// Segments sent.
+    pub segments: u32,
+}
+
+impl History {
+    /// Notes what a segment may do to a stack that is not seen.
+    pub fn note(&mut self, config: &Config, spec: &Spec, view: &View) {
+        let (seq, len) = (spec.seq(view), spec.bytes(view));
+        let is_above = before(view.next(), seq);
+        self.unsayable |= view.edge.wrapping_sub(view.acked) == 65_535 << view.shift;
+        // What is left of a segment that overlaps another may be small, too.
+        let is_behind =
+            config.rcvbuf.is_some_and(|rcvbuf| rcvbuf <= 65_536) || self.segments >= BEFORE_COPIES;
+        let may_be_cut = is_behind && seq != view.next() && len > 0;
+        self.copied |= (1..=SMALL).contains(&len) || may_be_cut;
+        self.urgent |= spec.flags & URG != 0;
+        self.above |= is_above;
+        self.fin_above |= spec.flags & FIN != 0 && len == 0 && is_above;
+        let is_cut = before(view.edge, seq.wrapping_add(len));
+        self.beyond_unsayable |= is_cut && self.unsayable;
+        self.cut_after_end |= is_cut && self.ended;
+        let has_news = spec.flags & URG != 0 || view.snd_nxt != view.iss.wrapping_add(1);
+        self.news_beyond |= is_cut && has_news && seq == view.next();
+    }
+
+    /// Notes what the rest of a segment may do, and its options.
+    pub fn note_header(&mut self, config: &Config, spec: &Spec, options: &[u8]) {
+        self.segments += 1;
+        self.shut |= spec.window == 0;
+        self.old_ack |= spec.flags & ACK != 0 && spec.ack < 0;
+        self.odd_options |= !spec.junk.is_empty() || spec.ts.is_some() != config.timestamps;
+        self.broken_options |= breaks_off(options);
+    }
+}
+
+/// Whether a list of options breaks off where an MD5 signature might still come (18 bytes), or has one.
+fn breaks_off(options: &[u8]) -> bool {
+    let mut padded = options.to_vec();
+    padded.resize(options.len().next_multiple_of(4), 0);
+    let mut options = &padded[..];
+    while options.len() >= 18 {
+        match options[0] {
+            0 => return false,
+            1 => options = &options[1..],
+            // Signatures that nobody has agreed on.
+            19 | 29 => return true,
+            _ if options[1] < 2 || usize::from(options[1]) > options.len() => return true,
+            _ => options = &options[usize::from(options[1])..],
+        }
+    }
+    false
+}

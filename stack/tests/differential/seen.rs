@@ -1,0 +1,133 @@
+//! What a stack did in one step, in numbers that can be compared with the other's.
+
+use std::fmt;
+
+use crate::packet::{ACK, Answer, Flags, RST};
+use crate::scenario::Got;
+use crate::side::View;
+
+/// TSvals of the same timer may differ by so many milliseconds: it may have run several times.
+const CLOCKS_DIFFER_BY: u32 = 60;
+
+/// What one stack did in one step, in numbers that can be compared.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Seen {
+    pub answers: Vec<Reply>,
+    pub got: Option<Got>,
+    pub accepted: bool,
+    pub unread: Option<u64>,
+}
+
+/// An answer, relative to the initial sequence numbers.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Reply {
+    pub flags: u16,
+    pub seq: Relative,
+    pub ack: u32,
+    pub window: u16,
+    pub sack: Vec<(u32, u32)>,
+    /// TSval from the first on, and TSecr.
+    pub ts: Option<(Millis, u32)>,
+    pub mss: Option<u16>,
+    pub scale: Option<u8>,
+    pub sack_permitted: bool,
+    pub tos: u8,
+    pub others: Vec<u8>,
+}
+
+/// A sequence number relative to the stack's initial one, or the number zero.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Relative {
+    Zero,
+    To(u32),
+}
+
+/// Milliseconds that are equal if they are close.
+#[derive(Clone, Copy, Debug, Eq)]
+pub struct Millis(pub u32);
+
+impl PartialEq for Millis {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.abs_diff(other.0) <= CLOCKS_DIFFER_BY
+    }
+}
+
+impl Reply {
+    pub fn new(answer: &Answer, view: &View, is_first: bool) -> Self {
+        let peers = |n: u32| n.wrapping_sub(view.irs);
+        let seq = match answer.seq {
+            0 if answer.has(RST) => Relative::Zero,
+            seq => Relative::To(seq.wrapping_sub(view.iss)),
+        };
+        let first_val = view.ts.map_or(0, |(_, first)| first);
+        Self {
+            flags: answer.flags,
+            seq,
+            ack: if answer.has(ACK) { peers(answer.ack) } else { answer.ack },
+            window: answer.window,
+            sack: answer.sack.iter().map(|&(start, end)| (peers(start), peers(end))).collect(),
+            ts: answer.ts.map(|(val, ecr)| {
+                let since = if is_first { 0 } else { val.wrapping_sub(first_val) };
+                (Millis(since), ecr)
+            }),
+            mss: answer.mss,
+            scale: answer.scale,
+            sack_permitted: answer.sack_permitted,
+            tos: answer.tos,
+            others: answer.others.clone(),
+        }
+    }
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.accepted {
+            write!(f, "accepted; ")?;
+        }
+        if let Some(got) = &self.got {
+            write!(f, "got {got:?}; ")?;
+        }
+        if let Some(unread) = self.unread {
+            write!(f, "{unread} unread; ")?;
+        }
+        for reply in &self.answers {
+            write!(f, "{reply}; ")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { flags, seq, ack, window, sack, ts, mss, scale, sack_permitted, tos, others } =
+            self;
+        write!(f, "{}", Flags(*flags))?;
+        match seq {
+            Relative::Zero => write!(f, " seq zero")?,
+            Relative::To(seq) => write!(f, " seq {seq}")?,
+        }
+        write!(f, " ack {ack} win {window}")?;
+        if !sack.is_empty() {
+            write!(f, " sack {sack:?}")?;
+        }
+        if let Some((Millis(val), ecr)) = ts {
+            write!(f, " ts {val} {ecr}")?;
+        }
+        if let Some(mss) = mss {
+            write!(f, " mss {mss}")?;
+        }
+        if let Some(scale) = scale {
+            write!(f, " ws {scale}")?;
+        }
+        if *sack_permitted {
+            write!(f, " sackok")?;
+        }
+        if *tos != 0 {
+            write!(f, " tos {tos:#x}")?;
+        }
+        if !others.is_empty() {
+            write!(f, " options {others:?}")?;
+        }
+        Ok(())
+    }
+}
