@@ -117,10 +117,11 @@ impl<B: PacketBuf> Tcb<B> {
     /// What has no room for its payload at rcv_nxt, such as a probe of a closed window, has an ACK
     /// and an urgent pointer all the same (RFC 9293 §3.10.7.4, MUST-66).
     fn heed_at_edge(&mut self, cx: &mut Cx<'_>, seg: &Segment) -> Result<(), Verdict> {
-        if SeqNum::new(seg.seq) != self.rcv_nxt || !seg.flags.has(Flags::ACK) {
+        let at_edge = SeqNum::new(seg.seq) == self.rcv_nxt && seg.flags.has(Flags::ACK);
+        // Where the number decides on the answer, a bad ACK field is not heeded, and no more.
+        if !at_edge || !self.accepts_ack(seg) {
             return Ok(());
         }
-        self.check_ack(cx, seg)?;
         self.on_ack(cx, seg)?;
         self.on_urgent(cx, seg);
         Ok(())
@@ -163,16 +164,17 @@ impl<B: PacketBuf> Tcb<B> {
     /// further back than what the peer has ever acknowledged, as Linux has it since 6.8: of us that is but
     /// the FIN. What header prediction takes in Linux, it takes without looking so closely.
     pub(super) fn check_ack(&mut self, cx: &mut Cx<'_>, seg: &Segment) -> Result<(), Verdict> {
+        if self.accepts_ack(seg) { Ok(()) } else { Err(self.challenge(cx)) }
+    }
+
+    fn accepts_ack(&self, seg: &Segment) -> bool {
         let ack = SeqNum::new(seg.ack);
         let back = if self.is_foreseen(seg) {
             self.max_window
         } else {
             self.max_window.min(u32::from(self.state == State::FinWait2))
         };
-        if ack.after(self.snd_nxt) || ack.before(self.snd_una.minus(back)) {
-            return Err(self.challenge(cx));
-        }
-        Ok(())
+        !ack.after(self.snd_nxt) && !ack.before(self.snd_una.minus(back))
     }
 
     /// Whether the segment is what the fast path waits for, but for its ACK field.
