@@ -1,7 +1,7 @@
 //! Where the two stacks are allowed to differ, and why.
 
 use crate::history::History;
-use crate::packet::{ACK, ECE, FIN, RST};
+use crate::packet::{ACK, CWR, ECE, FIN, RESERVED, RST};
 use crate::run::Difference;
 use crate::scenario::{Config, Got, Len, Spec, Step};
 use crate::seen::{Relative, Reply, Seen};
@@ -16,7 +16,7 @@ pub struct Explained {
 }
 
 /// All of them.
-pub static ALL: [Explained; 23] = [
+pub static ALL: [Explained; 25] = [
     Explained {
         name: "data with an ACK field that is old",
         reason: "RFC 5961 §5 lets it reach back by the largest window that the peer ever advertised. \
@@ -99,6 +99,15 @@ pub static ALL: [Explained; 23] = [
         },
     },
     Explained {
+        name: "accurate ECN by a cookie",
+        reason: "Linux 6.18 reads the flags of the ACK that brings a cookie back as those of accurate ECN, \
+                 which nobody has offered.",
+        matches: |config, difference| {
+            let counts = |reply: &Reply| reply.flags & (CWR | RESERVED) != 0;
+            config.cookies && difference.linux.answers.iter().any(counts)
+        },
+    },
+    Explained {
         name: "the memory of a FIN",
         reason: "Linux charges the buffer of a bare FIN, which waits in its queue, and tells a smaller \
                  window behind which nothing can be sent. We keep no buffer.",
@@ -127,11 +136,14 @@ pub static ALL: [Explained; 23] = [
         },
     },
     Explained {
-        name: "an ACK after options that were not agreed on",
+        name: "ACKs and windows after options that were not agreed on",
         reason: "Linux's estimate of the peer's segment size takes options beyond the timestamps that \
                  were agreed on, and lacking ones, for payload. So it finds segments full or not that \
-                 are not to us. We look at the payload.",
-        matches: |_, difference| difference.history.odd_options && difference.is_about_an_ack(),
+                 are not to us, and rounds windows to other sizes. We look at the payload.",
+        matches: |_, difference| {
+            difference.history.odd_options
+                && (difference.but(|reply| reply.window = 0) || difference.is_about_an_ack())
+        },
     },
     Explained {
         name: "options broken before a signature could follow, or a signature",
@@ -159,8 +171,10 @@ pub static ALL: [Explained; 23] = [
         name: "an urgent mark behind the FIN",
         reason: "Linux takes it. RFC 9293 §3.10.7.4 lets us ignore it, for nothing can follow.",
         matches: |_, difference| {
-            let History { ended, urgent, .. } = difference.history;
-            ended && urgent && difference.is_alike()
+            let Difference { step, history, .. } = difference;
+            // What is unread behind it decides between FIN and RST.
+            let closes = matches!(step, Some(Step::Close { .. }));
+            history.ended && history.urgent && (closes || difference.is_alike())
         },
     },
     Explained {
@@ -170,7 +184,10 @@ pub static ALL: [Explained; 23] = [
         matches: |_, difference| {
             let Difference { step, linux, ours, .. } = difference;
             let [update, rest @ ..] = &ours.answers[..] else { return false };
-            matches!(step, Some(Step::Close { .. })) && update.flags == ACK && rest == linux.answers
+            // What it reports is reported.
+            let [mut linux, mut rest] = [linux.answers.clone(), rest.to_vec()];
+            linux.iter_mut().chain(&mut rest).for_each(|reply| reply.sack.clear());
+            matches!(step, Some(Step::Close { .. })) && update.flags & !ECE == ACK && rest == linux
         },
     },
     Explained {
@@ -201,11 +218,12 @@ pub static ALL: [Explained; 23] = [
     Explained {
         name: "the byte at an urgent mark that was replaced",
         reason: "Linux takes it out of the stream when the new mark is announced and a reader stands at \
-                 the old one; we do when that reader comes back. Until then FIONREAD counts it.",
+                 the old one; we do when that reader comes back. Until then FIONREAD counts it, and its \
+                 buffer is charged.",
         matches: |_, difference| {
             let Difference { linux, ours, history, .. } = difference;
             let one_more = linux.unread.map(|unread| unread + 1);
-            history.urgent && ours.unread == one_more && difference.is_alike()
+            history.urgent && ours.unread == one_more && difference.has_like_answers(true)
         },
     },
     Explained {
@@ -213,6 +231,24 @@ pub static ALL: [Explained; 23] = [
         reason: "Linux copies it from the segment to each RST and to ACKs for half-open connections. We \
                  copy it where there is no connection; what is told of a segment beyond has none.",
         matches: |_, difference| difference.but(|reply| reply.tos = 0),
+    },
+    Explained {
+        name: "the report of a duplicate whose ACK was put off",
+        reason: "Linux forgets it with the next segment of its slow path; its fast path, which is taken or \
+                 not as memory is set aside for the socket, leaves it. With us newer data always ends it \
+                 (RFC 2883 §4).",
+        matches: |_, difference| {
+            let Difference { linux, ours, .. } = difference;
+            let reports =
+                |reply: &Reply| reply.sack.first().is_some_and(|&(_, end)| end <= reply.ack);
+            !ours.answers.iter().any(reports)
+                && difference.but(|reply| {
+                    if reports(reply) {
+                        reply.sack.remove(0);
+                    }
+                })
+                && linux.answers.iter().any(reports)
+        },
     },
     Explained {
         name: "SACK of what a FIN has ended",
@@ -248,8 +284,13 @@ impl Difference {
 
     /// Whether the answers are the same, windows left aside if they hang on small segments.
     fn is_alike(&self) -> bool {
+        self.has_like_answers(self.history.copied)
+    }
+
+    /// Whether the answers are the same, windows left aside or not.
+    fn has_like_answers(&self, any_window: bool) -> bool {
         let [mut linux, mut ours] = [self.linux.answers.clone(), self.ours.answers.clone()];
-        if self.history.copied {
+        if any_window {
             linux.iter_mut().chain(&mut ours).for_each(|reply| reply.window = 0);
         }
         linux == ours

@@ -161,6 +161,8 @@ impl<'a> Run<'a> {
 
     fn step(&mut self, number: usize, step: &Step) -> Result<(), Box<Difference>> {
         self.say(|_| format!("{number:4} {step}"));
+        // Nobody can be asked once it is closed.
+        self.history.opened = self.lab.ours.is_opened();
         let before = self.lab.now();
         self.lab.ours.pass(before);
         let mut patience = Duration::from_millis(2);
@@ -303,7 +305,7 @@ impl<'a> Run<'a> {
         }
         self.history.retreats = retreats;
         self.history.full |= self.lab.ours.is_full();
-        self.history.opened = self.lab.ours.is_opened();
+        self.history.opened |= self.lab.ours.is_opened();
         Err(Box::new(Difference {
             number,
             step: step.cloned(),
