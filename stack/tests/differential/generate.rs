@@ -71,12 +71,14 @@ pub fn scenario(seed: u64) -> Scenario {
     let mut dice = Dice::new(seed);
     let mood = dice.of(&[Mood::Data, Mood::Window, Mood::Closing, Mood::Hostile]);
     let mut config = config(&mut dice, mood);
+    config.ipv6 = Dice::new(!seed).once_in(3);
     // Linux 6.18 takes the ECN of a cookie for the accurate one, which is another protocol.
     config.ecn &= !config.cookies;
     let small = dice.once_in(3);
     let timestamps = config.timestamps;
     let ecn = config.ecn;
-    let mut maker = Maker { dice, mood, timestamps, small, ecn, window: 1000 };
+    let most = if config.ipv6 { MOST - 20 } else { MOST } as u16;
+    let mut maker = Maker { dice, mood, timestamps, small, ecn, most, window: 1000 };
     let mut steps = Vec::new();
     if maker.dice.once_in(6) {
         for _ in 0..maker.dice.between(1, 3) {
@@ -100,6 +102,7 @@ fn config(dice: &mut Dice, mood: Mood) -> Config {
         _ => dice.of(&[Some(30_000), Some(262_144), None, None]),
     };
     Config {
+        ipv6: false,
         irs,
         rmem: dice.of(&[[4096, 131_072, 33_554_432], [4096, 131_072, 6_291_456]]),
         rcvbuf,
@@ -126,6 +129,8 @@ struct Maker {
     small: bool,
     /// Is ECN-capable, and meets with congestion.
     ecn: bool,
+    /// The largest payload.
+    most: u16,
     /// The peer's window, which seldom changes.
     window: u16,
 }
@@ -205,7 +210,8 @@ impl Maker {
 
     fn len(&mut self) -> Len {
         if !self.small {
-            return Len::Bytes(self.dice.of(&[1000, 1200, 1448, 1448, MOST as u16]));
+            let stamped = self.most - 12;
+            return Len::Bytes(self.dice.of(&[1000, 1200, stamped, stamped, self.most]));
         }
         let small = self.dice.between(1, 40) as u16;
         Len::Bytes(self.dice.weighed(&[
@@ -216,8 +222,8 @@ impl Maker {
             (2, 257),
             (3, 536),
             (4, 1000),
-            (4, 1448),
-            (4, MOST as u16),
+            (4, self.most - 12),
+            (4, self.most),
         ]))
     }
 

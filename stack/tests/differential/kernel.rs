@@ -4,7 +4,7 @@
 //! answers which no timer delays can be read at once.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 
@@ -15,7 +15,7 @@ use smoltcp::phy::{Device, Medium, RxToken, TunTapInterface, TxToken};
 use smoltcp::time::Instant as Moment;
 
 use crate::scenario::{Config, Got, How, Read};
-use crate::side::{Side, US};
+use crate::side::{Side, us};
 
 /// Everything that is the same for all scenarios. What the kernel remembers of a peer from one
 /// connection to the next would make a scenario depend on those before it.
@@ -49,9 +49,11 @@ impl Kernel {
         let tun = TunTapInterface::new("tun0", Medium::Ip)
             .map_err(|error| format!("no TUN device can be made: {error}"))?;
         let mut kernel = Self { tun, set: Vec::new(), listener: None, stream: None };
-        kernel.sysctl("../ipv6/conf/tun0/disable_ipv6", "1");
-        let address = format!("{US}/16");
-        ip(&["addr", "add", &address, "dev", "tun0"])?;
+        let [old, new] = [false, true].map(us);
+        ip(&["addr", "add", &format!("{old}/16"), "dev", "tun0"])?;
+        // Nobody is asked whether the address is free, and no router for another.
+        kernel.sysctl("../ipv6/conf/tun0/accept_ra", "0");
+        ip(&["addr", "add", &format!("{new}/64"), "dev", "tun0", "nodad"])?;
         ip(&["link", "set", "tun0", "up"])?;
         for (name, value) in SYSCTLS {
             kernel.sysctl(name, value);
@@ -101,8 +103,9 @@ impl Side for Kernel {
         self.sysctl("tcp_rmem", &config.rmem.map(|n| n.to_string()).join(" "));
         self.stream = None;
         self.listener = None;
+        let family = if config.ipv6 { AddressFamily::INET6 } else { AddressFamily::INET };
         let listener = net::socket_with(
-            AddressFamily::INET,
+            family,
             SocketType::STREAM,
             SocketFlags::NONBLOCK | SocketFlags::CLOEXEC,
             None,
@@ -112,7 +115,7 @@ impl Side for Kernel {
         if let Some(bytes) = config.rcvbuf {
             sockopt::set_socket_recv_buffer_size(&listener, bytes as usize / 2).expect("SO_RCVBUF");
         }
-        net::bind(&listener, &SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port)).expect("the port");
+        net::bind(&listener, &SocketAddr::new(us(config.ipv6), port)).expect("the port");
         net::listen(&listener, 16).expect("listen");
         self.listener = Some(listener);
     }

@@ -1,6 +1,6 @@
 //! Our side: an engine with sockets over heap buffers, under a virtual clock.
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use prequeue::buf::HeapBuf;
@@ -14,7 +14,7 @@ use prequeue::time::Instant;
 use prequeue::wire::{MacAddr, ethernet};
 
 use crate::scenario::{Config, Got, How, Read};
-use crate::side::{PEER, Side, US};
+use crate::side::{Side, peer, us};
 
 const OUR_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 const PEER_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
@@ -82,7 +82,7 @@ impl Ours {
             // A cookie remembers nothing: what was offered is worked out again.
             let by_cookie = settings.tcp_syncookies == SynCookies::Always;
             let opens = by_cookie && self.stream.is_none();
-            if packet[33] & 0x12 == 0x02 || opens {
+            if flags(packet) & 0x12 == 0x02 || opens {
                 let most = settings.tcp_rmem[2].max(settings.rmem_max).min(rcvbuf / 2);
                 settings.tcp_rmem[2] = most;
                 settings.rmem_max = most;
@@ -97,7 +97,9 @@ impl Ours {
         let mut sent = Vec::new();
         let engine = self.engine();
         // The peer's address never grows old: these are tests of TCP.
-        engine.learn_neighbour(News { addr: PEER.into(), mac: PEER_MAC }, now, &mut sent);
+        for addr in [false, true].map(peer) {
+            engine.learn_neighbour(News { addr, mac: PEER_MAC }, now, &mut sent);
+        }
         while engine.turn(now, &mut sent) {}
         self.keep(sent);
     }
@@ -105,11 +107,16 @@ impl Ours {
     fn keep(&mut self, sent: Vec<Vec<u8>>) {
         for mut frame in sent {
             let header = ethernet::parse(&frame).expect("a frame");
-            if header.ethertype == ethernet::IPV4 {
+            if [ethernet::IPV4, ethernet::IPV6].contains(&header.ethertype) {
                 self.sent.push(frame.split_off(header.header_len));
             }
         }
     }
+}
+
+/// The flags of a segment without IP options.
+fn flags(packet: &[u8]) -> u8 {
+    packet[if packet[0] >> 4 == 6 { 53 } else { 33 }]
 }
 
 /// What Linux charges for an IP packet from a TUN device, as measured on 6.18: headroom and packet
@@ -141,7 +148,9 @@ impl Side for Ours {
         self.settings = settings.clone();
         let engine_config = EngineConfig {
             settings,
-            interface: Interface::new(OUR_MAC, 1500).with_address(US, 16),
+            interface: Interface::new(OUR_MAC, 1500)
+                .with_address(us(false), 16)
+                .with_address(us(true), 64),
             secret: Secret::from_seed(now),
             key: HashKey::new([now, 1]),
             max_connections: 16,
@@ -149,7 +158,7 @@ impl Side for Ours {
         let (mut all, listeners) = engines(&engine_config, 1);
         self.engine = all.pop();
         let queue = listeners.listen(port, 16).expect("nobody listens yet");
-        let listener = TcpListener::new(queue, SocketAddrV4::new(US, port));
+        let listener = TcpListener::new(queue, SocketAddr::new(us(config.ipv6), port));
         listener.set_nonblocking(true).expect("it never fails");
         self.listener = Some(listener);
         self.now = now;
@@ -161,7 +170,8 @@ impl Side for Ours {
         let settings = self.settings_for(packet);
         *self.engine().settings_mut() = settings;
         let mut frame = vec![0; ethernet::HEADER_LEN];
-        ethernet::emit(&mut frame, OUR_MAC, PEER_MAC, None, ethernet::IPV4);
+        let ethertype = if packet[0] >> 4 == 6 { ethernet::IPV6 } else { ethernet::IPV4 };
+        ethernet::emit(&mut frame, OUR_MAC, PEER_MAC, None, ethertype);
         frame.extend_from_slice(packet);
         let buf = HeapBuf::new(&frame).with_room(truesize(packet.len()) - HeapBuf::OVERHEAD);
         let mut sent = Vec::new();

@@ -3,7 +3,7 @@
 //! Written apart from the library's own parser and writer, which are on trial here.
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 pub const FIN: u16 = 0x01;
 pub const SYN: u16 = 0x02;
@@ -13,6 +13,9 @@ pub const ACK: u16 = 0x10;
 pub const URG: u16 = 0x20;
 pub const ECE: u16 = 0x40;
 pub const CWR: u16 = 0x80;
+
+/// The protocol's number in IP headers.
+const TCP: u8 = 6;
 
 /// What the header's four reserved bits look like above the flags.
 pub const RESERVED: u16 = 0xf00;
@@ -36,23 +39,13 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// The IPv4 packet.
-    pub fn packet(&self, from: SocketAddrV4, to: SocketAddrV4) -> Vec<u8> {
+    /// The IP packet, of the addresses' family.
+    pub fn packet(&self, from: SocketAddr, to: SocketAddr) -> Vec<u8> {
         let header = 20 + self.options.len().next_multiple_of(4);
-        let total = 20 + header + self.payload.len();
-        let mut packet = vec![0; total];
-        packet[0] = 0x45;
-        packet[1] = self.tos;
-        packet[2..4].copy_from_slice(&(total as u16).to_be_bytes());
-        packet[6] = 0x40; // not to be fragmented
-        packet[8] = 64;
-        packet[9] = 6;
-        packet[12..16].copy_from_slice(&from.ip().octets());
-        packet[16..20].copy_from_slice(&to.ip().octets());
-        let sum = !sum(0, &packet[..20]);
-        packet[10..12].copy_from_slice(&sum.to_be_bytes());
-
-        let tcp = &mut packet[20..];
+        let mut packet = ip_header(from.ip(), to.ip(), self.tos, header + self.payload.len());
+        let tcp = packet.len();
+        packet.resize(tcp + header + self.payload.len(), 0);
+        let tcp = &mut packet[tcp..];
         tcp[0..2].copy_from_slice(&from.port().to_be_bytes());
         tcp[2..4].copy_from_slice(&to.port().to_be_bytes());
         tcp[4..8].copy_from_slice(&self.seq.to_be_bytes());
@@ -63,9 +56,40 @@ impl Segment {
         tcp[18..20].copy_from_slice(&self.urgent.to_be_bytes());
         tcp[20..20 + self.options.len()].copy_from_slice(&self.options);
         tcp[header..].copy_from_slice(&self.payload);
-        let sum = !tcp_sum(*from.ip(), *to.ip(), tcp) ^ u16::from(self.corrupt);
-        packet[36..38].copy_from_slice(&sum.to_be_bytes());
+        let sum = !tcp_sum(from.ip(), to.ip(), tcp) ^ u16::from(self.corrupt);
+        tcp[16..18].copy_from_slice(&sum.to_be_bytes());
         packet
+    }
+}
+
+/// The header in front of so many bytes of TCP.
+fn ip_header(from: IpAddr, to: IpAddr, tos: u8, len: usize) -> Vec<u8> {
+    match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let mut header = vec![0; 20];
+            header[0] = 0x45;
+            header[1] = tos;
+            header[2..4].copy_from_slice(&(20 + len as u16).to_be_bytes());
+            header[6] = 0x40; // not to be fragmented
+            header[8] = 64;
+            header[9] = TCP;
+            header[12..16].copy_from_slice(&from.octets());
+            header[16..20].copy_from_slice(&to.octets());
+            let sum = !sum(0, &header);
+            header[10..12].copy_from_slice(&sum.to_be_bytes());
+            header
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            let mut header = vec![0; 40];
+            header[..4].copy_from_slice(&(0x6000_0000 | u32::from(tos) << 20).to_be_bytes());
+            header[4..6].copy_from_slice(&(len as u16).to_be_bytes());
+            header[6] = TCP;
+            header[7] = 64;
+            header[8..24].copy_from_slice(&from.octets());
+            header[24..40].copy_from_slice(&to.octets());
+            header
+        }
+        _ => panic!("addresses of two families"),
     }
 }
 
@@ -90,24 +114,13 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Reads an IPv4 packet that goes to `port`; `None` if it is something else.
+    /// Reads a packet that goes to `port`; `None` if it is something else.
     pub fn parse(packet: &[u8], port: u16) -> Option<Self> {
-        if packet.len() < 40 || packet[0] != 0x45 || packet[9] != 6 {
-            return None;
-        }
-        let total = usize::from(u16::from_be_bytes([packet[2], packet[3]]));
-        let tcp = packet.get(20..total)?;
+        let Ip { from, to, tos, tcp } = Ip::parse(packet)?;
         if word(tcp, 2) != port {
             return None;
         }
-        let addr =
-            |at: usize| Ipv4Addr::new(packet[at], packet[at + 1], packet[at + 2], packet[at + 3]);
-        assert_eq!(sum(0, &packet[..20]), 0xffff, "IP checksum of an answer: {packet:02x?}");
-        assert_eq!(
-            tcp_sum(addr(12), addr(16), tcp),
-            0xffff,
-            "checksum of an answer: {packet:02x?}"
-        );
+        assert_eq!(tcp_sum(from, to, tcp), 0xffff, "checksum of an answer: {packet:02x?}");
         let header = usize::from(tcp[12] >> 4) * 4;
         let mut answer = Self {
             seq: long(tcp, 4),
@@ -115,7 +128,7 @@ impl Answer {
             flags: word(tcp, 12) & 0xfff,
             window: word(tcp, 14),
             urgent: word(tcp, 18),
-            tos: packet[1],
+            tos,
             payload: tcp.len() - header,
             ..Self::default()
         };
@@ -151,6 +164,40 @@ impl Answer {
                 _ => self.others.push(kind),
             }
             options = rest;
+        }
+    }
+}
+
+/// What matters of an IP packet with TCP in it.
+struct Ip<'a> {
+    from: IpAddr,
+    to: IpAddr,
+    tos: u8,
+    tcp: &'a [u8],
+}
+
+impl<'a> Ip<'a> {
+    fn parse(packet: &'a [u8]) -> Option<Self> {
+        match packet.first()? >> 4 {
+            4 if packet.len() >= 40 && packet[0] == 0x45 && packet[9] == TCP => {
+                assert_eq!(sum(0, &packet[..20]), 0xffff, "checksum of IP: {packet:02x?}");
+                let addr = |at: usize| {
+                    let octets: [u8; 4] = packet[at..at + 4].try_into().expect("four bytes");
+                    Ipv4Addr::from(octets).into()
+                };
+                let tcp = packet.get(20..word(packet, 2).into())?;
+                Some(Self { from: addr(12), to: addr(16), tos: packet[1], tcp })
+            }
+            6 if packet.len() >= 60 && packet[6] == TCP => {
+                let addr = |at: usize| {
+                    let octets: [u8; 16] = packet[at..at + 16].try_into().expect("sixteen bytes");
+                    Ipv6Addr::from(octets).into()
+                };
+                let tcp = packet.get(40..40 + usize::from(word(packet, 4)))?;
+                let tos = (word(packet, 0) >> 4) as u8;
+                Some(Self { from: addr(8), to: addr(24), tos, tcp })
+            }
+            _ => None,
         }
     }
 }
@@ -191,10 +238,12 @@ fn long(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
-fn tcp_sum(from: Ipv4Addr, to: Ipv4Addr, tcp: &[u8]) -> u16 {
-    let mut start = u32::from(sum(0, &from.octets())) + u32::from(sum(0, &to.octets()));
-    start += 6 + tcp.len() as u32;
-    sum(start, tcp)
+fn tcp_sum(from: IpAddr, to: IpAddr, tcp: &[u8]) -> u16 {
+    let of = |addr: IpAddr| match addr {
+        IpAddr::V4(addr) => u32::from(sum(0, &addr.octets())),
+        IpAddr::V6(addr) => u32::from(sum(0, &addr.octets())),
+    };
+    sum(of(from) + of(to) + u32::from(TCP) + tcp.len() as u32, tcp)
 }
 
 /// The ones' complement sum of 16-bit words.

@@ -3,7 +3,7 @@
 //! Time is the machine's: the kernel has no other, and ours is told what it is. Where a timer of one
 //! stack has fired and the other's is about to, both are given a little more.
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::ours::Ours;
 use crate::packet::{ACK, Answer, CWR, ECE, FIN, RST, SYN, Segment};
 use crate::scenario::{Config, Got, Scenario, Spec, Step, byte_at};
 use crate::seen::{Millis, Reply, Seen};
-use crate::side::{PEER, Side, US, View};
+use crate::side::{Side, View, peer, us};
 
 /// Ticks of 250 Hz, which add up over repeated timers, and what it takes to get a thread to run.
 const TIMERS_DIFFER_BY: Duration = Duration::from_millis(40);
@@ -255,12 +255,12 @@ impl<'a> Run<'a> {
         options
     }
 
-    fn us(&self) -> SocketAddrV4 {
-        SocketAddrV4::new(US, listener(self.lab.port))
+    fn us(&self) -> SocketAddr {
+        SocketAddr::new(us(self.config.ipv6), listener(self.lab.port))
     }
 
-    fn peer(&self) -> SocketAddrV4 {
-        SocketAddrV4::new(PEER, self.lab.port)
+    fn peer(&self) -> SocketAddr {
+        SocketAddr::new(peer(self.config.ipv6), self.lab.port)
     }
 
     /// Compares what both have done by now; who is behind is given a while.

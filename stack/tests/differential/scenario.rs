@@ -18,6 +18,7 @@ pub struct Scenario {
 /// The settings, and the peer's SYN.
 #[derive(Clone, Debug)]
 pub struct Config {
+    pub ipv6: bool,
     /// The peer's initial sequence number.
     pub irs: u32,
     pub rmem: [u32; 3],

@@ -89,6 +89,7 @@ fn simpler(scenario: &Scenario) -> Vec<Scenario> {
             all.push(changed);
         }
     };
+    with(&|config| config.ipv6 = false);
     with(&|config| config.sack = false);
     with(&|config| config.irs = 1000);
     with(&|config| config.rcvbuf = None);

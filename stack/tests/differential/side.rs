@@ -1,12 +1,30 @@
 //! One of the two stacks as the peer and the application meet it, and what the peer knows of it.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::packet::{ACK, Answer, FIN, RST, SYN};
 use crate::scenario::{Config, Got, How, Read};
 
-pub const US: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
-pub const PEER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 9);
+/// The stacks' addresses, and the peer's: IPv4, IPv6.
+const US: [IpAddr; 2] = addresses(1);
+const PEER: [IpAddr; 2] = addresses(9);
+
+const fn addresses(host: u8) -> [IpAddr; 2] {
+    [
+        IpAddr::V4(Ipv4Addr::new(10, 77, 0, host)),
+        IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, host as u16)),
+    ]
+}
+
+/// Where a stack is.
+pub const fn us(ipv6: bool) -> IpAddr {
+    US[ipv6 as usize]
+}
+
+/// Where its peer is.
+pub const fn peer(ipv6: bool) -> IpAddr {
+    PEER[ipv6 as usize]
+}
 
 /// A stack with one listener and at most one connection. Times are nanoseconds of one clock.
 pub trait Side {
