@@ -389,6 +389,8 @@ impl<B: PacketBuf> Tcb<B> {
             && self.ofo.is_empty()
             && self.dsack.is_none()
             && !self.urgent.is_pending()
+            // What is predicted moves it to rcv_nxt, and it must not move back.
+            && self.snd_wl1.at_or_before(self.rcv_nxt)
             && !self.has_path_error();
         self.prediction =
             if predictable { input::predicted_header(self.snd_window) } else { UNPREDICTABLE };

@@ -86,6 +86,16 @@ fn an_overtaken_duplicate_ack_is_excused_within_the_replay_window() {
 }
 
 #[test]
+fn data_below_the_last_window_taken_does_not_make_it_older() {
+    let mut c = Conn::with_ts(10_000);
+    c.on(ack(5000).ts(10_000));
+    c.on(data(1, 1000).ts(10_000));
+    // The next ACK would otherwise be an update, which no replay is excused for.
+    assert_eq!(c.on(ack(1001).ts(9_999 - 1)), []);
+    assert_eq!(c.count(PAWSEstab), 0);
+}
+
+#[test]
 fn the_echo_is_that_of_the_earliest_segment_not_acknowledged() {
     let mut c = Conn::with_ts(1000);
     assert_eq!(c.burst(&[data(1, 3).ts(1001), data(4, 3).ts(1005)]), [Ack(7)]);
