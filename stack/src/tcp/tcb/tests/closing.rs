@@ -185,6 +185,9 @@ fn old_data_to_an_orphan_is_acknowledged() {
     c.close();
     assert_eq!(c.on(data(1, 5)), [Ack(6)]);
     assert_eq!(c.state(), State::FinWait1);
+    assert_eq!(c.on(data(1, 5).acking(2)), [], "what acknowledges our FIN makes a record of it");
+    assert_eq!(c.state(), State::FinWait2);
+    assert!(c.tcb.time_wait(&c.world.settings).is_some());
 }
 
 /// A connection whose retransmission timeout is a second, by a third of one there and back.
