@@ -16,7 +16,7 @@ pub struct Explained {
 }
 
 /// All of them.
-pub static ALL: [Explained; 25] = [
+pub static ALL: [Explained; 28] = [
     Explained {
         name: "data with an ACK field that is old",
         reason: "RFC 5961 §5 lets it reach back by the largest window that the peer ever advertised. \
@@ -184,9 +184,12 @@ pub static ALL: [Explained; 25] = [
         matches: |_, difference| {
             let Difference { step, linux, ours, .. } = difference;
             let [update, rest @ ..] = &ours.answers[..] else { return false };
-            // What it reports is reported.
             let [mut linux, mut rest] = [linux.answers.clone(), rest.to_vec()];
-            linux.iter_mut().chain(&mut rest).for_each(|reply| reply.sack.clear());
+            for reply in linux.iter_mut().chain(&mut rest) {
+                // What the update reports is reported.
+                reply.sack.clear();
+                reply.window = if difference.any_window() { 0 } else { reply.window };
+            }
             matches!(step, Some(Step::Close { .. })) && update.flags & !ECE == ACK && rest == linux
         },
     },
@@ -225,6 +228,37 @@ pub static ALL: [Explained; 25] = [
             let one_more = linux.unread.map(|unread| unread + 1);
             history.urgent && ours.unread == one_more && difference.has_like_answers(true)
         },
+    },
+    Explained {
+        name: "a duplicate while the buffer is half full",
+        reason: "Linux has quick ACKs send its ACK, of which none is left if it has just found less than \
+                 half of the buffer free; then it waits. We answer every duplicate at once \
+                 (RFC 9293 §3.10.7.4, MUST-58).",
+        matches: |_, difference| {
+            let Difference { linux, ours, history, .. } = difference;
+            let is_ack = |seen: &Seen| seen.answers.iter().all(|reply| reply.flags & !ECE == ACK);
+            let has_data =
+                difference.segment().is_some_and(|spec| !matches!(spec.len, Len::Bytes(0)));
+            history.half_full && has_data && linux.answers.is_empty() && is_ack(ours)
+        },
+    },
+    Explained {
+        name: "a RST out of window after close",
+        reason: "Linux's record of an orphan in FIN-WAIT-2 answers it like any segment out of window. We \
+                 drop it (RFC 9293 §3.10.7.4, first step).",
+        matches: |_, difference| {
+            let is_rst = difference.segment().is_some_and(|spec| spec.flags & RST != 0);
+            let Difference { linux, ours, .. } = difference;
+            // Ours is behind the initial number and the FIN.
+            let of_the_record = |reply: &Reply| reply.flags == ACK && reply.seq == Relative::To(2);
+            is_rst && ours.answers.is_empty() && linux.answers.iter().all(of_the_record)
+        },
+    },
+    Explained {
+        name: "a SYN with FIN in TIME-WAIT",
+        reason: "Linux ends TIME-WAIT for it as for a SYN that opens the next connection, and then drops \
+                 it. To us it is none.",
+        matches: |_, difference| difference.history.syn_fin && difference.history.ended,
     },
     Explained {
         name: "the type of service of a reply",
@@ -282,9 +316,14 @@ impl Difference {
         both[0] == both[1]
     }
 
-    /// Whether the answers are the same, windows left aside if they hang on small segments.
+    /// Whether the answers are the same, windows left aside if they hang on what was before.
     fn is_alike(&self) -> bool {
-        self.has_like_answers(self.history.copied)
+        self.has_like_answers(self.any_window())
+    }
+
+    /// Whether windows may differ for reasons that lie further back.
+    fn any_window(&self) -> bool {
+        self.history.copied || self.history.odd_options
     }
 
     /// Whether the answers are the same, windows left aside or not.

@@ -1,7 +1,7 @@
 //! What has happened in a scenario that makes the two states differ though nothing is to be seen of it
 //! at first.
 
-use crate::packet::{ACK, FIN, URG};
+use crate::packet::{ACK, FIN, SYN, URG};
 use crate::scenario::{Config, Spec};
 use crate::side::{View, before};
 
@@ -48,6 +48,10 @@ pub struct History {
     pub urgent: bool,
     /// Data was sent that Linux may have copied behind what was queued before.
     pub copied: bool,
+    /// A segment had SYN and FIN.
+    pub syn_fin: bool,
+    /// Our buffer was at least half full when the last segment came.
+    pub half_full: bool,
     /// Segments sent.
     pub segments: u32,
 }
@@ -77,6 +81,7 @@ impl History {
     pub fn note_header(&mut self, config: &Config, spec: &Spec, options: &[u8]) {
         self.segments += 1;
         self.shut |= spec.window == 0;
+        self.syn_fin |= spec.flags & (SYN | FIN) == SYN | FIN;
         self.old_ack |= spec.flags & ACK != 0 && spec.ack < 0;
         self.odd_options |= !spec.junk.is_empty() || spec.ts.is_some() != config.timestamps;
         self.broken_options |= breaks_off(options);

@@ -55,6 +55,15 @@ impl Ours {
         })
     }
 
+    /// Whether less than half of the buffer is free, or nearly.
+    pub fn is_half_full(&self) -> bool {
+        self.stream.as_ref().is_some_and(|stream| {
+            let guard = stream.lock();
+            let connection = guard.connection();
+            2 * (connection.rmem() + truesize(1500) as u32) > connection.rcvbuf()
+        })
+    }
+
     /// Whether the window is open to within an eighth of what the buffer would hold of full segments.
     pub fn is_opened(&self) -> bool {
         self.stream.as_ref().is_some_and(|stream| {

@@ -163,6 +163,7 @@ impl<'a> Run<'a> {
         self.say(|_| format!("{number:4} {step}"));
         // Nobody can be asked once it is closed.
         self.history.opened = self.lab.ours.is_opened();
+        self.history.half_full = self.lab.ours.is_half_full();
         let before = self.lab.now();
         self.lab.ours.pass(before);
         let mut patience = Duration::from_millis(2);
