@@ -16,7 +16,7 @@ pub struct Explained {
 }
 
 /// All of them.
-pub static ALL: [Explained; 28] = [
+pub static ALL: [Explained; 29] = [
     Explained {
         name: "data with an ACK field that is old",
         reason: "RFC 5961 §5 lets it reach back by the largest window that the peer ever advertised. \
@@ -166,6 +166,12 @@ pub static ALL: [Explained; 28] = [
             let another = |spec: &Spec| spec.flags & FIN != 0 && !matches!(spec.len, Len::Bytes(0));
             difference.history.ended && difference.segment().is_some_and(another)
         },
+    },
+    Explained {
+        name: "data behind a FIN above a hole",
+        reason: "Linux merges both, and finds the FIN at the end of what it has merged. To us the stream \
+                 ends where the FIN stood, or goes on if other data came to stand there first.",
+        matches: |_, difference| difference.history.behind_fin,
     },
     Explained {
         name: "an urgent mark behind the FIN",

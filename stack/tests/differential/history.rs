@@ -48,6 +48,10 @@ pub struct History {
     pub urgent: bool,
     /// Data was sent that Linux may have copied behind what was queued before.
     pub copied: bool,
+    /// Where a FIN was sent above a hole, from the peer's SYN on.
+    fin_at: Option<u32>,
+    /// Data or another FIN was sent behind that.
+    pub behind_fin: bool,
     /// A segment had SYN and FIN.
     pub syn_fin: bool,
     /// Our buffer was at least half full when the last segment came.
@@ -70,6 +74,13 @@ impl History {
         self.urgent |= spec.flags & URG != 0;
         self.above |= is_above;
         self.fin_above |= spec.flags & FIN != 0 && len == 0 && is_above;
+        let fin = spec.flags & FIN != 0;
+        let end = seq.wrapping_sub(view.irs).wrapping_add(len);
+        self.behind_fin |=
+            self.fin_at.is_some_and(|at| before(at, end.wrapping_add(fin.into()).wrapping_sub(1)));
+        if fin && is_above {
+            self.fin_at.get_or_insert(end);
+        }
         let is_cut = before(view.edge, seq.wrapping_add(len));
         self.beyond_unsayable |= is_cut && self.unsayable;
         self.cut_after_end |= is_cut && self.ended;
