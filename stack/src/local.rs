@@ -13,7 +13,9 @@ use std::sync::{Arc, Mutex};
 use crate::dpdk::{Clock, Lcore, Link, Mbuf, Mempool, Port, PortStats};
 use crate::lcore::drive::Drive;
 use crate::lcore::poll::{Board, Claims, Shown};
-use crate::lcore::{Bind, Holder, HolderScan, Interface, Listeners, Population, local_engine};
+use crate::lcore::{
+    Bind, Holder, HolderScan, Interface, Listeners, Population, Role, local_engine,
+};
 use crate::sight::Sight;
 use crate::socket::{self, Local, SocketId};
 use crate::stack::{
@@ -146,7 +148,8 @@ impl StackBuilder {
         let plan = plan(pair.0.descriptors());
         let pool = pools.rx.clone();
         let pools = (pools.rx, pools.tx, pools.spare);
-        let drive = Drive::new(engine, pair, pools, plan, clock, self.faults);
+        let mut drive = Drive::new(engine, pair, pools, plan, clock, self.faults);
+        drive.claim_addresses(Role::Speaks);
         let lcore = eal.lcores()[0];
         let board = Arc::new(Board::default());
         let sight = Sight {

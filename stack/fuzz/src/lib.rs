@@ -94,7 +94,7 @@ pub fn datagram6(datagram: &[u8]) {
         }
         Ok(icmpv6::Message::Solicitation(asked)) => {
             let Some(mac) = asked.source_mac else { return };
-            icmpv6::emit_solicitation(&mut again, (ip.src, mac), ip.dst, asked.target)
+            icmpv6::emit_solicitation(&mut again, (ip.src, Some(mac)), ip.dst, asked.target)
         }
         _ => return,
     };

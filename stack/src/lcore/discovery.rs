@@ -10,8 +10,8 @@ use crate::time::Instant;
 use crate::wire::icmpv6::{self, Advertisement, MAX_DISCOVERY_LEN, Solicitation};
 use crate::wire::{MacAddr, ethernet, ipv6};
 
-use super::Transmit;
 use super::neighbour::{Neighbours, News};
+use super::{Standing, Transmit};
 
 impl Neighbours {
     /// Takes a question: answers it if it is for an address of ours, and learns where who asks is.
@@ -23,7 +23,7 @@ impl Neighbours {
         now: Instant,
         tx: &mut impl Transmit,
     ) -> Option<News> {
-        let Solicitation { target, source_mac } = *asked;
+        let Solicitation { target, source_mac, nonce: _ } = *asked;
         let interface = *self.interface();
         if !interface.is_ours(target.into()) || interface.is_ours(src.into()) {
             return None;
@@ -37,12 +37,14 @@ impl Neighbours {
         }
         let mut frame = [0; ethernet::HEADER_LEN + MAX_DISCOVERY_LEN];
         let ours = (target, interface.mac);
+        // Before it is sure that nobody else has it, others may think what they thought (RFC 4429 §3.3).
+        let overrides = interface.standing(target.into()) == Some(Standing::Held);
         if src.is_unspecified() {
             // Somebody would like to have our address: all are told that it is taken (RFC 4862 §5.4.3).
-            icmpv6::emit_advertisement(room(&mut frame), ours, ipv6::ALL_NODES, false);
+            icmpv6::emit_advertisement(room(&mut frame), ours, ipv6::ALL_NODES, overrides);
             self.transmit(&mut frame, ipv6::group_mac(ipv6::ALL_NODES), tx);
         } else {
-            icmpv6::emit_advertisement(room(&mut frame), ours, src, true);
+            icmpv6::emit_advertisement(room(&mut frame), ours, src, overrides);
             self.send(&mut frame, src.into(), now, tx);
         }
         news
@@ -82,9 +84,11 @@ impl Neighbours {
             None => (group, ipv6::group_mac(group)),
         };
         let mut frame = [0; ethernet::HEADER_LEN + MAX_DISCOVERY_LEN];
-        let ours = (src, self.interface().mac);
-        icmpv6::emit_solicitation(room(&mut frame), ours, dst, target);
-        self.transmit(&mut frame, dst_mac, tx);
+        // Who answers asks back then, and does not replace what it knows (RFC 4429 §3.2).
+        let is_sure = self.interface().standing(src.into()) == Some(Standing::Held);
+        let ours = (src, is_sure.then_some(self.interface().mac));
+        let len = icmpv6::emit_solicitation(room(&mut frame), ours, dst, target);
+        self.transmit(&mut frame[..ethernet::HEADER_LEN + len], dst_mac, tx);
     }
 
     fn transmit(&self, frame: &mut [u8], dst: MacAddr, tx: &mut impl Transmit) {
@@ -136,7 +140,7 @@ mod tests {
     }
 
     fn question(source_mac: Option<MacAddr>) -> Solicitation {
-        Solicitation { target: OUR_ADDR, source_mac }
+        Solicitation { target: OUR_ADDR, source_mac, nonce: None }
     }
 
     #[test]
@@ -146,7 +150,7 @@ mod tests {
         let (mac, dst, src, message) = parse(&tx.pop().unwrap());
         assert_eq!(mac, MacAddr([0x33, 0x33, 0xff, 0x77, 0, 9]));
         assert_eq!((dst, src), ("ff02::1:ff77:9".parse().unwrap(), OUR_ADDR));
-        let asked = Solicitation { target: PEER_ADDR, source_mac: Some(US) };
+        let asked = Solicitation { target: PEER_ADDR, source_mac: Some(US), nonce: None };
         assert_eq!(message, Message::Solicitation(asked));
 
         let news = table.on_advertisement(&answer(PEER, true), ms(2), &mut tx);
@@ -181,10 +185,10 @@ mod tests {
         assert_eq!(table.on_solicitation(PEER_ADDR, &question(None), ms(1), &mut tx), None);
         assert_eq!(parse(&tx.pop().unwrap()).0, PEER);
 
-        let other = Solicitation { target: PEER_ADDR, source_mac: Some(PEER) };
+        let other = Solicitation { target: PEER_ADDR, source_mac: Some(PEER), nonce: None };
         assert_eq!(table.on_solicitation(PEER_ADDR, &other, ms(2), &mut tx), None);
         let ours = table.interface().link_local().unwrap();
-        let link_local = Solicitation { target: ours, source_mac: Some(PEER) };
+        let link_local = Solicitation { target: ours, source_mac: Some(PEER), nonce: None };
         table.on_solicitation(PEER_ADDR, &link_local, ms(3), &mut tx);
         assert_eq!(parse(&tx.pop().unwrap()).2, ours);
         assert!(tx.is_empty());

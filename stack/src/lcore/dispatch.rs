@@ -28,6 +28,8 @@ pub(super) enum Frame {
     Done,
     /// It taught us about a neighbour that the other lcores do not know.
     News(News),
+    /// Somebody else has an address of ours, which is given up.
+    Lost(IpAddr),
     /// It tells of a segment of ours that did not arrive.
     Told(Told),
     /// It is a fragment of a TCP segment, for our Ethernet address.
@@ -125,11 +127,7 @@ impl<T: Transmit> Work<'_, T> {
         }
         match (header.ethertype, delivery) {
             (ethernet::ARP, Delivery::Us | Delivery::Broadcast) => {
-                let Some(arp) = arp::parse(payload) else { return Frame::Done };
-                match self.base.neighbours.on_arp(&arp, self.now, self.tx) {
-                    Some(news) => Frame::News(news),
-                    None => Frame::Done,
-                }
+                arp::parse(payload).map_or(Frame::Done, |arp| self.on_arp(&arp))
             }
             (ethernet::IPV4, Delivery::Us) => {
                 self.on_datagram(payload, checksum).map_or(Frame::Done, Frame::Told)

@@ -4,12 +4,15 @@
 //! to completion. One look at the clock per burst; it never waits, and what the device does not take
 //! is kept for the next time or dropped.
 
+use std::time::Duration;
+
 use crate::buf::PacketBuf;
 use crate::dpdk::{Burst, Clock, Mbuf, Mempool, PoolPlan, RxQueue, SpareMbufs, TxQueue};
 use crate::socket::Mode;
 use crate::tcp::Counter;
 use crate::time::Instant;
 
+use super::claims::Role;
 use super::engine::Engine;
 use super::fault::{BadWire, Faults};
 use super::groups::BURST;
@@ -17,6 +20,9 @@ use super::{Pressure, Transmit};
 
 /// Frames that wait to be sent: two bursts, so that one may be refused while another is made.
 const STAGED: usize = 2 * BURST;
+
+/// Between two looks whether there is a link.
+const LINK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A queue pair and the engine behind it.
 #[derive(Debug)]
@@ -31,6 +37,8 @@ pub(crate) struct Drive<M: Mode<Mbuf>> {
     pub now: Instant,
     wire: Option<BadWire<Mbuf>>,
     gauge: Gauge,
+    /// What is to be done about the addresses when there is a link, and when to look for one again.
+    claiming: Option<(Role, Instant)>,
 }
 
 impl<M: Mode<Mbuf>> Drive<M> {
@@ -54,6 +62,25 @@ impl<M: Mode<Mbuf>> Drive<M> {
             clock,
             now: Instant::default(),
             wire: (!faults.are_none()).then(|| BadWire::new(faults)),
+            claiming: None,
+        }
+    }
+
+    /// Has the engine claim its addresses as soon as there is a link: what is asked before, nobody hears.
+    pub fn claim_addresses(&mut self, role: Role) {
+        self.claiming = Some((role, Instant::ZERO));
+    }
+
+    #[cold]
+    fn look_for_link(&mut self, role: Role, next: Instant) {
+        if self.now < next {
+            return;
+        }
+        if self.rx.link().up {
+            self.claiming = None;
+            self.engine.claim_addresses(role);
+        } else {
+            self.claiming = Some((role, self.now + LINK_INTERVAL));
         }
     }
 
@@ -83,6 +110,9 @@ impl<M: Mode<Mbuf>> Drive<M> {
             wire.wait(now, &mut frames);
             let mut frames: Vec<_> = frames.into_iter().map(Some).collect();
             self.engine.input(&mut frames, now, &mut self.out);
+        }
+        if let Some((role, next)) = self.claiming {
+            self.look_for_link(role, next);
         }
         let busy = self.engine.turn(now, &mut self.out);
         if self.engine.pressure() != Pressure::None {

@@ -20,6 +20,7 @@ use crate::wire::FourTuple;
 use crate::wire::frame::{self, Station, TcpFrame};
 use crate::wire::frame6;
 
+use super::claims::Role;
 use super::dispatch::Frame;
 use super::flow::{Flow, FlowHash, Target};
 use super::groups::{BURST, Groups};
@@ -28,6 +29,7 @@ use super::limits::{EchoLimit, ProblemLimit};
 use super::memory::{Holder, HolderScan};
 use super::mesh::{Mesh, Message, mesh};
 use super::neighbour::{Neighbours, News};
+use super::presence::Presence;
 use super::shared::{Listeners, Shared};
 use super::tables::Tables;
 use super::work::{Base, Work};
@@ -138,6 +140,7 @@ impl<B: PacketBuf, M: Mode<B>> Engine<B, M> {
                 echoes: EchoLimit::default(),
                 problems: ProblemLimit::default(),
                 pressure: Pressure::None,
+                presence: Presence::new(key),
             },
             tables: Tables::new(key, max_connections, time_waits, shared, mesh),
         }
@@ -164,8 +167,20 @@ impl<B: PacketBuf, M: Mode<B>> Engine<B, M> {
     pub fn next_deadline(&self) -> Option<Instant> {
         let neighbours = self.base.neighbours.next_deadline();
         let fragments = self.tables.fragments.as_ref().and_then(|table| table.next_deadline());
-        let others = neighbours.into_iter().chain(fragments);
+        let presence = self.base.presence.next_deadline();
+        let others = neighbours.into_iter().chain(fragments).chain(presence);
         self.tables.wheel.next_deadline().into_iter().chain(others).min()
+    }
+
+    /// Has the addresses be claimed from the next turn on: it is asked whether somebody else has one, they
+    /// are announced and defended, and the groups of IPv6 reported. Of several engines one speaks.
+    pub fn claim_addresses(&mut self, role: Role) {
+        self.base.presence.begin(role);
+    }
+
+    /// The interface, and how its addresses stand.
+    pub fn interface(&self) -> &Interface {
+        &self.base.interface
     }
 
     /// Has fragments of TCP segments be put together from now on.
@@ -401,6 +416,12 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
                 self.on_told(work, &told, None);
                 None
             }
+            Frame::Lost(addr) => {
+                if let Some(mesh) = &mut self.mesh {
+                    mesh.tell_lost(addr, mesh.id());
+                }
+                None
+            }
             Frame::News(news) => {
                 if let Some(mesh) = &mut self.mesh {
                     mesh.tell(news);
@@ -482,6 +503,14 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
                     self.on_other(work, frame, Some(origin));
                 }
                 Message::Error { told, origin } => self.on_told(work, &told, Some(origin)),
+                Message::Lost { addr, origin } => {
+                    let is_news = work.lose(addr);
+                    if let Some(mesh) = self.mesh.as_mut().filter(|mesh| mesh.id() != origin)
+                        && is_news
+                    {
+                        mesh.tell_lost(addr, origin);
+                    }
+                }
                 Message::Neighbour { news, origin } => {
                     work.base.neighbours.learn(news, work.now, work.tx);
                     if let Some(mesh) = self.mesh.as_mut().filter(|mesh| mesh.id() != origin) {
@@ -510,6 +539,7 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
             let dropped = work.base.neighbours.on_timer(work.now, work.tx);
             work.base.counters.add(Counter::OutDiscards, dropped as u64);
         }
+        busy |= work.keep_present();
         busy | self.expire_fragments(work)
     }
 

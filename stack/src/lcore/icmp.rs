@@ -4,6 +4,8 @@
 //! the others until one knows the connection. An error never makes anything grow, and is told nobody if
 //! it quotes what we cannot have sent.
 
+use std::net::IpAddr;
+
 use crate::buf::PacketBuf;
 use crate::socket::{Deferred, Mode};
 use crate::tcp::Counter;
@@ -19,7 +21,7 @@ use super::tables::Tables;
 use super::work::Work;
 
 /// Longest echo request that is answered: the frame is built on the stack.
-pub(super) const ECHO_LEN: usize = ethernet::HEADER_LEN + 1500;
+const ECHO_LEN: usize = ethernet::HEADER_LEN + 1500;
 
 impl<T: Transmit> Work<'_, T> {
     /// An ICMP message for our address: a ping is answered, an error about a TCP segment of ours
@@ -28,18 +30,22 @@ impl<T: Transmit> Work<'_, T> {
         self.bump(Counter::IcmpInMsgs);
         match icmp::parse(message) {
             Ok(Message::EchoRequest) => {
-                self.on_echo_request(ip, message);
+                self.answer_echo(ip.src.into(), |room| icmp::echo_reply(room, ip, message));
                 None
             }
             Ok(Message::EchoReply | Message::Other) => None,
             Ok(Message::Error(error)) => self.on_icmp_error(&error),
             Err(malformed) => {
-                self.bump(Counter::IcmpInErrors);
-                if malformed == Malformed::BadChecksum {
-                    self.bump(Counter::IcmpInCsumErrors);
-                }
+                self.count_malformed(malformed);
                 None
             }
+        }
+    }
+
+    pub(super) fn count_malformed(&mut self, malformed: Malformed) {
+        self.bump(Counter::IcmpInErrors);
+        if malformed == Malformed::BadChecksum {
+            self.bump(Counter::IcmpInCsumErrors);
         }
     }
 
@@ -68,14 +74,20 @@ impl<T: Transmit> Work<'_, T> {
         Some(Told { tuple, seq, report })
     }
 
-    fn on_echo_request(&mut self, ip: &Ipv4, message: &[u8]) {
+    /// Answers the ping of `src` with what `reply` writes, within the limit; one too long for the room is
+    /// not answered.
+    pub(super) fn answer_echo(
+        &mut self,
+        src: IpAddr,
+        reply: impl FnOnce(&mut [u8]) -> Option<usize>,
+    ) {
         let mut frame = [0; ECHO_LEN];
         let at = ethernet::HEADER_LEN;
-        let Some(len) = icmp::echo_reply(&mut frame[at..], ip, message) else { return };
+        let Some(len) = reply(&mut frame[at..]) else { return };
         self.bump(Counter::InEchos);
         if self.base.echoes.permits(self.now) {
             self.bump(Counter::OutEchoReps);
-            self.send_datagram(&mut frame[..at + len], ip.src.into());
+            self.send_datagram(&mut frame[..at + len], src);
         } else {
             self.bump(Counter::EchosSkipped);
         }

@@ -9,14 +9,12 @@ use std::net::IpAddr;
 use crate::tcp::Counter;
 use crate::tcp::icmp::Report;
 use crate::wire::fragment::Misfit;
-use crate::wire::icmp::Malformed;
 use crate::wire::icmpv6::{self, Kind, MAX_ERROR_LEN, Message};
 use crate::wire::ipv6::{self, Ipv6, Ipv6Error, Problem};
 use crate::wire::{FourTuple, ethernet, ipv4};
 
 use super::Transmit;
 use super::dispatch::Frame;
-use super::icmp::ECHO_LEN;
 use super::mesh::Told;
 use super::work::Work;
 
@@ -40,6 +38,14 @@ impl<T: Transmit> Work<'_, T> {
                 self.bump(Counter::InAddrErrors);
             }
             return Frame::Done;
+        }
+        // Somebody else may say that it has an address of ours, from that address.
+        if interface.is_ours(ip.src.into())
+            && ip.protocol == ipv6::ICMP
+            && !ip.fragment
+            && let Ok(Message::Advertisement(told)) = icmpv6::parse(&ip, ip.payload(datagram))
+        {
+            return self.on_advertisement(&told);
         }
         // Whoever has no address yet may only ask whether one is free.
         let is_nobody = ip.src.is_unspecified() && ip.protocol == ipv6::ICMP;
@@ -66,34 +72,23 @@ impl<T: Transmit> Work<'_, T> {
     /// An ICMPv6 message for an address of ours, or for a group that we are in.
     fn on_icmp6(&mut self, ip: &Ipv6, message: &[u8], to_group: bool) -> Frame {
         self.bump(Counter::IcmpInMsgs);
-        let neighbours = &mut self.base.neighbours;
-        let news = match icmpv6::parse(ip, message) {
-            Ok(Message::Solicitation(asked)) => {
-                neighbours.on_solicitation(ip.src, &asked, self.now, self.tx)
-            }
-            Ok(Message::Advertisement(told)) => {
-                neighbours.on_advertisement(&told, self.now, self.tx)
-            }
+        match icmpv6::parse(ip, message) {
+            Ok(Message::Solicitation(asked)) => return self.on_solicitation(ip.src, &asked),
+            Ok(Message::Advertisement(told)) => return self.on_advertisement(&told),
+            Ok(Message::Query(query)) => self.on_query(&query),
             Ok(Message::EchoRequest) => {
                 // As with IPv4, a ping to a group gets no answer.
                 if !to_group && !ip.src.is_unspecified() {
-                    self.on_echo_request6(ip, message);
+                    self.answer_echo(ip.src.into(), |room| icmpv6::echo_reply(room, ip, message));
                 }
-                None
             }
             Ok(Message::Error(error)) => {
                 return self.on_icmp6_error(&error).map_or(Frame::Done, Frame::Told);
             }
-            Ok(Message::EchoReply | Message::Other) => None,
-            Err(malformed) => {
-                self.bump(Counter::IcmpInErrors);
-                if malformed == Malformed::BadChecksum {
-                    self.bump(Counter::IcmpInCsumErrors);
-                }
-                None
-            }
-        };
-        news.map_or(Frame::Done, Frame::News)
+            Ok(Message::EchoReply | Message::Other) => {}
+            Err(malformed) => self.count_malformed(malformed),
+        }
+        Frame::Done
     }
 
     fn on_icmp6_error(&mut self, error: &icmpv6::Error) -> Option<Told> {
@@ -114,19 +109,6 @@ impl<T: Transmit> Work<'_, T> {
         let (local_port, remote_port, seq) = quoted.tcp();
         let tuple = FourTuple { local_addr, remote_addr, local_port, remote_port };
         Some(Told { tuple, seq, report: Report::of_v6(kind) })
-    }
-
-    fn on_echo_request6(&mut self, ip: &Ipv6, message: &[u8]) {
-        let mut frame = [0; ECHO_LEN];
-        let at = ethernet::HEADER_LEN;
-        let Some(len) = icmpv6::echo_reply(&mut frame[at..], ip, message) else { return };
-        self.bump(Counter::InEchos);
-        if self.base.echoes.permits(self.now) {
-            self.bump(Counter::OutEchoReps);
-            self.send_datagram(&mut frame[..at + len], ip.src.into());
-        } else {
-            self.bump(Counter::EchosSkipped);
-        }
     }
 
     /// What is not taken; whoever sent it is told if it has asked for that.

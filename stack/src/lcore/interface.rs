@@ -1,7 +1,8 @@
 //! The one interface of a stack: its addresses of both families, and who is on the link.
 //!
 //! A value that every engine, and every table that asks, has a copy of; it is made before anything
-//! starts and does not change. It judges addresses and sends nothing.
+//! starts. Only the standing of its addresses changes, when somebody else turns out to have one. It judges
+//! addresses and sends nothing.
 
 use std::error::Error;
 use std::fmt;
@@ -123,6 +124,28 @@ impl fmt::Display for Net {
     }
 }
 
+/// How sure it is that an address of ours is ours alone.
+///
+/// ```
+/// use prequeue::lcore::{Interface, Standing};
+/// use prequeue::wire::MacAddr;
+///
+/// let interface = Interface::new(MacAddr([2, 0, 0, 0, 0, 1]), 1500).with_address([192, 0, 2, 10], 24);
+/// assert_eq!(interface.standing([192, 0, 2, 10].into()), Some(Standing::Held));
+/// assert_eq!(interface.standing([192, 0, 2, 11].into()), None);
+/// ```
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Standing {
+    /// It is used, and defended.
+    #[default]
+    Held,
+    /// Others are still being asked whether they have it; it is used meanwhile, and overrides nobody
+    /// (RFC 4429).
+    Doubtful,
+    /// Not used: others are still being asked, or one has it.
+    Withheld,
+}
+
 /// The one interface of a stack.
 ///
 /// ```
@@ -145,13 +168,22 @@ pub struct Interface {
     gateways: (Option<Ipv4Addr>, Option<Ipv6Addr>),
     nets: [Net; MOST_ADDRESSES],
     used: u8,
+    /// Of the addresses above, and of the link-local one, which comes last.
+    standings: [Standing; MOST_ADDRESSES + 1],
 }
 
 impl Interface {
     /// An interface without addresses.
     pub fn new(mac: MacAddr, mtu: u16) -> Self {
         let none = Net { addr: IpAddr::V4(Ipv4Addr::UNSPECIFIED), prefix_len: 0 };
-        Self { mac, mtu, gateways: (None, None), nets: [none; MOST_ADDRESSES], used: 0 }
+        Self {
+            mac,
+            mtu,
+            gateways: (None, None),
+            nets: [none; MOST_ADDRESSES],
+            used: 0,
+            standings: [Standing::Held; MOST_ADDRESSES + 1],
+        }
     }
 
     /// With one address more.
@@ -190,9 +222,40 @@ impl Interface {
         &self.nets[..usize::from(self.used)]
     }
 
-    /// The first address of a family, which stands for the interface where one has to.
+    /// All our addresses, the link-local one last.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let link_local = self.link_local().map(IpAddr::V6);
+        self.nets().iter().map(|net| net.addr).chain(link_local)
+    }
+
+    /// The first address of a family that is used, which stands for the interface where one has to.
     pub fn first(&self, family: Family) -> Option<IpAddr> {
-        self.nets().iter().map(|net| net.addr).find(|addr| Family::of(*addr) == family)
+        self.used_nets().map(|net| net.addr).find(|addr| Family::of(*addr) == family)
+    }
+
+    /// How an address of ours stands; `None` if it is none.
+    pub fn standing(&self, addr: IpAddr) -> Option<Standing> {
+        self.place(addr).map(|place| self.standings[place])
+    }
+
+    /// Changes how an address of ours stands.
+    pub(super) fn set_standing(&mut self, addr: IpAddr, standing: Standing) {
+        if let Some(place) = self.place(addr) {
+            self.standings[place] = standing;
+        }
+    }
+
+    /// Where the standing of an address is.
+    fn place(&self, addr: IpAddr) -> Option<usize> {
+        self.nets().iter().position(|net| net.addr == addr).or_else(|| {
+            let is_it = matches!(addr, IpAddr::V6(addr) if self.link_local() == Some(addr));
+            is_it.then_some(MOST_ADDRESSES)
+        })
+    }
+
+    fn used_nets(&self) -> impl Iterator<Item = &Net> {
+        let with_standings = self.nets().iter().zip(&self.standings);
+        with_standings.filter(|(_, standing)| **standing != Standing::Withheld).map(|(net, _)| net)
     }
 
     /// Where a listener on a port says that it listens: at our first address.
@@ -223,7 +286,8 @@ impl Interface {
     /// tap has the same one at both of its ends: what the kernel makes of it is another address.
     pub fn link_local(&self) -> Option<Ipv6Addr> {
         let name = || SipHasher24::new_with_key(LINK_LOCAL_KEY).hash(&self.mac.0);
-        self.first(Family::V6).map(|_| ipv6::link_local(name()))
+        let has_v6 = self.nets().iter().any(|net| net.addr.is_ipv6());
+        has_v6.then(|| ipv6::link_local(name()))
     }
 
     /// The groups of IPv6 that we are in: all nodes, and for each address the one in which it is asked
@@ -237,10 +301,9 @@ impl Interface {
         all.into_iter().chain(v6.chain(self.link_local()).map(ipv6::solicited_node))
     }
 
-    /// Whether `addr` is one of our addresses.
+    /// Whether `addr` is one of our addresses, and used.
     pub fn is_ours(&self, addr: IpAddr) -> bool {
-        self.nets().iter().any(|net| net.addr == addr)
-            || matches!(addr, IpAddr::V6(addr) if self.link_local() == Some(addr))
+        self.standing(addr).is_some_and(|standing| standing != Standing::Withheld)
     }
 
     /// Whether `addr` is that of a host on our link; its broadcast addresses are not.
@@ -262,10 +325,11 @@ impl Interface {
         let family = Family::of(hop);
         if let (IpAddr::V6(hop), Some(ours)) = (hop, self.link_local())
             && hop.is_unicast_link_local()
+            && self.is_ours(ours.into())
         {
             return Some(ours.into());
         }
-        let on_its_link = self.nets().iter().find(|net| net.contains(hop));
+        let on_its_link = self.used_nets().find(|net| net.contains(hop));
         on_its_link.map(|net| net.addr).or_else(|| self.first(family))
     }
 
@@ -342,6 +406,25 @@ mod tests {
         assert_ne!(other.link_local(), Some(ours));
         let without = Interface::new(interface.mac, 1500).with_address([10, 0, 0, 1], 24);
         assert_eq!(without.link_local(), None);
+    }
+
+    #[test]
+    fn an_address_that_is_withheld_is_none_of_ours() {
+        let mut interface = both().with_address([10, 0, 0, 2], 24);
+        let (first, second) = (addr("10.0.0.1"), addr("10.0.0.2"));
+        interface.set_standing(first, Standing::Withheld);
+        assert!(!interface.is_ours(first) && interface.is_ours(second));
+        assert_eq!(interface.first(Family::V4), Some(second));
+        assert_eq!(interface.source_for(addr("10.0.0.9")), Some(second));
+        assert_eq!(interface.addresses().count(), 4);
+        let link_local = IpAddr::V6(interface.link_local().unwrap());
+        interface.set_standing(addr("2001:db8::1"), Standing::Withheld);
+        assert!(interface.is_ours(link_local), "it is there still");
+        interface.set_standing(link_local, Standing::Withheld);
+        assert_eq!(interface.source_for(addr("fe80::9")), None);
+        interface.set_standing(link_local, Standing::Doubtful);
+        assert!(interface.is_ours(link_local));
+        interface.set_standing(addr("10.0.0.77"), Standing::Withheld);
     }
 
     #[test]

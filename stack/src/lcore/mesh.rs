@@ -5,6 +5,8 @@
 //! others, and judges it itself when it comes home; hence no directory and no lock is shared. An
 //! lcore's thread owns its two ring ends; a full ring drops, and never waits.
 
+use std::net::IpAddr;
+
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use crate::tcp::icmp::Report;
@@ -41,6 +43,13 @@ pub enum Message<B> {
         /// What it says.
         told: Told,
         /// The lcore that received it, which knows in the end that there is no such connection.
+        origin: usize,
+    },
+    /// An address of ours that `origin` has heard to be somebody else's.
+    Lost {
+        /// The address.
+        addr: IpAddr,
+        /// The lcore that heard it, which stops the round.
         origin: usize,
     },
     /// A neighbour that `origin` has learnt of.
@@ -105,6 +114,11 @@ impl<B> Mesh<B> {
     /// Passes on an error that `origin` received. One that finds the ring full is lost: it is advice.
     pub(super) fn tell_error(&mut self, told: Told, origin: usize) {
         let _ = self.next.push(Message::Error { told, origin });
+    }
+
+    /// Tells the others that `addr` is somebody else's, as `origin` has heard; whether they can be told now.
+    pub fn tell_lost(&mut self, addr: IpAddr, origin: usize) -> bool {
+        self.next.push(Message::Lost { addr, origin }).is_ok()
     }
 
     /// The oldest message that has arrived.

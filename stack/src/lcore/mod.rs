@@ -7,6 +7,7 @@ mod bind;
 #[cfg(feature = "dpdk")]
 mod census;
 mod chain;
+mod claims;
 mod closing;
 mod discovery;
 mod dispatch;
@@ -23,12 +24,14 @@ mod icmp;
 mod icmp6;
 mod interface;
 mod limits;
+mod membership;
 mod memory;
 pub mod mesh;
 pub mod neighbour;
 mod opening;
 #[cfg(feature = "dpdk")]
 pub(crate) mod poll;
+mod presence;
 mod roll;
 #[cfg(test)]
 mod scenario;
@@ -40,9 +43,10 @@ pub mod wheel;
 mod work;
 
 pub use bind::Bind;
+pub use claims::Role;
 pub use engine::{Engine, EngineConfig, Population, engines, local_engine};
 pub use groups::BURST;
-pub use interface::{Interface, MOST_ADDRESSES, Net, NetError};
+pub use interface::{Interface, MOST_ADDRESSES, Net, NetError, Standing};
 pub use memory::{Holder, HolderScan};
 pub use roll::{Listed, Roll};
 pub use shared::{ListenOptions, Listeners};

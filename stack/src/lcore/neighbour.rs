@@ -185,6 +185,12 @@ impl Neighbours {
         &self.interface
     }
 
+    /// Its addresses stand otherwise from now on.
+    pub(super) fn set_interface(&mut self, interface: Interface) {
+        self.interface = interface;
+        self.last = None;
+    }
+
     /// Takes a mapping, and sends what waited for it. Whether it was not known already.
     pub fn learn(&mut self, news: News, now: Instant, tx: &mut impl Transmit) -> bool {
         let News { addr, mac } = news;
@@ -265,18 +271,19 @@ impl Neighbours {
         entry.asked = now;
         let known_at = (entry.state == State::Known).then_some(entry.mac);
         match addr {
-            IpAddr::V4(target) => self.request(target, tx),
+            IpAddr::V4(target) => self.request(target, known_at, tx),
             IpAddr::V6(target) => self.solicit(target, known_at, tx),
         }
     }
 
-    /// Asks all on the link for an address by ARP.
-    fn request(&self, target_addr: Ipv4Addr, tx: &mut impl Transmit) {
+    /// Asks for an address by ARP: all on the link, or where it was when it was last heard of, which
+    /// troubles nobody else (RFC 1122 §2.3.2.1, unicast poll).
+    fn request(&self, target_addr: Ipv4Addr, at: Option<MacAddr>, tx: &mut impl Transmit) {
         let Some(IpAddr::V4(sender_addr)) = self.interface.source_for(target_addr.into()) else {
             return;
         };
         let question = Arp::question(self.interface.mac, sender_addr, target_addr);
-        self.transmit_arp(&question, MacAddr::BROADCAST, tx);
+        self.transmit_arp(&question, at.unwrap_or(MacAddr::BROADCAST), tx);
     }
 
     /// Keeps the frame until its neighbour is known. The newest for an address replaces the one
@@ -298,7 +305,7 @@ impl Neighbours {
         self.waiting.retain(|frame| frame.addr != addr);
     }
 
-    fn transmit_arp(&self, arp: &Arp, dst: MacAddr, tx: &mut impl Transmit) {
+    pub(super) fn transmit_arp(&self, arp: &Arp, dst: MacAddr, tx: &mut impl Transmit) {
         let mut frame = [0; ethernet::HEADER_LEN + arp::PACKET_LEN];
         let at = ethernet::emit(&mut frame, dst, self.interface.mac, None, ethernet::ARP);
         arp::emit(&mut frame[at..], arp);
@@ -471,7 +478,13 @@ mod tests {
             sent.push(table.send(&mut [7; 60], PEER_ADDR.into(), ms(second * 1000), &mut tx));
         }
         assert_eq!(sent, [Sent::Yes, Sent::Yes, Sent::Yes, Sent::Yes, Sent::Waits]);
-        assert_eq!(tx.iter().filter(|frame| parse(frame).1.is_some()).count(), 4);
+        let parsed = tx.iter().map(|frame| parse(frame));
+        let asked = parsed.filter(|(_, arp)| arp.is_some()).map(|(dst, _)| dst);
+        assert_eq!(
+            asked.collect::<Vec<_>>(),
+            [PEER, PEER, PEER, MacAddr::BROADCAST],
+            "where it was, and then everybody"
+        );
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::socket::{Mode, Threaded};
 use crate::tcp::{Counter, Counters};
 
 use super::census::{Census, Desk};
+use super::claims::Role;
 use super::drive::Drive;
 use super::engine::{Engine, Population};
 use super::fault::Faults;
@@ -45,6 +46,8 @@ pub(crate) struct PollLoop {
     pub faults: Faults,
     /// Let others run when idle.
     pub yields: bool,
+    /// What this lcore does to claim the addresses; they are just used if nothing.
+    pub claims: Option<Role>,
     pub board: Arc<Board>,
 }
 
@@ -204,10 +207,14 @@ impl Running {
             clock,
             faults,
             yields,
+            claims,
             board,
         } = parts;
         let pools = (pool, tx_pool, spare);
-        let drive = Drive::new(engine, (rx, tx), pools, plan, clock, faults);
+        let mut drive = Drive::new(engine, (rx, tx), pools, plan, clock, faults);
+        if let Some(role) = claims {
+            drive.claim_addresses(role);
+        }
         Self { drive, yields, shown: Shown::new(board) }
     }
 
@@ -365,6 +372,7 @@ mod tests {
             clock: Clock::new(eal),
             faults: Faults::default(),
             yields: true,
+            claims: None,
             board: board.clone(),
         };
         let lcore = std::thread::spawn(move || poll_loop.run(eal, |outcome| outcome.unwrap()));

@@ -25,6 +25,7 @@ mod model;
 mod opening;
 mod polling;
 mod prequeue;
+mod presence;
 mod several;
 mod watching;
 

@@ -16,6 +16,7 @@ use crate::wire::{Flags, FourTuple, Outgoing, Segment, ethernet, ipv4, tcp};
 
 use super::limits::{EchoLimit, ProblemLimit};
 use super::neighbour::{Neighbours, Sent};
+use super::presence::Presence;
 use super::{Interface, Pressure, Transmit};
 
 /// The ECN field of a type of service.
@@ -33,6 +34,15 @@ pub(super) struct Base {
     pub echoes: EchoLimit,
     pub problems: ProblemLimit,
     pub pressure: Pressure,
+    pub presence: Presence,
+}
+
+impl Base {
+    /// The interface with other standings of its addresses: everybody who asks has a copy.
+    pub fn set_interface(&mut self, interface: Interface) {
+        self.interface = interface;
+        self.neighbours.set_interface(interface);
+    }
 }
 
 /// The work of one burst, or of one look at the timers.

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
 use crate::dpdk::Clock;
-use crate::lcore::engines;
 use crate::lcore::fault::Faults;
 use crate::lcore::poll::{Board, PollLoop};
+use crate::lcore::{Role, engines};
 use crate::sight::Sight;
 use crate::socket::Waiting;
 use crate::tcp::Settings;
@@ -212,6 +212,7 @@ impl StackBuilder {
             if let Some(fragments) = fragments(eal, &stack.settings, &pools, lcore.numa_node)? {
                 engine.set_reassembly(Box::new(fragments));
             }
+            let role = if stack.threads.is_empty() { Role::Speaks } else { Role::Listens };
             engine.home().set_clock(move || clock.now());
             let poll_loop = PollLoop {
                 lcore: *lcore,
@@ -225,6 +226,7 @@ impl StackBuilder {
                 clock,
                 faults: self.faults,
                 yields,
+                claims: Some(role),
                 board,
             };
             let ready = ready.clone();

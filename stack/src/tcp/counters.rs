@@ -115,6 +115,8 @@ counters! {
     ReasmOKs = "datagrams put together of fragments",
     ReasmFails = "fragments not taken, and datagrams of which not all came or that did not fit together",
     ReasmTimeout = "datagrams of which not all fragments came in time",
+    AddrConflicts = "times somebody else was heard that has an address of ours",
+    AddrsLost = "addresses of ours given up because somebody else has them",
     OutNoRoutes = "datagrams not sent because neither link nor gateway leads there",
     OutDiscards = "datagrams not sent because their neighbour did not answer",
     IcmpInMsgs = "ICMP messages",
@@ -169,6 +171,8 @@ impl Counter {
             | Self::EchosSkipped
             | Self::LcorePassed
             | Self::LcorePassDrop
+            | Self::AddrConflicts
+            | Self::AddrsLost
             | Self::PoolPressureDrop => "Pq",
             _ if self.name().starts_with("Icmp") || self.name().starts_with("Ip") => "",
             _ => "TcpExt",

@@ -8,7 +8,7 @@ mod setting;
 
 use std::time::Duration;
 
-use setting::{CORE, IPV4, OURS, ROUTE};
+use setting::{CORE, IPV4, IPV4CONF, IPV6, OURS, ROUTE};
 pub use setting::{Setting, SettingError, Unit};
 
 /// Declares [`Settings`] and the table of them: `name: type = default, unit, range, place`, below the
@@ -147,6 +147,16 @@ settings! {
     ipfrag_time: Duration = Duration::from_secs(30), Seconds, 1..=LONGEST, IPV4;
     /// How much memory fragments may take on an lcore, by truesize.
     ipfrag_high_thresh: u32 = 4_194_304, Bytes, 0..=MOST, IPV4;
+    /// Ask on the link whether somebody else has an address of ours before it is used for good, and give
+    /// it up if so.
+    accept_dad: bool = true, Switch, 0..=1, IPV6;
+    /// How often that is asked for an address of IPv6; for one of IPv4 it is three times.
+    dad_transmits: u8 = 1, Count, 1..=10, IPV6;
+    /// Use addresses while it is being asked, without overriding anybody. In Linux this is off.
+    optimistic_dad: bool = true, Switch, 0..=1, IPV6;
+    /// Announce our addresses to all on the link when they have been found to be ours alone. In Linux
+    /// this is off.
+    arp_notify: bool = true, Switch, 0..=1, IPV4CONF;
     /// A smaller path MTU than this is not believed.
     min_pmtu: u16 = 552, Bytes, 68..=65_535, ROUTE;
     /// How long a lowered path MTU is remembered.

@@ -9,6 +9,7 @@ use super::MacAddr;
 use super::checksum::Sum;
 use super::icmp::{Malformed, QUOTED_LEN, Quoted};
 use super::ipv6::{self, Ipv6, Problem};
+use super::mld::{self, Query};
 
 const UNREACHABLE: u8 = 1;
 const TOO_BIG: u8 = 2;
@@ -41,6 +42,9 @@ const ON_LINK: u8 = 255;
 const SOURCE_MAC: u8 = 1;
 /// Option: the target's Ethernet address.
 const TARGET_MAC: u8 = 2;
+/// Option: a number that only its sender knows, by which it tells its own question from another's (RFC
+/// 7527 §4.1).
+const NONCE: u8 = 14;
 
 /// Flags of an advertisement: it answers; it replaces what is known.
 const SOLICITED: u8 = 0x40;
@@ -60,6 +64,8 @@ pub enum Message {
     Solicitation(Solicitation),
     /// An address is there.
     Advertisement(Advertisement),
+    /// Which groups are there listeners of?
+    Query(Query),
     /// A datagram of ours did not arrive.
     Error(Error),
     /// One of the others, which a host with an address of its own has no use for.
@@ -73,7 +79,12 @@ pub struct Solicitation {
     pub target: Ipv6Addr,
     /// Where its sender is. Whoever only looks whether the address is free does not say.
     pub source_mac: Option<MacAddr>,
+    /// What whoever only looks may know it by.
+    pub nonce: Option<Nonce>,
 }
+
+/// By what somebody knows a question of its own.
+pub type Nonce = [u8; 6];
 
 /// A neighbour advertisement.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -125,6 +136,9 @@ pub fn parse(ip: &Ipv6, message: &[u8]) -> Result<Message, Malformed> {
         ECHO_REPLY => return Ok(Message::EchoReply),
         SOLICITATION => return solicitation(ip, code, message).ok_or(Malformed::BadMessage),
         ADVERTISEMENT => return advertisement(ip, code, message).ok_or(Malformed::BadMessage),
+        mld::QUERY => {
+            return mld::parse_query(ip, message).map(Message::Query).ok_or(Malformed::BadMessage);
+        }
         UNREACHABLE => Kind::Unreachable(code),
         TOO_BIG => Kind::TooBig(u32::from_be_bytes([b0, b1, b2, b3])),
         TIME_EXCEEDED => Kind::TimeExceeded(code),
@@ -155,17 +169,18 @@ fn quoted(datagram: &[u8]) -> Option<Quoted<Ipv6Addr>> {
 
 fn solicitation(ip: &Ipv6, code: u8, message: &[u8]) -> Option<Message> {
     let (target, options) = discovery(ip, code, message)?;
-    let source_mac = mac_option(options, SOURCE_MAC)?;
+    let source_mac = short_option(options, SOURCE_MAC)?.map(MacAddr);
+    let nonce = short_option(options, NONCE)?;
     // Somebody without an address yet asks the group of the address that it would like to have.
     if ip.src.is_unspecified() && (source_mac.is_some() || !is_solicited_node(ip.dst)) {
         return None;
     }
-    Some(Message::Solicitation(Solicitation { target, source_mac }))
+    Some(Message::Solicitation(Solicitation { target, source_mac, nonce }))
 }
 
 fn advertisement(ip: &Ipv6, code: u8, message: &[u8]) -> Option<Message> {
     let (target, options) = discovery(ip, code, message)?;
-    let target_mac = mac_option(options, TARGET_MAC)?;
+    let target_mac = short_option(options, TARGET_MAC)?.map(MacAddr);
     let flags = *message.get(4)?;
     let (solicited, overrides) = (flags & SOLICITED != 0, flags & OVERRIDE != 0);
     if solicited && ip.dst.is_multicast() {
@@ -182,9 +197,9 @@ fn discovery<'a>(ip: &Ipv6, code: u8, message: &'a [u8]) -> Option<(Ipv6Addr, &'
     is_good.then_some((target, options))
 }
 
-/// The address in the option of this kind, if there is one; `None` if the options are none. Each takes
+/// The six bytes in the option of this kind, if there is one; `None` if the options are none. Each takes
 /// eight bytes at least, so the work is bounded by the length of a datagram.
-fn mac_option(mut options: &[u8], wanted: u8) -> Option<Option<MacAddr>> {
+fn short_option(mut options: &[u8], wanted: u8) -> Option<Option<[u8; 6]>> {
     let mut found = None;
     while let [kind, words, rest @ ..] = options {
         let len = usize::from(*words) * 8;
@@ -192,7 +207,7 @@ fn mac_option(mut options: &[u8], wanted: u8) -> Option<Option<MacAddr>> {
             return None;
         }
         if *kind == wanted && len == 8 {
-            found = rest.first_chunk::<6>().map(|mac| MacAddr(*mac));
+            found = rest.first_chunk::<6>().copied();
         }
         options = &options[len..];
     }
@@ -218,21 +233,32 @@ pub fn echo_reply(buf: &mut [u8], request: &Ipv6, message: &[u8]) -> Option<usiz
 }
 
 /// Writes a datagram that asks `dst`, which is `target` or its group, for the Ethernet address of
-/// `target`, and tells it ours; returns its length.
+/// `target`, and tells it ours if it should know; returns its length.
 ///
 /// # Panics
 /// If `buf` is shorter than [`MAX_DISCOVERY_LEN`].
 pub fn emit_solicitation(
     buf: &mut [u8],
-    (src, mac): (Ipv6Addr, MacAddr),
+    (src, mac): (Ipv6Addr, Option<MacAddr>),
     dst: Ipv6Addr,
     target: Ipv6Addr,
 ) -> usize {
-    emit_discovery(buf, (src, dst), [SOLICITATION, 0], target, (SOURCE_MAC, mac))
+    let option = mac.map(|mac| (SOURCE_MAC, mac.0));
+    emit_discovery(buf, (src, dst), [SOLICITATION, 0], target, option)
 }
 
-/// Writes a datagram that tells `dst` that `target` is at `mac`; returns its length. It `answers` unless
-/// it goes to all.
+/// Writes a datagram that asks whether anybody has `target` (RFC 4862 §5.4.2); returns its length. Its
+/// sender has no address yet, and knows it by the nonce if it comes back.
+///
+/// # Panics
+/// If `buf` is shorter than [`MAX_DISCOVERY_LEN`].
+pub fn emit_probe(buf: &mut [u8], target: Ipv6Addr, nonce: Nonce) -> usize {
+    let ends = (Ipv6Addr::UNSPECIFIED, ipv6::solicited_node(target));
+    emit_discovery(buf, ends, [SOLICITATION, 0], target, Some((NONCE, nonce)))
+}
+
+/// Writes a datagram that tells `dst` that `target` is at `mac`; returns its length. It answers a
+/// question unless it goes to a group, and may have to leave what others know as it is.
 ///
 /// # Panics
 /// If `buf` is shorter than [`MAX_DISCOVERY_LEN`].
@@ -240,10 +266,12 @@ pub fn emit_advertisement(
     buf: &mut [u8],
     (target, mac): (Ipv6Addr, MacAddr),
     dst: Ipv6Addr,
-    answers: bool,
+    overrides: bool,
 ) -> usize {
-    let flags = if answers { SOLICITED | OVERRIDE } else { OVERRIDE };
-    emit_discovery(buf, (target, dst), [ADVERTISEMENT, flags], target, (TARGET_MAC, mac))
+    let solicited = if dst.is_multicast() { 0 } else { SOLICITED };
+    let flags = solicited | if overrides { OVERRIDE } else { 0 };
+    let option = Some((TARGET_MAC, mac.0));
+    emit_discovery(buf, (target, dst), [ADVERTISEMENT, flags], target, option)
 }
 
 fn emit_discovery(
@@ -251,15 +279,18 @@ fn emit_discovery(
     (src, dst): (Ipv6Addr, Ipv6Addr),
     [kind, flags]: [u8; 2],
     target: Ipv6Addr,
-    (option, mac): (u8, MacAddr),
+    option: Option<(u8, [u8; 6])>,
 ) -> usize {
-    let (protocol, len) = (ipv6::ICMP, DISCOVERY_LEN_WITH_MAC);
+    let len = if option.is_some() { DISCOVERY_LEN_WITH_MAC } else { DISCOVERY_LEN };
+    let protocol = ipv6::ICMP;
     let at = ipv6::emit_with_hop_limit(buf, src, dst, protocol, 0, len, ON_LINK);
     let message = &mut buf[at..at + len];
     message[..8].copy_from_slice(&[kind, 0, 0, 0, flags, 0, 0, 0]);
     message[8..DISCOVERY_LEN].copy_from_slice(&target.octets());
-    message[DISCOVERY_LEN..DISCOVERY_LEN + 2].copy_from_slice(&[option, 1]);
-    message[DISCOVERY_LEN + 2..].copy_from_slice(&mac.0);
+    if let Some((option, value)) = option {
+        message[DISCOVERY_LEN..DISCOVERY_LEN + 2].copy_from_slice(&[option, 1]);
+        message[DISCOVERY_LEN + 2..].copy_from_slice(&value);
+    }
     seal(&mut buf[..at + len], src, dst);
     at + len
 }
@@ -290,7 +321,11 @@ pub fn emit_problem(
 
 /// Makes the checksum right of a message behind a header without extensions.
 fn seal(datagram: &mut [u8], src: Ipv6Addr, dst: Ipv6Addr) {
-    let message = &mut datagram[ipv6::HEADER_LEN..];
+    seal_message(&mut datagram[ipv6::HEADER_LEN..], src, dst);
+}
+
+/// Makes the checksum right of a message.
+pub(crate) fn seal_message(message: &mut [u8], src: Ipv6Addr, dst: Ipv6Addr) {
     message[2..4].fill(0);
     let field = pseudo_header(src, dst, message.len()).plus(message).field();
     message[2..4].copy_from_slice(&field);
@@ -326,21 +361,29 @@ mod tests {
 
     fn question(src: Ipv6Addr) -> Vec<u8> {
         let mut buf = vec![0; MAX_DISCOVERY_LEN];
-        emit_solicitation(&mut buf, (src, MAC), ipv6::solicited_node(PEER), PEER);
+        emit_solicitation(&mut buf, (src, Some(MAC)), ipv6::solicited_node(PEER), PEER);
         buf
     }
 
     #[test]
     fn questions_and_answers_are_read_as_they_are_written() {
-        let asked = Solicitation { target: PEER, source_mac: Some(MAC) };
+        let asked = Solicitation { target: PEER, source_mac: Some(MAC), nonce: None };
         assert_eq!(read(&question(US)), Ok(Message::Solicitation(asked)));
         let mut buf = vec![0; MAX_DISCOVERY_LEN];
-        for solicited in [true, false] {
-            emit_advertisement(&mut buf, (PEER, MAC), US, solicited);
-            let told =
-                Advertisement { target: PEER, target_mac: Some(MAC), solicited, overrides: true };
-            assert_eq!(read(&buf), Ok(Message::Advertisement(told)));
+        for (dst, solicited) in [(US, true), (ipv6::ALL_NODES, false)] {
+            for overrides in [true, false] {
+                emit_advertisement(&mut buf, (PEER, MAC), dst, overrides);
+                let target_mac = Some(MAC);
+                let told = Advertisement { target: PEER, target_mac, solicited, overrides };
+                assert_eq!(read(&buf), Ok(Message::Advertisement(told)));
+            }
         }
+        let len = emit_solicitation(&mut buf, (US, None), ipv6::solicited_node(PEER), PEER);
+        let asked = Solicitation { source_mac: None, ..asked };
+        assert_eq!((len, read(&buf[..len])), (64, Ok(Message::Solicitation(asked))));
+        let len = emit_probe(&mut buf, PEER, [1, 2, 3, 4, 5, 6]);
+        let asked = Solicitation { nonce: Some([1, 2, 3, 4, 5, 6]), ..asked };
+        assert_eq!(read(&buf[..len]), Ok(Message::Solicitation(asked)));
     }
 
     #[test]
@@ -362,7 +405,7 @@ mod tests {
     fn whoever_has_no_address_yet_asks_the_group_and_does_not_say_where_it_is() {
         let none = question(Ipv6Addr::UNSPECIFIED);
         assert_eq!(read(&none), Err(Malformed::BadMessage));
-        let probe = Solicitation { target: PEER, source_mac: None };
+        let probe = Solicitation { target: PEER, source_mac: None, nonce: None };
         let without = |all: &mut Vec<u8>| all.truncate(64);
         assert_eq!(sealed(none.clone(), without), Ok(Message::Solicitation(probe)));
         let to_one = |all: &mut Vec<u8>| {
@@ -377,9 +420,8 @@ mod tests {
         let mut buf = vec![0; MAX_DISCOVERY_LEN];
         let all = "ff02::1".parse().unwrap();
         emit_advertisement(&mut buf, (PEER, MAC), all, true);
-        assert_eq!(read(&buf), Err(Malformed::BadMessage));
-        emit_advertisement(&mut buf, (PEER, MAC), all, false);
         assert!(read(&buf).is_ok());
+        assert_eq!(sealed(buf, |all| all[44] |= SOLICITED), Err(Malformed::BadMessage));
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub const HEADER_LEN: usize = 40;
 /// Next header: ICMPv6.
 pub const ICMP: u8 = 58;
 /// Next header: hop-by-hop options.
-const HOP_BY_HOP: u8 = 0;
+pub(super) const HOP_BY_HOP: u8 = 0;
 /// Next header: routing.
 const ROUTING: u8 = 43;
 /// Next header: a fragment.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use dpdk_sys as sys;
 
 use super::core::PortCore;
-use super::stats::RxCounters;
+use super::stats::{Link, RxCounters};
 use crate::buf::PacketBuf;
 use crate::dpdk::burst::Burst;
 use crate::dpdk::mbuf::Mbuf;
@@ -74,6 +74,11 @@ impl RxQueue {
     /// [`PoolPlan`](crate::dpdk::PoolPlan).
     pub fn descriptors(&self) -> u16 {
         self.descriptors
+    }
+
+    /// The port's link, without waiting for it. Asks the driver, which may ask the kernel.
+    pub fn link(&self) -> Link {
+        self.core.link()
     }
 
     /// What the queue's own checks found.

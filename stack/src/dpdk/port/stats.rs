@@ -5,6 +5,7 @@
 use dpdk_sys as sys;
 
 use super::Port;
+use super::core::PortCore;
 
 /// State of the link.
 ///
@@ -58,15 +59,22 @@ pub struct RxCounters {
     pub foreign: u64,
 }
 
-impl Port {
+impl PortCore {
     /// The link, without waiting for it.
     pub fn link(&self) -> Link {
         let mut link = sys::pqs_port_link::default();
         // SAFETY: a valid port, and a place for the answer, which stays "down" if there is none.
-        unsafe { sys::pqs_port_link(self.core.id.number(), &mut link) };
+        unsafe { sys::pqs_port_link(self.id.number(), &mut link) };
         let sys::pqs_port_link { up, full_duplex, speed_mbps } = link;
         let known = speed_mbps != 0 && speed_mbps != sys::RTE_ETH_SPEED_NUM_UNKNOWN;
         Link { up, full_duplex, speed_mbps: known.then_some(speed_mbps) }
+    }
+}
+
+impl Port {
+    /// The link, without waiting for it.
+    pub fn link(&self) -> Link {
+        self.core.link()
     }
 
     /// The device's counters.

@@ -215,7 +215,7 @@ fn who_asks_for_us_is_answered_whoever_asks_for_others_is_not() {
     let group = ipv6::solicited_node(OUR_ADDR6);
     let mut datagram = [0; icmpv6::MAX_DISCOVERY_LEN];
     let moved = MacAddr([2, 0, 0, 0, 0, 10]);
-    icmpv6::emit_solicitation(&mut datagram, (PEER_ADDR6, moved), group, OUR_ADDR6);
+    icmpv6::emit_solicitation(&mut datagram, (PEER_ADDR6, Some(moved)), group, OUR_ADDR6);
     world.receive([framed(ipv6::group_mac(group), &datagram)]);
     let (_, answer) = message(&mut world);
     let Message::Advertisement(told) = answer else { panic!("an answer") };
@@ -223,7 +223,7 @@ fn who_asks_for_us_is_answered_whoever_asks_for_others_is_not() {
 
     let other = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 77);
     let others = ipv6::solicited_node(other);
-    icmpv6::emit_solicitation(&mut datagram, (PEER_ADDR6, moved), others, other);
+    icmpv6::emit_solicitation(&mut datagram, (PEER_ADDR6, Some(moved)), others, other);
     world.receive([framed(ipv6::group_mac(others), &datagram)]);
     world.expect_nothing();
     assert_eq!(world.count(Counter::InAddrErrors), 0, "groups of others are nobody's error");

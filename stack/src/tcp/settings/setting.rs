@@ -13,6 +13,8 @@ use super::{Settings, SynCookies};
 /// Where Linux keeps a setting: below /proc/sys.
 pub(super) const IPV4: Option<&str> = Some("net/ipv4");
 pub(super) const CORE: Option<&str> = Some("net/core");
+pub(super) const IPV4CONF: Option<&str> = Some("net/ipv4/conf/default");
+pub(super) const IPV6: Option<&str> = Some("net/ipv6/conf/default");
 pub(super) const ROUTE: Option<&str> = Some("net/ipv4/route");
 
 /// Linux has no such setting, or not any more.
