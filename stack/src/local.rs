@@ -291,9 +291,9 @@ impl LocalStack {
         self.port.link()
     }
 
-    /// The interface: addresses and MTU as they came to be.
+    /// The interface: addresses and MTU as they came to be, and how the addresses stand.
     pub fn interface(&self) -> &Interface {
-        &self.interface
+        self.drive.engine.interface()
     }
 }
 

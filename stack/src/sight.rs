@@ -79,7 +79,9 @@ impl Sight {
     }
 
     fn info(&self) -> Answer {
-        let Interface { mac, mtu, .. } = &self.interface;
+        let standings = self.boards.first().map_or(0, |board| board.standings());
+        let interface = self.interface.with_standings(standings);
+        let Interface { mac, mtu, .. } = &interface;
         let mut answer = vec![
             text("version", env!("CARGO_PKG_VERSION")),
             number("pid", std::process::id()),
@@ -88,8 +90,12 @@ impl Sight {
             number("mtu", *mtu),
             number("lcores", self.lcores.len() as u64),
         ];
-        let addresses = self.interface.nets().iter().enumerate();
-        answer.extend(addresses.map(|(n, net)| text(format!("address{n}"), net.to_string())));
+        let addresses = interface.nets().iter().enumerate();
+        answer.extend(addresses.map(|(n, net)| {
+            let is_used = interface.is_ours(net.addr);
+            let note = if is_used { "" } else { " (not used)" };
+            text(format!("address{n}"), format!("{net}{note}"))
+        }));
         let listening = (self.listening)().into_iter().enumerate();
         answer.extend(listening.map(|(n, (port, queues))| {
             let queue = vec![

@@ -252,9 +252,11 @@ impl Stack {
         self.port.link()
     }
 
-    /// The interface: addresses and MTU as they came to be.
-    pub fn interface(&self) -> &Interface {
-        &self.interface
+    /// The interface: addresses and MTU as they came to be, and how the addresses stand, as an lcore has
+    /// published it.
+    pub fn interface(&self) -> Interface {
+        let standings = self.boards.first().map_or(0, |board| board.standings());
+        self.interface.with_standings(standings)
     }
 
     /// Number of lcores, each with a poll thread and a queue pair.

@@ -14,6 +14,7 @@ mod ipv6;
 mod lab;
 mod low_latency;
 mod polling;
+mod presence;
 mod sight;
 
 use std::{

@@ -245,6 +245,25 @@ impl Interface {
         }
     }
 
+    /// How all addresses stand, in one word: two bits each.
+    #[cfg(feature = "dpdk")]
+    pub(crate) fn standings(&self) -> u32 {
+        self.standings.iter().rev().fold(0, |word, standing| word << 2 | *standing as u32)
+    }
+
+    /// The same interface with its addresses standing as [`Self::standings`] said.
+    #[cfg(feature = "dpdk")]
+    pub(crate) fn with_standings(mut self, word: u32) -> Self {
+        for (place, standing) in self.standings.iter_mut().enumerate() {
+            *standing = match word >> (2 * place) & 3 {
+                0 => Standing::Held,
+                1 => Standing::Doubtful,
+                _ => Standing::Withheld,
+            };
+        }
+        self
+    }
+
     /// Where the standing of an address is.
     fn place(&self, addr: IpAddr) -> Option<usize> {
         self.nets().iter().position(|net| net.addr == addr).or_else(|| {
@@ -348,6 +367,9 @@ impl fmt::Display for Interface {
         let Self { mac, mtu, gateways, .. } = self;
         for (place, net) in self.nets().iter().enumerate() {
             write!(f, "{}{net}", if place == 0 { "" } else { ", " })?;
+            if self.standings[place] == Standing::Withheld {
+                f.write_str(" (not used: somebody else may have it)")?;
+            }
         }
         write!(f, " ({mac}, MTU {mtu}")?;
         let gateways = [gateways.0.map(IpAddr::V4), gateways.1.map(IpAddr::V6)];
@@ -424,6 +446,12 @@ mod tests {
         assert_eq!(interface.source_for(addr("fe80::9")), None);
         interface.set_standing(link_local, Standing::Doubtful);
         assert!(interface.is_ours(link_local));
+        assert!(interface.to_string().starts_with("10.0.0.1/24 (not used"), "{interface}");
+        #[cfg(feature = "dpdk")]
+        assert_eq!(
+            both().with_address([10, 0, 0, 2], 24).with_standings(interface.standings()),
+            interface
+        );
         interface.set_standing(addr("10.0.0.77"), Standing::Withheld);
     }
 

@@ -58,6 +58,7 @@ pub(crate) struct Board {
     listeners_version: AtomicU32,
     counters: [AtomicU64; Counter::ALL.len()],
     population: [AtomicU32; 3],
+    standings: AtomicU32,
     /// Where its largest holders of buffers are asked for.
     pub desk: Desk,
 }
@@ -69,6 +70,7 @@ impl Default for Board {
             listeners_version: AtomicU32::new(0),
             counters: [const { AtomicU64::new(0) }; Counter::ALL.len()],
             population: [const { AtomicU32::new(0) }; 3],
+            standings: AtomicU32::new(0),
             desk: Desk::default(),
         }
     }
@@ -101,10 +103,16 @@ impl Board {
         Population { sockets, requests, time_waits }
     }
 
+    /// How the addresses stand, for [`Interface::with_standings`](super::Interface::with_standings).
+    pub fn standings(&self) -> u32 {
+        self.standings.load(Ordering::Relaxed)
+    }
+
     fn publish<M: Mode<Mbuf>>(&self, engine: &Engine<Mbuf, M>) {
         for (place, value) in self.counters.iter().zip(engine.counters().values()) {
             place.store(*value, Ordering::Relaxed);
         }
+        self.standings.store(engine.interface().standings(), Ordering::Relaxed);
         let Population { sockets, requests, time_waits } = engine.population();
         for (place, value) in self.population.iter().zip([sockets, requests, time_waits]) {
             place.store(value, Ordering::Relaxed);
