@@ -72,10 +72,11 @@ const FUNCTIONS: [&str; 40] = [
 
 const TYPES: [&str; 2] = ["pqs_.*", "rte_eth_stats"];
 
-const VARIABLES: [&str; 7] = [
+const VARIABLES: [&str; 8] = [
     "PQS_.*",
     "RTE_MBUF_F_RX_(IP|L4)_CKSUM_.*",
     "RTE_MBUF_F_RX_RSS_HASH",
+    "RTE_MBUF_F_RX_VLAN_STRIPPED",
     "RTE_MBUF_F_(INDIRECT|EXTERNAL)",
     "RTE_ETH_NAME_MAX_LEN",
     "RTE_MEMPOOL_NAMESIZE",

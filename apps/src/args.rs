@@ -102,6 +102,9 @@ pub struct Network {
     /// The Ethernet address to use, as in 02:00:00:00:00:01; by default the device's own
     #[arg(long, value_name = "MAC")]
     pub mac: Option<String>,
+    /// The VLAN that the addresses are in, 1 to 4094, if the switch gives the port tagged frames
+    #[arg(long, value_name = "ID")]
+    pub vlan: Option<u16>,
     /// The longest IP packet in bytes, 576 or more; by default the device's own
     #[arg(long, value_name = "BYTES")]
     pub mtu: Option<u16>,

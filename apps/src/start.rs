@@ -36,7 +36,7 @@ pub fn start(eal: Vec<String>, network: &Network) -> Result<Stack, Box<dyn Error
 /// # Errors
 /// What is wrong with the settings.
 pub fn builder(eal: Vec<String>, network: &Network) -> Result<StackBuilder, TuningError> {
-    let Network { address, listen: _, port, gateway, mac, mtu, tuning } = network;
+    let Network { address, listen: _, port, gateway, mac, vlan, mtu, tuning } = network;
     let settings = tuning.settings()?;
     let builder = Stack::builder().eal_args(with_telemetry(eal));
     let mut builder = address.iter().fold(builder, StackBuilder::address).settings(settings);
@@ -46,6 +46,9 @@ pub fn builder(eal: Vec<String>, network: &Network) -> Result<StackBuilder, Tuni
     builder = gateway.iter().fold(builder, StackBuilder::gateway);
     if let Some(mac) = mac {
         builder = builder.mac(mac);
+    }
+    if let Some(vlan) = *vlan {
+        builder = builder.vlan(vlan);
     }
     if let Some(mtu) = *mtu {
         builder = builder.mtu(mtu);

@@ -220,6 +220,7 @@ int pqs_port_info(uint16_t port, struct pqs_port_info *out)
 	out->rx_checksum = (info.rx_offload_capa & PQS_RX_CHECKSUM) == PQS_RX_CHECKSUM;
 	out->rx_timestamp = (info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_TIMESTAMP) != 0;
 	out->rx_scatter = (info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_SCATTER) != 0;
+	out->rx_vlan_strip = (info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_VLAN_STRIP) != 0;
 	snprintf(out->driver, sizeof(out->driver), "%s", info.driver_name ? info.driver_name : "");
 	return 0;
 }
@@ -237,6 +238,8 @@ int pqs_port_configure(uint16_t port, struct pqs_port_conf *conf)
 		eth.rxmode.offloads |= PQS_RX_CHECKSUM;
 	if (conf->rx_timestamp)
 		eth.rxmode.offloads |= RTE_ETH_RX_OFFLOAD_TIMESTAMP;
+	if (conf->rx_vlan_strip)
+		eth.rxmode.offloads |= RTE_ETH_RX_OFFLOAD_VLAN_STRIP;
 	if (conf->rx_scatter)
 		eth.rxmode.offloads |= RTE_ETH_RX_OFFLOAD_SCATTER;
 	eth.rxmode.mtu = conf->mtu;

@@ -43,6 +43,7 @@ enum {
 	PQS_OFF_DATA_LEN = offsetof(struct rte_mbuf, data_len),
 	PQS_OFF_RSS_HASH = offsetof(struct rte_mbuf, hash.rss),
 	PQS_OFF_BUF_LEN = offsetof(struct rte_mbuf, buf_len),
+	PQS_OFF_VLAN_TCI = offsetof(struct rte_mbuf, vlan_tci),
 	PQS_OFF_POOL = offsetof(struct rte_mbuf, pool),
 	PQS_OFF_NEXT = offsetof(struct rte_mbuf, next),
 	PQS_HEADROOM = RTE_PKTMBUF_HEADROOM,
@@ -104,6 +105,7 @@ struct pqs_port_info {
 	bool rx_checksum;   /* verifies IPv4 and TCP checksums */
 	bool rx_timestamp;  /* stamps received packets */
 	bool rx_scatter;    /* puts a frame into several mbufs */
+	bool rx_vlan_strip; /* takes VLAN tags off */
 	char driver[32];
 };
 
@@ -117,6 +119,7 @@ struct pqs_port_conf {
 	bool rx_checksum;
 	bool rx_timestamp;
 	bool rx_scatter;
+	bool rx_vlan_strip;
 };
 
 struct pqs_port_link {

@@ -90,6 +90,7 @@ impl Sight {
             number("mtu", *mtu),
             number("lcores", self.lcores.len() as u64),
         ];
+        answer.extend(interface.vlan().map(|vlan| number("vlan", vlan)));
         let addresses = interface.nets().iter().enumerate();
         answer.extend(addresses.map(|(n, net)| {
             let is_used = interface.is_ours(net.addr);

@@ -16,6 +16,7 @@ mod low_latency;
 mod polling;
 mod presence;
 mod sight;
+mod vlan;
 
 use std::{
     io::{self, Read, Write},

@@ -17,6 +17,7 @@ use dpdk_sys as sys;
 
 use super::pool_core;
 use crate::buf::{Checksum, PacketBuf};
+use crate::wire::ethernet;
 
 // Each field is two bits: neither for unknown, one for good, one for bad, and both where the
 // device did not look ("none").
@@ -110,6 +111,23 @@ impl Mbuf {
         let flags = self.ol_flags() & !(IP | L4) | word;
         // SAFETY: a field of our mbuf.
         unsafe { self.field::<u64>(sys::PQS_OFF_OL_FLAGS).write(flags) }
+    }
+
+    /// Takes the VLAN tag off, if the device has not, and says of which VLAN the frame is: 0 if it has a
+    /// priority alone. `None` if there is no tag.
+    pub fn take_vlan(&mut self) -> Option<u16> {
+        let stripped = u64::from(sys::RTE_MBUF_F_RX_VLAN_STRIPPED);
+        let flags = self.ol_flags();
+        if flags & stripped != 0 {
+            // SAFETY: fields of our mbuf.
+            return Some(unsafe {
+                self.field::<u64>(sys::PQS_OFF_OL_FLAGS).write(flags & !stripped);
+                self.field::<u16>(sys::PQS_OFF_VLAN_TCI).read() & ethernet::VLAN_ID
+            });
+        }
+        let vlan = ethernet::take_vlan(self.data_mut())?;
+        self.trim_front(ethernet::VLAN_LEN);
+        Some(vlan)
     }
 
     /// The hash that the device spread the packet over its queues by, if it said.

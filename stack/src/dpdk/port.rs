@@ -45,6 +45,8 @@ pub struct PortConfig {
     pub rx_checksum: bool,
     /// Let the device stamp received packets, if it can.
     pub rx_timestamps: bool,
+    /// Let the device take VLAN tags off, if it can: [`Mbuf::take_vlan`](super::Mbuf::take_vlan) knows.
+    pub rx_vlan_strip: bool,
 }
 
 impl Default for PortConfig {
@@ -59,6 +61,7 @@ impl Default for PortConfig {
             mac: None,
             rx_checksum: true,
             rx_timestamps: false,
+            rx_vlan_strip: false,
         }
     }
 }
@@ -114,6 +117,7 @@ impl Port {
             mac,
             rx_checksum,
             rx_timestamps,
+            rx_vlan_strip,
         } = config;
         // SAFETY: any number may be asked about.
         if unsafe { sys::rte_eth_dev_is_valid_port(id.number()) } == 0 {
@@ -169,6 +173,7 @@ impl Port {
             rx_checksum: rx_checksum && info.rx_checksum,
             rx_timestamp: rx_timestamps && info.rx_timestamp && mbuf::enable_rx_timestamps(),
             rx_scatter: scatters,
+            rx_vlan_strip: rx_vlan_strip && info.rx_vlan_strip,
         };
         // SAFETY: a valid port that we alone have set up; a stopped one.
         unsafe {

@@ -11,6 +11,7 @@ use crate::dpdk::{Burst, Clock, Mbuf, Mempool, PoolPlan, RxQueue, SpareMbufs, Tx
 use crate::socket::Mode;
 use crate::tcp::Counter;
 use crate::time::Instant;
+use crate::wire::{MacAddr, ethernet};
 
 use super::claims::Role;
 use super::engine::Engine;
@@ -20,6 +21,9 @@ use super::{Pressure, Transmit};
 
 /// Frames that wait to be sent: two bursts, so that one may be refused while another is made.
 const STAGED: usize = 2 * BURST;
+
+/// Bytes of a frame before its type, or its tag.
+const ADDRS_LEN: usize = 2 * size_of::<MacAddr>();
 
 /// Between two looks whether there is a link.
 const LINK_INTERVAL: Duration = Duration::from_millis(20);
@@ -37,6 +41,8 @@ pub(crate) struct Drive<M: Mode<Mbuf>> {
     pub now: Instant,
     wire: Option<BadWire<Mbuf>>,
     gauge: Gauge,
+    /// The VLAN whose frames are taken.
+    vlan: Option<u16>,
     /// What is to be done about the addresses when there is a link, and when to look for one again.
     claiming: Option<(Role, Instant)>,
 }
@@ -53,22 +59,43 @@ impl<M: Mode<Mbuf>> Drive<M> {
         faults: Faults,
     ) -> Self {
         Self {
-            engine,
             gauge: Gauge::new(&pool, plan),
             rx,
-            out: Out { tx, pool: tx_pool, staged: Burst::new(), dropped: 0 },
+            out: Out {
+                tx,
+                pool: tx_pool,
+                staged: Burst::new(),
+                dropped: 0,
+                tag: engine.interface().vlan().map(ethernet::tag),
+            },
+            vlan: engine.interface().vlan(),
             pool,
             spare,
             clock,
             now: Instant::default(),
             wire: (!faults.are_none()).then(|| BadWire::new(faults)),
             claiming: None,
+            engine,
         }
     }
 
     /// Has the engine claim its addresses as soon as there is a link: what is asked before, nobody hears.
     pub fn claim_addresses(&mut self, role: Role) {
         self.claiming = Some((role, Instant::ZERO));
+    }
+
+    /// The frames of a VLAN, without their tags. The others are dropped.
+    fn without_tags(&mut self, mut burst: Burst<BURST>, vlan: u16) -> Burst<BURST> {
+        let came = burst.len();
+        let mut ours = Burst::new();
+        for mut mbuf in burst.drain() {
+            if mbuf.take_vlan() == Some(vlan) {
+                // There is room: it is as long as the one that they were in.
+                let _ = ours.push(mbuf);
+            }
+        }
+        self.engine.count(Counter::OtherVlan, (came - ours.len()) as u64);
+        ours
     }
 
     #[cold]
@@ -87,7 +114,13 @@ impl<M: Mode<Mbuf>> Drive<M> {
     /// One burst and one turn. Whether there was anything to do.
     pub fn poll(&mut self) -> bool {
         let mut burst = Burst::<BURST>::new();
-        let came = self.rx.rx(&mut burst);
+        let mut came = self.rx.rx(&mut burst);
+        if let Some(vlan) = self.vlan
+            && came > 0
+        {
+            burst = self.without_tags(burst, vlan);
+            came = burst.len();
+        }
         let now = self.clock.now();
         self.now = now;
         if came > 0 {
@@ -145,6 +178,8 @@ struct Out {
     staged: Burst<STAGED>,
     /// Frames that found neither an mbuf nor a place since this was last asked.
     dropped: u64,
+    /// What stands in each frame behind the addresses.
+    tag: Option<[u8; ethernet::VLAN_LEN]>,
 }
 
 impl Transmit for Out {
@@ -154,12 +189,18 @@ impl Transmit for Out {
         }
         // A peer sends again what an ACK was lost for; waiting here would stop the lcore.
         let sent = !self.staged.is_full()
-            && self
-                .pool
-                .alloc()
-                .is_some_and(|mut mbuf| mbuf.append(frame) && self.staged.push(mbuf).is_ok());
+            && self.pool.alloc().is_some_and(|mut mbuf| {
+                write(&mut mbuf, frame, self.tag) && self.staged.push(mbuf).is_ok()
+            });
         self.dropped += u64::from(!sent);
     }
+}
+
+/// Copies a frame into an empty mbuf, with the tag if there is to be one; whether it fits.
+fn write(mbuf: &mut Mbuf, frame: &[u8], tag: Option<[u8; ethernet::VLAN_LEN]>) -> bool {
+    let Some(tag) = tag else { return mbuf.append(frame) };
+    let (addrs, rest) = frame.split_at(frame.len().min(ADDRS_LEN));
+    [addrs, &tag, rest].iter().all(|part| mbuf.append(part))
 }
 
 impl Out {
@@ -201,5 +242,134 @@ impl Gauge {
         let room = self.holdable.saturating_sub(held);
         engine.set_pressure(Pressure::of(room, self.holdable));
         self.polls = (room / (2 * BURST as u32)).clamp(1, 256);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use crate::dpdk::ring_port::RingPort;
+    use crate::dpdk::{Eal, PoolConfig, PortConfig, Sharing, TEST_ARGS};
+    use crate::lcore::hash::HashKey;
+    use crate::lcore::{EngineConfig, Interface, local_engine};
+    use crate::socket::Local;
+    use crate::tcp::Settings;
+    use crate::tcp::isn::Secret;
+    use crate::wire::arp::{self, Arp, Operation};
+
+    use super::*;
+
+    const US: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+    const PEER: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
+    const OUR_ADDR: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+
+    /// A drive of an interface over rings, and the other end of them.
+    struct Bench {
+        drive: Drive<Local>,
+        rx: RxQueue,
+        tx: TxQueue,
+        pool: Mempool,
+    }
+
+    impl Bench {
+        fn new(interface: Interface) -> Self {
+            let eal = Eal::init(TEST_ARGS).unwrap();
+            let pool = || {
+                let sharing = Sharing::AnyThread;
+                let config = PoolConfig { mbufs: 511, cache: 32, sharing, ..PoolConfig::default() };
+                Mempool::new(eal, &config).unwrap()
+            };
+            let (near_pool, tx_pool, pool) = (pool(), pool(), pool());
+            let (near, far) = RingPort::pair(eal, 1, 64).unwrap();
+            let of =
+                |pool: &Mempool| PortConfig { pools: vec![pool.clone()], ..PortConfig::default() };
+            let pair = near.configure(of(&near_pool)).unwrap().start().unwrap().remove(0);
+            let (rx, tx) = far.configure(of(&pool)).unwrap().start().unwrap().remove(0);
+            let config = EngineConfig {
+                settings: Settings::default(),
+                interface,
+                secret: Secret::from_seed(1),
+                key: HashKey::new([1, 2]),
+                max_connections: 10,
+            };
+            let spare = SpareMbufs::new(eal, 511, None).unwrap();
+            let plan = PoolPlan { rx_descriptors: 0, tx_descriptors: 0, held: 0, cache: 32 };
+            let pools = (near_pool, tx_pool, spare);
+            let (engine, _) = local_engine(&config);
+            let clock = Clock::new(eal);
+            let drive = Drive::new(engine, pair, pools, plan, clock, Faults::default());
+            Self { drive, rx, tx, pool }
+        }
+
+        /// Gives the drive a question for our address in this VLAN; what it answers.
+        fn ask(&mut self, vlan: Option<u16>) -> Vec<Vec<u8>> {
+            let question = Arp {
+                operation: Operation::Request,
+                sender_mac: PEER,
+                sender_addr: Ipv4Addr::new(10, 0, 0, 9),
+                target_mac: MacAddr([0; 6]),
+                target_addr: OUR_ADDR,
+            };
+            let mut frame = [0; 64];
+            let at = ethernet::emit(&mut frame, MacAddr::BROADCAST, PEER, vlan, ethernet::ARP);
+            arp::emit(&mut frame[at..], &question);
+            let mut mbuf = self.pool.alloc().unwrap();
+            assert!(mbuf.append(&frame));
+            let mut burst = Burst::<1>::new();
+            burst.push(mbuf).unwrap();
+            self.tx.send(&mut burst);
+            self.drive.poll();
+            self.received()
+        }
+
+        fn received(&mut self) -> Vec<Vec<u8>> {
+            let mut burst = Burst::<8>::new();
+            self.rx.rx(&mut burst);
+            burst.as_slice().iter().map(|mbuf| mbuf.data().to_vec()).collect()
+        }
+    }
+
+    fn interface() -> Interface {
+        Interface::new(US, 1500).with_address(OUR_ADDR, 24)
+    }
+
+    #[test]
+    fn a_member_of_a_vlan_hears_and_says_nothing_outside_of_it() {
+        let mut bench = Bench::new(interface().with_vlan(77));
+        for vlan in [None, Some(0), Some(78), Some(76)] {
+            assert!(bench.ask(vlan).is_empty(), "{vlan:?}");
+        }
+        assert_eq!(bench.drive.engine.counters().value(Counter::OtherVlan), 4);
+        let answer = bench.ask(Some(77)).remove(0);
+        let header = ethernet::parse(&answer).unwrap();
+        assert_eq!((header.dst, header.src, header.vlan), (PEER, US, Some(77)));
+        assert_eq!(arp::parse(&answer[header.header_len..]).unwrap().sender_addr, OUR_ADDR);
+        assert_eq!(bench.drive.engine.counters().value(Counter::OtherVlan), 4);
+        bench.drive.stop();
+    }
+
+    #[test]
+    fn who_is_in_no_vlan_is_not_heard_in_one() {
+        let mut bench = Bench::new(interface());
+        assert!(bench.ask(Some(77)).is_empty());
+        for vlan in [None, Some(0)] {
+            let answer = bench.ask(vlan).remove(0);
+            assert_eq!(ethernet::parse(&answer).unwrap().vlan, None, "a priority is no VLAN");
+        }
+        bench.drive.stop();
+    }
+
+    #[test]
+    fn addresses_are_claimed_when_there_is_a_link() {
+        let mut bench = Bench::new(interface());
+        bench.drive.poll();
+        assert!(bench.received().is_empty(), "nobody has asked for it");
+        bench.drive.claim_addresses(Role::Speaks);
+        bench.drive.poll();
+        let probe = bench.received().remove(0);
+        let arp = arp::parse(&probe[14..]).unwrap();
+        assert_eq!((arp.sender_addr, arp.target_addr), (Ipv4Addr::UNSPECIFIED, OUR_ADDR));
+        bench.drive.stop();
     }
 }

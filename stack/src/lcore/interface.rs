@@ -166,6 +166,7 @@ pub struct Interface {
     pub mtu: u16,
     /// Whom to give what is for others than those on the link.
     gateways: (Option<Ipv4Addr>, Option<Ipv6Addr>),
+    vlan: Option<u16>,
     nets: [Net; MOST_ADDRESSES],
     used: u8,
     /// Of the addresses above, and of the link-local one, which comes last.
@@ -180,6 +181,7 @@ impl Interface {
             mac,
             mtu,
             gateways: (None, None),
+            vlan: None,
             nets: [none; MOST_ADDRESSES],
             used: 0,
             standings: [Standing::Held; MOST_ADDRESSES + 1],
@@ -214,6 +216,19 @@ impl Interface {
             IpAddr::V6(gateway) => self.gateways.1 = Some(gateway),
         }
         self
+    }
+
+    /// As a member of this VLAN, 1 to 4094, and of no other: all its frames are tagged. The poll loop sees
+    /// to that, so that an engine has to do with frames without tags alone.
+    #[must_use]
+    pub fn with_vlan(mut self, id: u16) -> Self {
+        self.vlan = Some(id);
+        self
+    }
+
+    /// The VLAN that it is a member of.
+    pub fn vlan(&self) -> Option<u16> {
+        self.vlan
     }
 
     /// Our addresses and their links, in the order in which they were given. The link-local one of
@@ -364,7 +379,7 @@ impl Interface {
 
 impl fmt::Display for Interface {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { mac, mtu, gateways, .. } = self;
+        let Self { mac, mtu, gateways, vlan, .. } = self;
         for (place, net) in self.nets().iter().enumerate() {
             write!(f, "{}{net}", if place == 0 { "" } else { ", " })?;
             if self.standings[place] == Standing::Withheld {
@@ -375,6 +390,9 @@ impl fmt::Display for Interface {
         let gateways = [gateways.0.map(IpAddr::V4), gateways.1.map(IpAddr::V6)];
         for gateway in gateways.into_iter().flatten() {
             write!(f, ", gateway {gateway}")?;
+        }
+        if let Some(vlan) = vlan {
+            write!(f, ", VLAN {vlan}")?;
         }
         f.write_str(")")
     }
@@ -489,5 +507,6 @@ mod tests {
             "10.0.0.1/24, 2001:db8::1/64 (02:00:00:00:00:01, MTU 1500, \
              gateway 10.0.0.254, gateway fe80::1)"
         );
+        assert!(both().with_vlan(5).to_string().ends_with(", VLAN 5)"));
     }
 }

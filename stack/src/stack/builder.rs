@@ -41,6 +41,7 @@ pub struct StackBuilder {
     pub(super) gateways: Vec<String>,
     pub(super) mac: Option<String>,
     pub(super) mtu: Option<u16>,
+    pub(super) vlan: Option<u16>,
     pub(super) port: Option<String>,
     pub(super) queues: Option<usize>,
     pub(super) mbufs: Option<u32>,
@@ -60,6 +61,7 @@ impl StackBuilder {
             gateways: Vec::new(),
             mac: None,
             mtu: None,
+            vlan: None,
             port: None,
             queues: None,
             mbufs: None,
@@ -104,6 +106,13 @@ impl StackBuilder {
     /// Bytes of the longest datagram; the device's own if not given. See [`Self::buffer_room`].
     pub fn mtu(mut self, mtu: u16) -> Self {
         self.mtu = Some(mtu);
+        self
+    }
+
+    /// The VLAN that the addresses are in, 1 to 4094, where the switch gives the port tagged frames (IEEE
+    /// 802.1Q): what is sent is tagged, and frames of another VLAN, or of none, are dropped and counted.
+    pub fn vlan(mut self, id: u16) -> Self {
+        self.vlan = Some(id);
         self
     }
 

@@ -63,6 +63,9 @@ pub enum StartError {
     /// The MTU is too small for TCP over IPv4.
     #[error("an MTU of {0} is too small: IPv4 hosts take datagrams of 576 bytes")]
     BadMtu(u16),
+    /// There is no such VLAN.
+    #[error("there is no VLAN {0}: they are numbered from 1 to 4094")]
+    BadVlan(u16),
     /// The MTU is too small for IPv6.
     #[error("an MTU of {0} is too small for IPv6: every link of it takes datagrams of 1280 bytes")]
     BadMtuOfIpv6(u16),

@@ -48,6 +48,9 @@ const DATA_ROOM: u16 = 2048;
 /// No Ethernet address was given: the device's is taken.
 const NO_MAC: MacAddr = MacAddr([0; 6]);
 
+/// What VLANs are called: the other two numbers mean none, and nothing (IEEE 802.1Q, table 9-2).
+const VLANS: std::ops::RangeInclusive<u16> = 1..=4094;
+
 /// Datagrams that every IPv4 host takes (RFC 791).
 const LEAST_MTU: u16 = 576;
 
@@ -100,6 +103,7 @@ impl StackBuilder {
             mtu: self.mtu,
             mac: (interface.mac != NO_MAC).then_some(interface.mac.0),
             rx_timestamps: self.rx_timestamps,
+            rx_vlan_strip: self.vlan.is_some(),
             ..PortConfig::default()
         };
         let mut port = Port::configure(id, config)?;
@@ -137,6 +141,12 @@ impl StackBuilder {
             return Err(StartError::BadMtu(mtu));
         }
         let mut interface = Interface::new(mac, LEAST_MTU);
+        if let Some(vlan) = self.vlan {
+            if !VLANS.contains(&vlan) {
+                return Err(StartError::BadVlan(vlan));
+            }
+            interface = interface.with_vlan(vlan);
+        }
         for text in &self.addresses {
             let bad = || StartError::BadAddress(text.clone());
             let net = text.parse().ok().filter(Net::is_of_a_host).ok_or_else(bad)?;
@@ -312,6 +322,9 @@ mod tests {
             assert!(error(with_args().mac(mac)).contains(mac));
         }
         assert!(error(with_args().mtu(500)).contains("576"));
+        for vlan in [0, 4095] {
+            assert!(error(with_args().vlan(vlan)).contains(&vlan.to_string()));
+        }
         assert!(error(with_args().buffer_room(255)).contains("256"));
         assert!(error(with_args().mbufs(1023)).contains("1648 at least"));
     }

@@ -115,6 +115,7 @@ counters! {
     ReasmOKs = "datagrams put together of fragments",
     ReasmFails = "fragments not taken, and datagrams of which not all came or that did not fit together",
     ReasmTimeout = "datagrams of which not all fragments came in time",
+    OtherVlan = "frames of another VLAN than ours, or of none where we are a member of one",
     AddrConflicts = "times somebody else was heard that has an address of ours",
     AddrsLost = "addresses of ours given up because somebody else has them",
     OutNoRoutes = "datagrams not sent because neither link nor gateway leads there",
@@ -171,6 +172,7 @@ impl Counter {
             | Self::EchosSkipped
             | Self::LcorePassed
             | Self::LcorePassDrop
+            | Self::OtherVlan
             | Self::AddrConflicts
             | Self::AddrsLost
             | Self::PoolPressureDrop => "Pq",

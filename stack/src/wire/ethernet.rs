@@ -20,6 +20,8 @@ pub const VLAN: u16 = 0x8100;
 pub const HEADER_LEN: usize = 14;
 /// Bytes of a VLAN tag.
 pub const VLAN_LEN: usize = 4;
+/// The bits of a tag that name the VLAN; the others are a priority.
+pub const VLAN_ID: u16 = 0x0fff;
 /// Bytes of the longest header that is parsed or emitted.
 pub const MAX_HEADER_LEN: usize = HEADER_LEN + VLAN_LEN;
 
@@ -131,12 +133,30 @@ pub fn parse(frame: &[u8]) -> Option<Ethernet> {
     match u16::from_be_bytes([t0, t1]) {
         VLAN => {
             let [v0, v1, t0, t1] = *rest.first_chunk::<VLAN_LEN>()?;
-            let vlan = Some(u16::from_be_bytes([v0, v1]) & 0x0fff);
+            let vlan = Some(u16::from_be_bytes([v0, v1]) & VLAN_ID);
             let ethertype = u16::from_be_bytes([t0, t1]);
             Some(Ethernet { dst, src, ethertype, vlan, header_len: MAX_HEADER_LEN })
         }
         ethertype => Some(Ethernet { dst, src, ethertype, vlan: None, header_len: HEADER_LEN }),
     }
+}
+
+/// Takes the tag out of a frame, which begins [`VLAN_LEN`] bytes later then, and says of which VLAN it is;
+/// `None`, and nothing is changed, if it has none.
+pub fn take_vlan(frame: &mut [u8]) -> Option<u16> {
+    let header = frame.first_chunk_mut::<MAX_HEADER_LEN>()?;
+    let [.., t0, t1, v0, v1, _, _] = *header;
+    if u16::from_be_bytes([t0, t1]) != VLAN {
+        return None;
+    }
+    header.copy_within(..2 * size_of::<MacAddr>(), VLAN_LEN);
+    Some(u16::from_be_bytes([v0, v1]) & VLAN_ID)
+}
+
+/// The four bytes of a tag without priority.
+pub const fn tag(vlan: u16) -> [u8; VLAN_LEN] {
+    let ([t0, t1], [v0, v1]) = (VLAN.to_be_bytes(), (vlan & VLAN_ID).to_be_bytes());
+    [t0, t1, v0, v1]
 }
 
 /// Writes a header into the front of `buf` and returns its length.
@@ -154,8 +174,7 @@ pub fn emit(
     buf[6..12].copy_from_slice(&src.0);
     let mut at = 12;
     if let Some(id) = vlan {
-        buf[12..14].copy_from_slice(&VLAN.to_be_bytes());
-        buf[14..16].copy_from_slice(&(id & 0x0fff).to_be_bytes());
+        buf[12..16].copy_from_slice(&tag(id));
         at = 16;
     }
     buf[at..at + 2].copy_from_slice(&ethertype.to_be_bytes());
@@ -237,6 +256,11 @@ mod tests {
             let header_len = emit(&mut frame, dst, src, vlan, ethertype);
             let expected = Ethernet { dst, src, ethertype, vlan, header_len };
             prop_assert_eq!(parse(&frame[..header_len]), Some(expected));
+            // Without the tag it is the same frame, untagged.
+            prop_assert_eq!(take_vlan(&mut frame[..header_len]), vlan);
+            let untagged = &frame[if vlan.is_some() { VLAN_LEN } else { 0 }..header_len];
+            let expected = Ethernet { vlan: None, header_len: HEADER_LEN, ..expected };
+            prop_assert_eq!(parse(untagged), Some(expected));
         }
     }
 }

@@ -117,3 +117,32 @@ proptest! {
         prop_assert_eq!(pool.in_use(), 0);
     }
 }
+
+#[test]
+fn a_vlan_tag_is_taken_off_unless_the_device_has_done_it() {
+    use crate::wire::{MacAddr, ethernet};
+
+    let pool = pool();
+    let (dst, src) = (MacAddr([2; 6]), MacAddr([4; 6]));
+    let tagged = |vlan| {
+        let mut bytes = [0xaa; 24];
+        ethernet::emit(&mut bytes, dst, src, vlan, ethernet::IPV4);
+        frame(&pool, &bytes)
+    };
+    let mut in_frame = tagged(Some(77));
+    assert_eq!(in_frame.take_vlan(), Some(77));
+    let header = ethernet::parse(in_frame.data()).unwrap();
+    assert_eq!((header.dst, header.src, header.vlan, in_frame.len()), (dst, src, None, 20));
+    assert_eq!((in_frame.take_vlan(), in_frame.len()), (None, 20));
+
+    let mut stripped = tagged(None);
+    // SAFETY: fields of an mbuf, as a driver leaves them: a priority of 7 besides.
+    unsafe {
+        write(&stripped, sys::PQS_OFF_OL_FLAGS, u64::from(sys::RTE_MBUF_F_RX_VLAN_STRIPPED));
+        write(&stripped, sys::PQS_OFF_VLAN_TCI, 0xe000_u16 | 78);
+    }
+    assert_eq!((stripped.take_vlan(), stripped.len()), (Some(78), 24));
+    assert_eq!(stripped.take_vlan(), None, "once");
+    let mut short = frame(&pool, &[0x81; 17]);
+    assert_eq!((short.take_vlan(), short.len()), (None, 17));
+}
