@@ -4,7 +4,7 @@
 //! what [`claims`](super::claims) and [`membership`](super::membership) say is due; nothing is done before
 //! the engine is told to claim its addresses, which a simulation may leave out.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::tcp::Counter;
 use crate::time::Instant;
@@ -117,15 +117,14 @@ impl<T: Transmit> Work<'_, T> {
     /// A neighbour solicitation: somebody who has no address yet may want one of ours.
     pub(super) fn on_solicitation(&mut self, src: Ipv6Addr, asked: &Solicitation) -> Frame {
         let target = asked.target.into();
-        if src.is_unspecified()
-            && !self.base.presence.claims.is_own(target, asked.nonce)
-            && let Some(lost) = self.on_rival(target, Heard::Wants)
-        {
-            return lost;
-        }
-        // Our own question for an address that we have yet: no answer to that.
-        if src.is_unspecified() && self.base.presence.claims.is_own(target, asked.nonce) {
-            return Frame::Done;
+        if src.is_unspecified() {
+            // Our own question, which has come back: no answer to that.
+            if self.base.presence.claims.is_own(target, asked.nonce) {
+                return Frame::Done;
+            }
+            if let Some(lost) = self.on_rival(target, Heard::Wants) {
+                return lost;
+            }
         }
         let news = self.base.neighbours.on_solicitation(src, asked, self.now, self.tx);
         news.map_or(Frame::Done, Frame::News)
@@ -191,7 +190,7 @@ impl<T: Transmit> Work<'_, T> {
     /// Asks whether somebody has an address.
     fn probe(&mut self, addr: IpAddr, nonce: Nonce) {
         match addr {
-            IpAddr::V4(addr) => self.ask_by_arp([0, 0, 0, 0].into(), addr),
+            IpAddr::V4(addr) => self.ask_by_arp(Ipv4Addr::UNSPECIFIED, addr),
             IpAddr::V6(addr) => {
                 let mut frame = [0; ethernet::HEADER_LEN + MAX_DISCOVERY_LEN];
                 let len = icmpv6::emit_probe(&mut frame[ethernet::HEADER_LEN..], addr, nonce);
@@ -216,15 +215,9 @@ impl<T: Transmit> Work<'_, T> {
 
     /// Asks all for an address by ARP: probes have no sender (RFC 5227 §2.1.1), announcements are from the
     /// address itself (§2.3).
-    fn ask_by_arp(&mut self, sender_addr: std::net::Ipv4Addr, target_addr: std::net::Ipv4Addr) {
-        let request = Arp {
-            operation: Operation::Request,
-            sender_mac: self.base.interface.mac,
-            sender_addr,
-            target_mac: MacAddr([0; 6]),
-            target_addr,
-        };
-        self.base.neighbours.transmit_arp(&request, MacAddr::BROADCAST, self.tx);
+    fn ask_by_arp(&mut self, sender: Ipv4Addr, target: Ipv4Addr) {
+        let question = Arp::question(self.base.interface.mac, sender, target);
+        self.base.neighbours.transmit_arp(&question, MacAddr::BROADCAST, self.tx);
     }
 
     /// Sends what is to be reported of our groups.
