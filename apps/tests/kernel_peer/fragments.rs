@@ -1,8 +1,19 @@
 //! Fragments made by the kernel: a client behind a router whose link to the stack is a narrow one.
 
-use std::{fs, io::Write, net::SocketAddr, process::Command, thread, time::Duration};
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{Ipv6Addr, SocketAddr, SocketAddrV6},
+    process::Command,
+    thread,
+    time::Duration,
+};
 
-use prequeue::tcp::{Counter, Settings};
+use prequeue::{
+    tcp::{Counter, Settings},
+    wire::{Flags, FourTuple, Outgoing, ipv6, tcp},
+};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, ipproto, recv, sendto, socket};
 
 use crate::{
     LIMIT, MIB,
@@ -40,6 +51,61 @@ fn what_a_router_has_fragmented_is_put_together() {
         assert!(whole >= 100 && count(Counter::ReasmReqds) >= 2 * whole, "{whole}");
         assert_eq!(count(Counter::InErrs) + count(Counter::InHdrErrors), 0);
         eventually("the packet buffers are back", || stack.mbufs_in_use() <= 1024 + 64 + 384);
+    });
+}
+
+/// The stack's address of IPv6.
+const HERE6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x99, 0, 0, 0, 0, 0, 2);
+
+/// Over IPv6 a sender fragments, not a router; the kernel's TCP never does, its raw sockets do.
+#[test]
+fn what_the_kernel_has_fragmented_over_ipv6_is_put_together() {
+    scenario("fragments::what_the_kernel_has_fragmented_over_ipv6_is_put_together", LIMIT, || {
+        let settings = Settings { ip_reassembly: true, ..Settings::default() };
+        let address = format!("{HERE6}/64");
+        let stack = stack_of(|builder| builder.settings(settings).address(address));
+        ip("address add fd00:99::1/64 dev pqtap0 nodad");
+        // What a segment must carry besides would have to be known.
+        fs::write("/proc/sys/net/ipv4/tcp_timestamps", "0").expect("a namespace of our own");
+        let listener = stack.listen(PORT).expect("the port is free");
+        let raw =
+            socket(AddressFamily::INET6, SocketType::RAW, Some(ipproto::TCP)).expect("root can");
+        let here = SocketAddr::from((HERE6, PORT));
+        let client = std::net::TcpStream::connect_timeout(&here, Duration::from_secs(20))
+            .expect("it is accepted");
+        let (mut stream, peer) = listener.accept().expect("the client comes");
+
+        // The answer to the SYN says where the stream begins, both ways.
+        let mut answer = [0; 200];
+        let (len, _) = recv(&raw, &mut answer, RecvFlags::empty()).expect("it has come here, too");
+        let number =
+            |at: usize| u32::from_be_bytes(*answer[at..len].first_chunk().expect("it is there"));
+        let (seq, ack) = (number(8), number(4).wrapping_add(1));
+        let mut payload = Vec::new();
+        Bytes::new(6).send(&mut payload, 4000).expect("memory takes all");
+        let tuple = FourTuple {
+            local_addr: peer.ip(),
+            remote_addr: HERE6.into(),
+            local_port: peer.port(),
+            remote_port: PORT,
+        };
+        let out = Outgoing { seq, ack, flags: Flags::ACK, window: 1000, ..Outgoing::default() };
+        let mut datagram = vec![0; 100 + payload.len()];
+        let len = tcp::emit(&mut datagram, &tuple, &out, 0, &payload);
+        let to = SocketAddrV6::new(HERE6, 0, 0, 0);
+        sendto(&raw, &datagram[ipv6::HEADER_LEN..len], SendFlags::empty(), &to)
+            .expect("it is sent in fragments");
+
+        let mut received = vec![0; 4000];
+        stream.read_exact(&mut received).expect("the connection lasts");
+        assert!(received == payload, "the bytes are those that were sent");
+        // Of 1448 bytes each, but for the last.
+        let counters = [(Counter::ReasmReqds, 3), (Counter::ReasmOKs, 1), (Counter::ReasmFails, 0)];
+        eventually("the fragments are counted", || {
+            let now = stack.counters();
+            counters.iter().all(|(counter, n)| now.value(*counter) == *n)
+        });
+        drop(client);
     });
 }
 
