@@ -48,7 +48,7 @@ fn said(frame: &[u8]) -> Said {
             let ip = ipv6::parse(payload).unwrap();
             let group = ipv6::solicited_node(OUR_ADDR6);
             if mld::is_reported(&ip, ip.payload(payload), group) {
-                assert_eq!(header.dst, ipv6::group_mac(mld::ALL_ROUTERS));
+                assert_eq!(header.dst, ipv6::group_mac(ip.dst));
                 return Said::Report(ip.src);
             }
             match icmpv6::parse(&ip, ip.payload(payload)) {
@@ -106,6 +106,18 @@ fn wanted(nonce: icmpv6::Nonce) -> Vec<u8> {
     let mut datagram = vec![0; icmpv6::MAX_DISCOVERY_LEN];
     icmpv6::emit_probe(&mut datagram, OUR_ADDR6, nonce);
     framed(ipv6::group_mac(ipv6::solicited_node(OUR_ADDR6)), &datagram)
+}
+
+/// A router asks which groups there are listeners of, in as many bytes.
+fn query(code: u16, len: usize) -> Vec<u8> {
+    let router: Ipv6Addr = "fe80::9".parse().unwrap();
+    let mut datagram = vec![0; ipv6::HEADER_LEN + len];
+    let (to, icmp) = (ipv6::ALL_NODES, ipv6::ICMP);
+    let at = ipv6::emit_with_hop_limit(&mut datagram, router, to, icmp, 0, len, 1);
+    datagram[at] = 130;
+    datagram[at + 4..at + 6].copy_from_slice(&code.to_be_bytes());
+    icmpv6::seal_message(&mut datagram[at..], router, to);
+    framed(ipv6::group_mac(to), &datagram)
 }
 
 fn standing(world: &World, lcore: usize, addr: impl Into<IpAddr>) -> Option<Standing> {
@@ -249,22 +261,75 @@ fn routers_that_ask_for_groups_are_answered() {
     world.wait(Duration::from_secs(20));
     world.sent.clear();
     let ours = world.engines[0].interface().link_local().unwrap();
-    let router: Ipv6Addr = "fe80::9".parse().unwrap();
-    let mut datagram = vec![0; mld::MAX_REPORT_LEN];
-    // A question differs from a report of the first version in its type.
-    let len = mld::emit_report_v1(&mut datagram, router, ipv6::ALL_NODES);
-    datagram[48..].fill(0);
-    datagram[48] = 130;
-    datagram[52..54].copy_from_slice(&10_000_u16.to_be_bytes());
-    datagram.resize(len + 4, 0);
-    datagram[4..6].copy_from_slice(&(len as u16 + 4 - 40).to_be_bytes());
-    icmpv6::seal_message(&mut datagram[48..], router, ipv6::ALL_NODES);
-    let asked = framed(ipv6::group_mac(ipv6::ALL_NODES), &datagram);
+    let asked = query(10_000, 28);
     // Whichever lcore hears it answers, once.
     for lcore in [0, 1] {
         world.receive_on(lcore, [asked.clone(), asked.clone()]);
         assert!(world.sent.is_empty(), "in its own time");
         world.wait(Duration::from_secs(10));
         assert_eq!(all_said(&mut world), [Said::Report(ours)]);
+    }
+}
+
+mod hostile {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A frame of somebody who means harm, or has lost his mind.
+    fn frame() -> impl Strategy<Value = Vec<u8>> {
+        let addr = prop_oneof![Just(OUR_ADDR), Just(PEER_ADDR), Just(Ipv4Addr::UNSPECIFIED)];
+        let mac = prop_oneof![Just(PEER_MAC), Just(OUR_MAC), any::<[u8; 6]>().prop_map(MacAddr)];
+        let whole = prop_oneof![
+            (mac.clone(), addr).prop_map(|(mac, addr)| arp_of(mac, addr)),
+            mac.prop_map(advertised),
+            any::<[u8; 6]>().prop_map(wanted),
+            (any::<u16>(), 24_usize..40).prop_map(|(code, len)| query(code, len)),
+        ];
+        let change = prop::option::weighted(0.3, (any::<prop::sample::Index>(), any::<u8>()));
+        (whole, change).prop_map(|(mut frame, change)| {
+            if let Some((at, value)) = change {
+                let at = at.index(frame.len());
+                frame[at] = value;
+            }
+            frame
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn whatever_is_heard_little_is_said(
+            heard in prop::collection::vec((0_usize..2, frame(), 0_u64..3000), 1..60),
+            optimistic_dad in any::<bool>(),
+            accept_dad in any::<bool>(),
+        ) {
+            let settings = Settings { optimistic_dad, accept_dad, ..Settings::default() };
+            let mut world = world(settings, 2);
+            let (begun, mut all) = (world.now, Vec::new());
+            let n = heard.len();
+            for (lcore, frame, pause) in heard {
+                world.receive_on(lcore, [frame]);
+                world.wait(Duration::from_millis(pause));
+                all.extend(all_said(&mut world));
+            }
+            let seconds = world.now.since(begun).as_secs() as usize;
+            let times = |wanted: &dyn Fn(&Said) -> bool| all.iter().filter(|said| wanted(said)).count();
+            // Three probes, and two announcements, and one more for each ten seconds.
+            let arp = times(&|said| matches!(said, Said::Arp(..)));
+            prop_assert!(arp <= 3 + 2 + 1 + seconds / 10, "{arp} in {seconds} s");
+            // An answer to each question at most, besides.
+            let advertised = times(&|said| matches!(said, Said::Advertisement(..)));
+            prop_assert!(advertised <= n + 2 * (2 + 1 + seconds / 10));
+            prop_assert!(times(&|said| matches!(said, Said::Report(_))) <= 4 + n);
+            // All agree on what is lost.
+            for addr in world.engines[0].interface().addresses().collect::<Vec<_>>() {
+                let lost = |lcore: usize| {
+                    standing(&world, lcore, addr) == Some(Standing::Withheld)
+                };
+                prop_assert!(lost(0) == lost(1) || seconds < 10);
+            }
+        }
     }
 }
