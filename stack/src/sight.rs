@@ -230,6 +230,23 @@ impl Sight {
 }
 
 impl Exhibit for Sight {
+    /// The device's: no two stacks share one.
+    fn name(&self) -> &str {
+        &self.device
+    }
+
+    fn summary(&self) -> Answer {
+        let Population { sockets, .. } = self.boards.iter().map(|board| board.population()).sum();
+        let mut answer = vec![
+            text("name", &self.device),
+            number("lcores", self.lcores.len() as u64),
+            number("sockets", sockets),
+        ];
+        let addresses = self.interface.nets().iter().enumerate();
+        answer.extend(addresses.map(|(n, net)| text(format!("address{n}"), net.to_string())));
+        answer
+    }
+
     fn answer(&self, command: &str, parameter: &str) -> Option<Answer> {
         match command {
             "info" => Some(self.info()),

@@ -30,6 +30,7 @@ Examples:
   pq-stat counters '*Drop*'   those whose names fit
   pq-stat sockets -i          connections, largest holders of memory first, with what TCP_INFO tells
   pq-stat --json memory       packet buffers, for other programs to read
+  pq-stat --stack net_tap1    of the stack on that device, where a program has several
 
 Exit codes:
   0  done
@@ -51,6 +52,10 @@ struct Arguments {
     /// Ask at this telemetry socket
     #[arg(long, global = true, value_name = "PATH")]
     socket: Option<PathBuf>,
+    /// Of several stacks in the program ask this one: its name (its device's), or its number in
+    /// `pq-stat stacks`
+    #[arg(long, global = true, value_name = "STACK")]
+    stack: Option<String>,
     /// Print JSON
     #[arg(long, short, global = true)]
     json: bool,
@@ -90,6 +95,8 @@ enum What {
     Settings,
     /// What runs: version, addresses, device
     Info,
+    /// The stacks that the program has, oldest first
+    Stacks,
 }
 
 fn main() -> ExitCode {
@@ -106,10 +113,24 @@ fn main() -> ExitCode {
 }
 
 fn run(own: &Arguments) -> Result<(), Box<dyn Error>> {
-    let Arguments { pid, file_prefix, socket, json, .. } = own;
-    let choice = Choice { pid: *pid, file_prefix: file_prefix.clone(), socket: socket.clone() };
+    let Arguments { pid, file_prefix, socket, stack, json, .. } = own;
+    let choice = Choice {
+        pid: *pid,
+        file_prefix: file_prefix.clone(),
+        socket: socket.clone(),
+        stack: stack.clone(),
+    };
     let client = Client::find(&runtime_dirs(), &choice)?;
     let what = own.what.clone().unwrap_or(What::Counters { patterns: Vec::new(), lcore: None });
+    if stack.is_none() && !matches!(what, What::Stacks) {
+        let stacks = client.stacks();
+        if let [first, _, ..] = &stacks[..] {
+            eprintln!(
+                "pq-stat: {} stacks run; this is {first}: choose one with --stack",
+                stacks.len()
+            );
+        }
+    }
     let table = |name: &str| -> Result<(), Box<dyn Error>> {
         let answer = client.ask(name)?;
         say(*json, &answer, &Table(&answer))
@@ -129,6 +150,7 @@ fn run(own: &Arguments) -> Result<(), Box<dyn Error>> {
         What::Memory => table("memory"),
         What::Settings => table("settings"),
         What::Info => table("info"),
+        What::Stacks => table("stacks"),
     }
 }
 

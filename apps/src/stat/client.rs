@@ -36,6 +36,8 @@ pub struct Choice {
     pub file_prefix: Option<String>,
     /// At this very socket.
     pub socket: Option<PathBuf>,
+    /// The stack of this name or number in it, if it has several; else the oldest.
+    pub stack: Option<String>,
 }
 
 /// Why nobody can be asked.
@@ -55,6 +57,8 @@ pub enum NobodyToAsk {
     Nonsense(String),
     /// The program has no answer to this.
     NoAnswer(String),
+    /// The program has no such stack.
+    NoSuchStack(String, Vec<String>),
 }
 
 impl fmt::Display for NobodyToAsk {
@@ -97,6 +101,9 @@ impl fmt::Display for NobodyToAsk {
                 f,
                 "the program has no answer to {command}: is it of another version, or its lcore gone?"
             ),
+            Self::NoSuchStack(wanted, there_are) => {
+                write!(f, "the program has no stack {wanted}: there is {}", list(there_are))
+            }
         }
     }
 }
@@ -109,10 +116,27 @@ pub struct Client {
     socket: OwnedFd,
     path: PathBuf,
     longest: usize,
+    /// The stack to ask, if not the oldest.
+    stack: Option<String>,
     /// The process.
     pub pid: u64,
-    /// What it says of itself.
+    /// What it says of itself, and of the stack that is asked.
     pub info: Value,
+}
+
+/// A stack of a program.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Stack {
+    /// Its place among those there are, oldest first.
+    pub number: usize,
+    /// Its name: its device's.
+    pub name: String,
+}
+
+impl fmt::Display for Stack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.number, self.name)
+    }
 }
 
 /// Where DPDK keeps what belongs to a process, as it decides itself.
@@ -156,7 +180,10 @@ impl Client {
             }
         }
         match (ours.pop(), forbidden) {
-            (Some(one), _) if ours.is_empty() => Ok(one),
+            (Some(one), _) if ours.is_empty() => match &choice.stack {
+                None => Ok(one),
+                Some(stack) => one.of_stack(stack),
+            },
             (Some(one), _) => {
                 ours.push(one);
                 Err(NobodyToAsk::Several(ours.iter().map(Self::describe).collect()))
@@ -167,12 +194,42 @@ impl Client {
         }
     }
 
+    /// The same program, of which this stack is asked from now on.
+    fn of_stack(mut self, stack: &str) -> Result<Self, NobodyToAsk> {
+        self.stack = Some(stack.to_owned());
+        match self.ask("info") {
+            Ok(info) => {
+                self.info = info;
+                Ok(self)
+            }
+            Err(NobodyToAsk::NoAnswer(_)) => {
+                self.stack = None;
+                let names = self.stacks().iter().map(Stack::to_string).collect();
+                Err(NobodyToAsk::NoSuchStack(stack.to_owned(), names))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The stacks that the program has, oldest first; none if it is too old to tell.
+    pub fn stacks(&self) -> Vec<Stack> {
+        let Ok(list) = self.ask("stacks") else { return Vec::new() };
+        (0..)
+            .map_while(|number: usize| {
+                let name = list.get(number.to_string())?.get("name")?.as_str()?.to_owned();
+                Some(Stack { number, name })
+            })
+            .collect()
+    }
+
     /// Asks a command, as `counters` or `sockets,16,1`.
     ///
     /// # Errors
     /// If there is no answer.
     pub fn ask(&self, command: &str) -> Result<Value, NobodyToAsk> {
-        let command = format!("/prequeue/{command}");
+        let stack = self.stack.iter().map(|stack| format!("stack={stack}"));
+        let words: Vec<_> = command.split(',').map(str::to_owned).chain(stack).collect();
+        let command = format!("/prequeue/{}", words.join(","));
         let broken = |error: io::Error| NobodyToAsk::Broken(self.path.clone(), error);
         let reply = self.exchange(&command).map_err(broken)?;
         match inner(&reply) {
@@ -209,8 +266,9 @@ impl Client {
         let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
         sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(PATIENCE))?;
         connect(&socket, &SocketAddrUnix::new(path)?)?;
-        let mut client =
-            Self { socket, path: path.to_owned(), longest: LONGEST, pid: 0, info: Value::Null };
+        let path = path.to_owned();
+        let (longest, stack, info) = (LONGEST, None, Value::Null);
+        let mut client = Self { socket, path, longest, stack, pid: 0, info };
         let greeting: Value = client.receive()?.parse().unwrap_or_default();
         let number = |name: &str| greeting.get(name).and_then(Value::as_u64);
         client.pid = number("pid").unwrap_or(0);

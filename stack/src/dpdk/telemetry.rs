@@ -1,7 +1,7 @@
 //! DPDK's telemetry socket as a way to ask a running process: commands of ours beside DPDK's own.
 //!
-//! What shows itself is an [`Exhibit`]; it is asked on DPDK's telemetry threads, one of which serves each
-//! client. Nothing here is known to lcores: whoever answers reads what they have published, or waits for
+//! What shows itself is an [`Exhibit`], one of several perhaps, which clients tell apart by name or
+//! number; it is asked on DPDK's telemetry threads, one of which serves each client. Nothing here is known to lcores: whoever answers reads what they have published, or waits for
 //! them, never they for it.
 
 use std::ffi::{CStr, CString, c_char, c_int};
@@ -14,6 +14,12 @@ use super::Eal;
 
 /// What answers questions: a stack, say.
 pub trait Exhibit: Send + Sync {
+    /// What no other exhibit of the process is called.
+    fn name(&self) -> &str;
+
+    /// What tells it from the others, for the list of them.
+    fn summary(&self) -> Answer;
+
     /// The answer to a command, named without `/prequeue/`, with its parameter, which is empty if there
     /// is none. `None` if there is no answer, which the client sees as null.
     fn answer(&self, command: &str, parameter: &str) -> Option<Answer>;
@@ -45,6 +51,15 @@ pub struct Command {
 /// What all commands begin with.
 pub const PREFIX: &str = "/prequeue/";
 
+/// The command that lists the exhibits, which is answered here.
+pub const LIST: Command = Command {
+    name: "stacks",
+    help: "Returns the stacks of the process, oldest first. Others take one, by name or number: stack=0",
+};
+
+/// What the parameter that chooses an exhibit begins with.
+const CHOICE: &str = "stack=";
+
 /// Bytes that DPDK sends of a text, its end included (RTE_TEL_MAX_STRING_LEN).
 const LONGEST: usize = 128;
 
@@ -52,11 +67,12 @@ const LONGEST: usize = 128;
 static SHOWN: Mutex<Vec<Weak<dyn Exhibit>>> = Mutex::new(Vec::new());
 
 /// Lets the exhibit be asked `commands` through the telemetry socket, if the EAL was started with one,
-/// until it is dropped. Of several in a process the one that was shown first answers.
+/// until it is dropped. Of several in a process the one answers that the question names by its
+/// parameter `stack=`, the one that was shown first if there is none.
 pub fn show(_eal: &'static Eal, commands: &[Command], exhibit: &Arc<impl Exhibit + 'static>) {
     static REGISTER: Once = Once::new();
     REGISTER.call_once(|| {
-        for Command { name, help } in commands {
+        for Command { name, help } in commands.iter().chain([&LIST]) {
             let (Ok(name), Ok(help)) =
                 (CString::new(format!("{PREFIX}{name}")), CString::new(*help))
             else {
@@ -102,11 +118,28 @@ unsafe extern "C" fn on_command(
 }
 
 fn answer(command: &str, parameter: &str) -> Option<Answer> {
-    let first = {
+    let command = command.strip_prefix(PREFIX)?;
+    // Asked unlocked: the answer may take its time.
+    let shown: Vec<_> = {
         let shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner);
-        shown.iter().find_map(Weak::upgrade)
+        shown.iter().filter_map(Weak::upgrade).collect()
     };
-    first?.answer(command.strip_prefix(PREFIX)?, parameter)
+    if command == LIST.name {
+        let row = |(at, exhibit): (usize, &Arc<dyn Exhibit>)| {
+            (at.to_string(), Value::Table(exhibit.summary()))
+        };
+        return Some(shown.iter().enumerate().map(row).collect());
+    }
+    let (choices, rest): (Vec<_>, Vec<_>) =
+        parameter.split(',').map(str::trim).partition(|word| word.starts_with(CHOICE));
+    let exhibit = match choices.first().and_then(|word| word.strip_prefix(CHOICE)) {
+        None => shown.first()?,
+        Some(name) => match shown.iter().find(|exhibit| exhibit.name() == name) {
+            Some(exhibit) => exhibit,
+            None => shown.get(name.parse::<usize>().ok()?)?,
+        },
+    };
+    exhibit.answer(command, &rest.join(","))
 }
 
 /// Writes an answer down.
@@ -163,25 +196,59 @@ mod tests {
         assert_eq!(cut(&long).len(), 126);
     }
 
-    #[test]
-    fn the_oldest_exhibit_that_is_left_answers() {
-        struct Named(u64);
-        impl Exhibit for Named {
-            fn answer(&self, command: &str, parameter: &str) -> Option<Answer> {
-                (command == "name").then(|| vec![(parameter.to_owned(), Value::Number(self.0))])
-            }
+    struct Named(&'static str);
+
+    impl Exhibit for Named {
+        fn name(&self) -> &str {
+            self.0
         }
+
+        fn summary(&self) -> Answer {
+            vec![("name".to_owned(), Value::Text(self.0.to_owned()))]
+        }
+
+        fn answer(&self, command: &str, parameter: &str) -> Option<Answer> {
+            (command == "name")
+                .then(|| vec![(parameter.to_owned(), Value::Text(self.0.to_owned()))])
+        }
+    }
+
+    #[test]
+    fn exhibits_are_chosen_by_name_and_the_oldest_that_is_left_answers_else() {
         let eal = Eal::init(crate::dpdk::TEST_ARGS).unwrap();
-        let first = Arc::new(Named(1));
-        let second = Arc::new(Named(2));
+        let first = Arc::new(Named("first"));
+        let second = Arc::new(Named("second"));
         show(eal, &[], &first);
         show(eal, &[], &second);
-        let asked = || answer("/prequeue/name", "who");
-        let is = |number| Some(vec![("who".to_owned(), Value::Number(number))]);
+        let asked = |parameter: &str| answer("/prequeue/name", parameter);
+        let is = |parameter: &str, name: &str| {
+            Some(vec![(parameter.to_owned(), Value::Text(name.to_owned()))])
+        };
+        assert_eq!(asked("stack=second"), is("", "second"));
+        assert_eq!(asked("stack=second,who,2"), is("who,2", "second"));
+        assert_eq!(asked("who, stack=first"), is("who", "first"));
+        assert_eq!(asked("stack=third"), None);
+        assert_eq!(asked("stack=1000"), None);
         // Other tests of this process may show theirs, which know no such command.
-        assert!(asked().is_none() || asked() == is(1));
+        assert!(asked("who").is_none() || asked("who") == is("who", "first"));
+
+        let listed = answer("/prequeue/stacks", "").unwrap();
+        let at = |name: &str| {
+            let row = Value::Table(vec![("name".to_owned(), Value::Text(name.to_owned()))]);
+            listed
+                .iter()
+                .find(|(_, value)| *value == row)
+                .map(|(number, _)| number.clone())
+                .unwrap()
+        };
+        // Whatever else there is may go meanwhile.
+        let by_number = asked(&format!("stack={}", at("first")));
+        assert!(
+            by_number == is("", "first") || by_number == is("", "second") || by_number.is_none()
+        );
         drop(first);
-        assert!(asked().is_none() || asked() == is(2));
+        assert!(asked("who").is_none() || asked("who") == is("who", "second"));
+        assert_eq!(asked("stack=first"), None);
         assert_eq!(answer("/ethdev/name", "who"), None);
     }
 }

@@ -71,6 +71,12 @@ fn ours(command: &str) -> String {
             r#"{"list":5,"total":3,"omitted":9,"0":{"rmem":30},"1":{"rmem":20}}"#.to_owned()
         }
         "sockets,2,5" => r#"{"list":5,"total":3,"omitted":9,"2":{"rmem":10}}"#.to_owned(),
+        "stacks" => r#"{"0":{"name":"net_tap0"},"1":{"name":"net_tap1"}}"#.to_owned(),
+        "info,stack=net_tap1" | "info,stack=1" => {
+            r#"{"address0":"10.1.0.2/24","device":"net_tap1"}"#.to_owned()
+        }
+        "counters,stack=net_tap1" => r#"{"TcpInSegs":9}"#.to_owned(),
+        "counters,3,stack=net_tap1" => r#"{"TcpInSegs":5}"#.to_owned(),
         _ => "null".to_owned(),
     }
 }
@@ -102,6 +108,30 @@ fn a_list_is_put_together_of_its_pages() {
     let (rows, omitted) = client.sockets().unwrap();
     let rmem: Vec<_> = rows.iter().map(|row| row["rmem"].as_u64().unwrap()).collect();
     assert_eq!((rmem, omitted), (vec![30, 20, 10], 9));
+    drop(client);
+    program.join().unwrap();
+}
+
+#[test]
+fn a_stack_is_chosen_by_name_or_number() {
+    let place = Place::new("stacks");
+    let program = place.program("rte", "dpdk_telemetry.v2", 77, 4, ours);
+    let of = |stack: &str| Choice { stack: Some(stack.to_owned()), ..Choice::default() };
+    let client = place.find(&of("net_tap1")).unwrap();
+    assert_eq!(client.info["address0"], "10.1.0.2/24");
+    assert_eq!(client.ask("counters").unwrap()["TcpInSegs"], 9);
+    assert_eq!(client.ask("counters,3").unwrap()["TcpInSegs"], 5);
+    drop(client);
+    assert_eq!(place.find(&of("1")).unwrap().info["device"], "net_tap1");
+    let error = place.find(&of("net_tap2")).unwrap_err();
+    assert!(error.contains("no stack net_tap2: there is 0 (net_tap0); 1 (net_tap1)"), "{error}");
+    let client = place.find(&Choice::default()).unwrap();
+    assert_eq!(client.info["device"], "net_tap0");
+    let stacks = client.stacks();
+    assert_eq!(
+        stacks.iter().map(|stack| &*stack.name).collect::<Vec<_>>(),
+        ["net_tap0", "net_tap1"]
+    );
     drop(client);
     program.join().unwrap();
 }
