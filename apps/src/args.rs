@@ -17,7 +17,8 @@ EAL arguments are DPDK's own; they say who polls what. The usual ones:
   -a 0000:01:00.0                the NIC at this PCI address, which must be bound to vfio-pci
   --vdev net_tap0,iface=pqtap0   instead of a NIC a tap, which the kernel knows as pqtap0
   --no-pci                       leave all NICs alone
-  --no-huge -m 512               512 MiB of ordinary memory instead of hugepages; slower";
+  --no-huge -m 512               512 MiB of ordinary memory instead of hugepages; slower
+  --help                         (left of --) print all there are";
 
 /// A program's command line, taken apart.
 pub struct CommandLine<A> {
@@ -90,7 +91,7 @@ pub struct Network {
     #[arg(long, value_name = "ADDRESS/PREFIX", required = true)]
     pub address: Vec<String>,
     /// The TCP port to listen on
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", value_parser = tcp_port)]
     pub listen: u16,
     /// The DPDK port (not TCP port) to use, as in net_tap0 or 0; needed only if there are several
     #[arg(long, value_name = "NAME")]
@@ -111,6 +112,14 @@ pub struct Network {
     /// Settings.
     #[command(flatten)]
     pub tuning: Tuning,
+}
+
+/// A port that can be listened on.
+fn tcp_port(text: &str) -> Result<u16, &'static str> {
+    match text.parse() {
+        Ok(port @ 1..) => Ok(port),
+        _ => Err("a TCP port is a number from 1 to 65535"),
+    }
 }
 
 #[cfg(test)]
@@ -147,7 +156,7 @@ mod tests {
             ("--vdev net_null0 --address 10.0.0.1/8", "there is no `--`"),
             (&format!("-- {tail}"), "no EAL arguments"),
             ("--vdev x --", "--address <ADDRESS/PREFIX>"),
-            ("--vdev x -- --address 10.0.0.1/8 --listen 65536", "not in 0..=65535"),
+            ("--vdev x -- --address 10.0.0.1/8 --listen 65536", "from 1 to 65535"),
             (&format!("--vdev x -- {tail} --mtu big"), "--mtu <BYTES>"),
             (&format!("--vdev x -- {tail} --frobnicate"), "unexpected argument"),
         ] {

@@ -13,3 +13,4 @@ pub mod settings;
 pub mod signals;
 pub mod start;
 pub mod stat;
+pub mod stdout;

@@ -11,7 +11,7 @@ use std::{
 
 use prequeue::{LocalStack, Stack, StackBuilder, lcore::Holder, tcp::Counters};
 
-use crate::{args::Network, settings::TuningError};
+use crate::{args::Network, settings::TuningError, stdout::without_usage};
 
 /// How long [`finish`] waits for the farewells: a round trip or two, on any link.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -21,7 +21,8 @@ const FAREWELL: Duration = Duration::from_millis(500);
 /// # Errors
 /// What stands in the way, and what to do about it.
 pub fn start(eal: Vec<String>, network: &Network) -> Result<Stack, Box<dyn Error>> {
-    let stack = builder(eal, network)?.start()?;
+    let builder = builder(eal.clone(), network)?;
+    let stack = without_usage(&eal, || builder.start())?;
     if stack.yields() {
         eprintln!(
             "note: every CPU has a poll thread, so these yield when idle; \
@@ -31,11 +32,17 @@ pub fn start(eal: Vec<String>, network: &Network) -> Result<Stack, Box<dyn Error
     Ok(stack)
 }
 
-/// The stack as the command line has it, not started.
+/// The same, for this thread to poll.
 ///
 /// # Errors
-/// What is wrong with the settings.
-pub fn builder(eal: Vec<String>, network: &Network) -> Result<StackBuilder, TuningError> {
+/// As [`start`].
+pub fn start_local(eal: Vec<String>, network: &Network) -> Result<LocalStack, Box<dyn Error>> {
+    let builder = builder(eal.clone(), network)?;
+    Ok(without_usage(&eal, || builder.start_local())?)
+}
+
+/// The stack as the command line has it, not started.
+fn builder(eal: Vec<String>, network: &Network) -> Result<StackBuilder, TuningError> {
     let Network { address, listen: _, port, gateway, mac, vlan, mtu, tuning } = network;
     let settings = tuning.settings()?;
     let builder = Stack::builder().eal_args(with_telemetry(eal));

@@ -4,7 +4,6 @@ use std::{
     error::Error,
     fs::File,
     io::{self, Read, Write},
-    os::fd::AsFd,
     process::ExitCode,
     sync::mpsc,
     thread,
@@ -18,6 +17,7 @@ use prequeue_apps::{
     report::{Ending, Summary, Tally},
     signals::on_stop,
     start::{finish, start},
+    stdout,
 };
 
 const HELP: &str = "\
@@ -49,11 +49,11 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let CommandLine { eal, own } = CommandLine::parse();
-    run(eal, &own).unwrap_or_else(|error| exit::cannot_start("pq-cat", &error)).into()
+    run(eal, &own).unwrap_or_else(|error| exit::cannot_start("pq-cat", &*error)).into()
 }
 
 fn run(eal: Vec<String>, own: &Arguments) -> Result<Exit, Box<dyn Error>> {
-    let mut out = take_stdout()?;
+    let mut out = stdout::take()?;
     let stack = start(eal, &own.network)?;
     // Whichever comes first: a signal, or the end of the work.
     let (done, ended) = mpsc::channel();
@@ -76,13 +76,6 @@ fn run(eal: Vec<String>, own: &Arguments) -> Result<Exit, Box<dyn Error>> {
         eprint!("{}", Summary { tally: &tally, counters: &counters });
         Ok(exit)
     })
-}
-
-/// Keeps stdout for the data: whatever else writes there (DPDK's log does) goes to stderr from here.
-fn take_stdout() -> io::Result<File> {
-    let out = io::stdout().as_fd().try_clone_to_owned()?;
-    rustix::stdio::dup2_stdout(io::stderr())?;
-    Ok(File::from(out))
 }
 
 fn serve(listener: TcpListener, out: &mut File, once: bool, tally: &Tally) -> Exit {

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     error::Error,
+    fs::File,
     io::{self, Read, Write},
     process::ExitCode,
     sync::mpsc,
@@ -17,7 +18,8 @@ use prequeue_apps::{
     exit::{self, Exit},
     report::{Ending, Rate, Summary, Tally},
     signals::on_stop,
-    start::{builder, finish, finish_local, start},
+    start::{finish, finish_local, start, start_local},
+    stdout,
 };
 
 const HELP: &str = "\
@@ -49,15 +51,20 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let CommandLine { eal, own } = CommandLine::parse();
-    run(eal, &own).unwrap_or_else(|error| exit::cannot_start("pq-sink", &error)).into()
+    run(eal, &own).unwrap_or_else(|error| exit::cannot_start("pq-sink", &*error)).into()
 }
 
 fn run(eal: Vec<String>, own: &Arguments) -> Result<Exit, Box<dyn Error>> {
-    if own.run_to_completion { run_to_completion(eal, own) } else { run_threads(eal, own) }
+    let out = stdout::take()?;
+    if own.run_to_completion {
+        run_to_completion(eal, own, out)
+    } else {
+        run_threads(eal, own, out)
+    }
 }
 
 /// The stack polls on threads of its own; each connection is read by one of ours.
-fn run_threads(eal: Vec<String>, own: &Arguments) -> Result<Exit, Box<dyn Error>> {
+fn run_threads(eal: Vec<String>, own: &Arguments, out: File) -> Result<Exit, Box<dyn Error>> {
     let stack = start(eal, &own.network)?;
     let (stop, stopped) = mpsc::channel();
     on_stop(stop)?;
@@ -67,7 +74,7 @@ fn run_threads(eal: Vec<String>, own: &Arguments) -> Result<Exit, Box<dyn Error>
     let tally = Tally::default();
     thread::scope(|scope| {
         scope.spawn(|| serve(&listener, &tally));
-        report_rates(&tally, &stopped);
+        report_rates(Rates::new(&tally, out), &stopped);
         // Accept and every read that waits get an error, and their threads end.
         let counters = finish(stack);
         eprint!("{}", Summary { tally: &tally, counters: &counters });
@@ -104,8 +111,8 @@ fn drain(mut stream: TcpStream, tally: &Tally) -> Ending {
 }
 
 /// One thread does it all: it polls, and looks at the bytes where the device has put them.
-fn run_to_completion(eal: Vec<String>, own: &Arguments) -> Result<Exit, Box<dyn Error>> {
-    let mut stack = builder(eal, &own.network)?.start_local()?;
+fn run_to_completion(eal: Vec<String>, own: &Arguments, out: File) -> Result<Exit, Box<dyn Error>> {
+    let mut stack = start_local(eal, &own.network)?;
     if !stack.pin() {
         eprintln!("pq-sink: not pinned: the CPU of -l is not allowed to this process");
     }
@@ -115,7 +122,7 @@ fn run_to_completion(eal: Vec<String>, own: &Arguments) -> Result<Exit, Box<dyn 
     let (stop, stopped) = mpsc::channel();
     on_stop(stop)?;
     let tally = Tally::default();
-    let mut rates = Rates::new(&tally);
+    let mut rates = Rates::new(&tally, out);
     let mut streams = HashMap::new();
     let mut polls = 0_u32;
     loop {
@@ -168,8 +175,7 @@ fn drain_in_place(stream: &mut LocalStream, tally: &Tally) -> Option<Ending> {
 }
 
 /// A line per second, until something comes through the channel.
-fn report_rates(tally: &Tally, stopped: &mpsc::Receiver<()>) {
-    let mut rates = Rates::new(tally);
+fn report_rates(mut rates: Rates<'_>, stopped: &mpsc::Receiver<()>) {
     while stopped.recv_timeout(Duration::from_secs(1)) == Err(mpsc::RecvTimeoutError::Timeout) {
         rates.report();
     }
@@ -178,14 +184,15 @@ fn report_rates(tally: &Tally, stopped: &mpsc::Receiver<()>) {
 /// What was told last.
 struct Rates<'a> {
     tally: &'a Tally,
+    out: File,
     bytes: u64,
     accepted: u64,
     at: Instant,
 }
 
 impl<'a> Rates<'a> {
-    fn new(tally: &'a Tally) -> Self {
-        Self { tally, bytes: 0, accepted: 0, at: Instant::now() }
+    fn new(tally: &'a Tally, out: File) -> Self {
+        Self { tally, out, bytes: 0, accepted: 0, at: Instant::now() }
     }
 
     /// Tells what has changed.
@@ -195,7 +202,7 @@ impl<'a> Rates<'a> {
         let rate = Rate { bytes: bytes - self.bytes, elapsed: now - self.at };
         let new = accepted - self.accepted;
         // If nobody reads the rates any more, the counting goes on all the same.
-        let _ = writeln!(io::stdout(), "{rate}, {} open, {new} new", tally.open());
+        let _ = writeln!(self.out, "{rate}, {} open, {new} new", tally.open());
         (self.bytes, self.accepted, self.at) = (bytes, accepted, now);
     }
 }

@@ -106,7 +106,7 @@ fn main() -> ExitCode {
         Err(error) => match error.downcast_ref::<io::Error>() {
             // Whoever read the rest has gone.
             Some(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
-            _ => exit::cannot_start("pq-stat", &error),
+            _ => exit::cannot_start("pq-stat", &*error),
         },
     };
     outcome.into()
