@@ -54,7 +54,7 @@ pub fn syn_ack(
     cx.counters.bump(Counter::SyncookiesSent);
     let Negotiated { mss, mss_option, advmss: _, scale, sack_ok, ts_recent, ecn_ok, window } =
         Negotiated::from_syn(cx.settings, syn, options, tuple.family(), mtu);
-    let offset = secret.numbers(tuple, cx.now).ts_offset;
+    let offset = cx.settings.ts_offset(secret.numbers(tuple, cx.now).ts_offset);
     let agreed = Agreed { scale: scale.map(|scale| scale.snd), sack_ok, ecn_ok };
     let ts = ts_recent
         .map(|recent| Timestamps { val: agreed.stamp(cx.now).wrapping_add(offset), ecr: recent });
@@ -89,8 +89,8 @@ pub fn open(
         return None;
     };
     cx.counters.bump(Counter::SyncookiesRecv);
-    let ts = ack.ts.filter(|_| cx.settings.tcp_timestamps);
-    let offset = secret.numbers(tuple, cx.now).ts_offset;
+    let ts = ack.ts.filter(|_| cx.settings.takes_timestamps());
+    let offset = cx.settings.ts_offset(secret.numbers(tuple, cx.now).ts_offset);
     // An echo of nought is none at all, and reads as in Linux: a shift of nought, and no SACK.
     let agreed = match ts {
         Some(Timestamps { ecr: 0, .. }) => Agreed { scale: Some(0), ..Agreed::default() },

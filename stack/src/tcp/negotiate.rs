@@ -73,7 +73,7 @@ impl Negotiated {
         mtu: u16,
     ) -> Self {
         let SynOptions { mss, window_scale, sack_permitted } = *options;
-        let ts_recent = syn.ts.filter(|_| settings.tcp_timestamps).map(|ts| ts.val);
+        let ts_recent = syn.ts.filter(|_| settings.takes_timestamps()).map(|ts| ts.val);
         let mss_option = mtu.saturating_sub(headers(family)).max(LEAST_MSS);
         let advmss = match ts_recent {
             Some(_) => mss_option.saturating_sub(TIMESTAMPS_ROOM),
@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn settings_switch_options_off() {
         let settings = Settings {
-            tcp_timestamps: false,
+            tcp_timestamps: 0,
             tcp_window_scaling: false,
             tcp_sack: false,
             ..Settings::default()

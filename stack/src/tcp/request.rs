@@ -153,7 +153,8 @@ impl Request {
         let Numbers { isn, ts_offset } = numbers;
         let Negotiated { mss, mss_option, advmss, scale, sack_ok, ts_recent, ecn_ok, window } =
             Negotiated::from_syn(cx.settings, syn, options, tuple.family(), mtu);
-        let val = ts_val(cx.now, ts_offset);
+        let offset = cx.settings.ts_offset(ts_offset);
+        let val = ts_val(cx.now, offset);
         Self {
             tuple,
             iss: SeqNum::new(isn),
@@ -165,7 +166,7 @@ impl Request {
             scale,
             sack_ok,
             ecn_ok,
-            ts: ts_recent.map(|recent| RequestTs { recent, offset: ts_offset, sent: (val, val) }),
+            ts: ts_recent.map(|recent| RequestTs { recent, offset, sent: (val, val) }),
             born: cx.now,
             deadline: cx.now + INITIAL_TIMEOUT,
             replies: ReplyStamp::default(),

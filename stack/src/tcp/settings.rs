@@ -91,8 +91,9 @@ settings! {
     tcp_moderate_rcvbuf: bool = true, Switch, 0..=1, IPV4;
     /// Let scaled windows shrink with the memory that is left, instead of keeping what was promised.
     tcp_shrink_window: bool = false, Switch, 0..=1, IPV4;
-    /// Offer and accept timestamps (RFC 7323).
-    tcp_timestamps: bool = true, Switch, 0..=1, IPV4;
+    /// Accept timestamps (RFC 7323): 0 never; 1 with an offset to the clock that is each connection's own;
+    /// 2, and whatever else Linux takes, the clock as it is.
+    tcp_timestamps: u8 = 1, Choice, 0..=255, IPV4;
     /// Offer and accept window scaling (RFC 7323).
     tcp_window_scaling: bool = true, Switch, 0..=1, IPV4;
     /// Accept SACK (RFC 2018).
@@ -172,6 +173,16 @@ impl Settings {
     /// If there is no such setting, or the value is none for it; nothing has changed then.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), SettingError> {
         Setting::named(name)?.set(self, value)
+    }
+
+    /// Whether timestamps are agreed to.
+    pub(crate) const fn takes_timestamps(&self) -> bool {
+        self.tcp_timestamps != 0
+    }
+
+    /// What is added to the clock in TSvals of a connection whose own offset this is.
+    pub(crate) const fn ts_offset(&self, own: u32) -> u32 {
+        if self.tcp_timestamps == 1 { own } else { 0 }
     }
 
     /// Bytes of truesize that whoever asks for a receive buffer of `bytes` gets (SO_RCVBUF): twice as

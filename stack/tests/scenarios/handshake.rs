@@ -61,7 +61,7 @@ fn each_option_is_answered_only_if_it_was_offered() {
 fn options_that_are_switched_off_are_not_answered() {
     scenario_with(
         |settings| {
-            settings.tcp_timestamps = false;
+            settings.tcp_timestamps = 0;
             settings.tcp_sack = false;
             settings.tcp_window_scaling = false;
         },

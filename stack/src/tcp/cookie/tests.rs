@@ -204,6 +204,18 @@ fn an_ack_without_the_timestamp_opens_without_options() {
 }
 
 #[test]
+fn timestamps_without_an_offset_carry_the_options_too() {
+    let mut table = Table::new();
+    table.world.settings.tcp_timestamps = 2;
+    let sent = table.syn_ack(&syn(100, Some(77)), &ALL);
+    let stamp = sent.ts.expect("timestamps are agreed to").val;
+    assert!(ts_val(table.world.now, 0).wrapping_sub(stamp) < 64, "the clock but for its last bits");
+    let opened = table.open(&ack_of(&sent)).expect("a good cookie");
+    assert_eq!((opened.scale, opened.sack_ok), (Some(Scale { rcv: 10, snd: 7 }), true));
+    assert_eq!(opened.ts.expect("timestamps are agreed to").offset, 0);
+}
+
+#[test]
 fn an_echo_of_nought_says_no_sack_and_a_shift_of_nought() {
     let mut table = Table::new();
     let sent = table.syn_ack(&syn(100, Some(77)), &ALL);
@@ -218,7 +230,7 @@ fn options_that_are_switched_off_meanwhile_refuse_the_cookie_and_timestamps_are_
     for (settings, opens) in [
         (Settings { tcp_sack: false, ..all.clone() }, false),
         (Settings { tcp_window_scaling: false, ..all.clone() }, false),
-        (Settings { tcp_timestamps: false, ..all }, true),
+        (Settings { tcp_timestamps: 0, ..all }, true),
     ] {
         let mut table = Table::new();
         let sent = table.syn_ack(&syn(100, Some(77)), &ALL);

@@ -357,6 +357,24 @@ fn a_final_ack_without_the_timestamp_agreed_on_opens() {
 }
 
 #[test]
+fn timestamps_begin_at_an_offset_only_where_the_setting_says_so() {
+    for (setting, offset) in [(0, None), (1, Some(1_000_000)), (2, Some(0)), (255, Some(0))] {
+        let mut world = World::default();
+        world.settings.tcp_timestamps = setting;
+        let ts = Some(Timestamps { val: 100, ecr: 0 });
+        let mut peer = Peer::with(world, STARTS[1], ts);
+        let sent = peer.request.syn_ack(&peer.world.cx()).ts;
+        let expected = offset.map(|offset| ts_val(peer.world.now, offset));
+        assert_eq!(sent.map(|ts| ts.val), expected, "{setting}");
+        let echo = sent.map(|ts| Timestamps { val: 100, ecr: ts.val });
+        let RequestVerdict::Complete(opened) = peer.hear(Segment { ts: echo, ..good() }) else {
+            panic!("{setting}")
+        };
+        assert_eq!(opened.ts.map(|ts| ts.offset), offset, "{setting}");
+    }
+}
+
+#[test]
 fn a_timestamp_not_agreed_on_is_ignored() {
     let mut peer = Peer::new(STARTS[0]);
     let odd = Segment { ts: Some(Timestamps { val: 5, ecr: 12_345 }), ..good() };
