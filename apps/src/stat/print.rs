@@ -4,6 +4,7 @@
 
 use std::{fmt, time::Duration};
 
+use prequeue::tcp::Counter;
 use serde_json::{Map, Value, json};
 
 /// Counters, with what has changed since an earlier look.
@@ -27,6 +28,8 @@ impl Counters<'_> {
         let line = |name: &str| {
             let now = value(self.now, name)?;
             Some(match self.before {
+                // What is so now does not grow.
+                Some(_) if is_gauge(name) => (now, 0.0),
                 None => (now, 0.0),
                 Some((before, span)) => {
                     let grown = now.saturating_sub(value(before, name).unwrap_or(0));
@@ -58,6 +61,11 @@ impl fmt::Display for Counters<'_> {
             .iter()
             .try_for_each(|(name, value, rate)| writeln!(f, "{name:<32}{value:<16}{rate:.1}"))
     }
+}
+
+/// Whether it is the name of what is so now, instead of how often something has happened.
+fn is_gauge(name: &str) -> bool {
+    Counter::ALL.iter().any(|counter| counter.is_gauge() && counter.nstat_name() == name)
 }
 
 /// Whether a name fits a pattern in which `*` is anything and `?` any one character.
@@ -253,6 +261,14 @@ TcpExtTCPHPHits                 3               0.0
         let lines: Vec<_> = counters.lines();
         assert_eq!(lines, [("TcpInSegs", 100, 50.0), ("TcpOutRsts", 1, 0.5)]);
         assert_eq!(counters.to_json(), json!({"TcpInSegs": 100, "TcpOutRsts": 1}));
+    }
+
+    #[test]
+    fn of_a_gauge_what_is_so_now_is_printed() {
+        let (before, now) = (json!({"TcpCurrEstab": 7}), json!({"TcpCurrEstab": 5}));
+        let before = Some((&before, Duration::from_secs(1)));
+        let counters = Counters { now: &now, before, zeros: false, patterns: &[] };
+        assert_eq!(counters.lines(), [("TcpCurrEstab", 5, 0.0)]);
     }
 
     #[test]

@@ -37,6 +37,16 @@ pub(super) enum Frame {
 }
 
 impl<T: Transmit> Work<'_, T> {
+    /// Counts a datagram that is not for others by its ECN field, whatever it carries and may be wrong with
+    /// it, as Linux does.
+    pub fn count_ecn(&mut self, frame: &[u8]) {
+        if ethernet::delivery(frame, self.base.interface.mac) != Delivery::Other
+            && let Some(field) = frame::ecn(frame)
+        {
+            self.bump(Counter::of_ecn(field));
+        }
+    }
+
     /// Parses a segment that was found to be one, with right checksums; counts what is wrong.
     #[inline(always)]
     pub fn parse<B: PacketBuf>(&mut self, frame: &mut B) -> Option<TcpFrame> {

@@ -153,7 +153,7 @@ impl<M: Mode<Mbuf>> Drive<M> {
         }
         self.out.flush();
         self.engine.count(Counter::OutDiscards, std::mem::take(&mut self.out.dropped));
-        self.gauge.look(&self.pool, &mut self.engine);
+        self.gauge.look(&self.pool, &mut self.engine, now);
         came > 0 || busy
     }
 
@@ -233,14 +233,14 @@ impl Gauge {
 
     /// A poll takes a burst at most: as long as there is room for all that may come, the pool, whose
     /// caches have to be walked to count it, is left alone.
-    fn look<M: Mode<Mbuf>>(&mut self, pool: &Mempool, engine: &mut Engine<Mbuf, M>) {
+    fn look<M: Mode<Mbuf>>(&mut self, pool: &Mempool, engine: &mut Engine<Mbuf, M>, now: Instant) {
         if self.polls > 0 {
             self.polls -= 1;
             return;
         }
         let held = pool.in_use().saturating_sub(self.descriptors);
         let room = self.holdable.saturating_sub(held);
-        engine.set_pressure(Pressure::of(room, self.holdable));
+        engine.set_pressure(Pressure::of(room, self.holdable), now);
         self.polls = (room / (2 * BURST as u32)).clamp(1, 256);
     }
 }

@@ -141,6 +141,7 @@ impl<B: PacketBuf, M: Mode<B>> Engine<B, M> {
                 problems: ProblemLimit::default(),
                 pressure: Pressure::None,
                 presence: Presence::new(key),
+                pressed_since: Instant::ZERO,
             },
             tables: Tables::new(key, max_connections, time_waits, shared, mesh),
         }
@@ -189,8 +190,19 @@ impl<B: PacketBuf, M: Mode<B>> Engine<B, M> {
     }
 
     /// Tells how far the buffer pool has been used up.
-    pub fn set_pressure(&mut self, pressure: Pressure) {
-        self.base.pressure = pressure;
+    pub fn set_pressure(&mut self, pressure: Pressure, now: Instant) {
+        let Base { counters, pressure: before, pressed_since, .. } = &mut self.base;
+        match (std::mem::replace(before, pressure), pressure) {
+            (Pressure::None, Pressure::High | Pressure::Critical) => {
+                counters.bump(Counter::TCPMemoryPressures);
+                *pressed_since = now;
+            }
+            (Pressure::High | Pressure::Critical, Pressure::None) => {
+                let span = now.since(*pressed_since).as_millis();
+                counters.add(Counter::TCPMemoryPressuresChrono, span as u64);
+            }
+            _ => {}
+        }
     }
 
     /// How far the buffer pool has been used up, as last told.
@@ -308,10 +320,13 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
         // Frames of one connection that follow each other are found with one look-up.
         let mut runs = Runs::new();
         let mut last = None;
-        let mut are_usual = true;
+        let (mut absent, mut unusual) = (0, 0);
         let us = Station::new(work.base.interface.mac);
         for (at, slot) in burst.iter_mut().enumerate() {
-            let Some(frame) = slot else { continue };
+            let Some(frame) = slot else {
+                absent += 1;
+                continue;
+            };
             let flow = match frame::usual_ends(frame.data(), us, frame.checksum()) {
                 Some(ends) if last == Some(ends) => continue,
                 Some(ends) => {
@@ -319,13 +334,16 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
                     Flow::of_ends(ends)
                 }
                 None => {
-                    (last, are_usual) = (None, false);
+                    last = None;
+                    unusual += 1;
                     Flow::UNKNOWN
                 }
             };
             runs.push(Run { flow, hash: self.flows.hash(&flow), start: at });
         }
-        if !are_usual {
+        let usual = burst.len() - absent - unusual;
+        work.base.counters.add(Counter::InNoECTPkts, usual as u64);
+        if unusual != 0 {
             self.find_flows(work, burst, &mut runs);
         }
 
@@ -370,13 +388,15 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
             if run.flow == Flow::UNKNOWN {
                 let place = &mut burst[run.start];
                 let Some(frame) = place.as_mut() else { return true };
-                let usual = frame6::usual_ends(frame.data(), us, frame.checksum());
-                match usual {
-                    Some(ends) => run.flow = Flow::of_ends6(&ends),
-                    None => match self.unusual_flow(work, place) {
-                        Some(flow) => run.flow = flow,
-                        None => *place = None,
-                    },
+                let (data, checksum) = (frame.data(), frame.checksum());
+                work.count_ecn(data);
+                let usual = match frame6::usual_ends(data, us, checksum) {
+                    Some(ends) => Some(Flow::of_ends6(&ends)),
+                    None => frame::ends_with_ecn(data, us, checksum).map(Flow::of_ends),
+                };
+                match usual.or_else(|| self.unusual_flow(work, place)) {
+                    Some(flow) => run.flow = flow,
+                    None => *place = None,
                 }
                 if kept.is_some_and(|kept| kept.flow == run.flow) {
                     return false;

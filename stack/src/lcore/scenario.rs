@@ -6,6 +6,7 @@
 mod chain;
 mod closing;
 mod cookies;
+mod counting;
 mod datagrams;
 mod ecn;
 #[cfg(all(feature = "dpdk", not(loom)))]
@@ -157,6 +158,10 @@ impl World {
     #[track_caller]
     fn expect_nothing(&self) {
         assert!(self.sent.is_empty(), "nothing should have been sent: {:02x?}", self.sent);
+    }
+
+    fn set_pressure(&mut self, pressure: Pressure) {
+        self.engines[0].set_pressure(pressure, self.now);
     }
 
     fn count(&self, counter: Counter) -> u64 {

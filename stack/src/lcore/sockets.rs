@@ -436,6 +436,9 @@ impl<'a, 'w, B: PacketBuf, K: Claimed<B>, T: Transmit> Visit<'a, 'w, B, K, T> {
     /// Works off what was deferred, oldest first.
     fn work_off(&mut self) {
         while let Some(what) = self.claim.next_deferred() {
+            if matches!(what, Deferred::Timer) {
+                self.count_locked_timer();
+            }
             self.work_on(what);
         }
     }
@@ -570,6 +573,14 @@ impl<'a, 'w, B: PacketBuf, K: Claimed<B>, T: Transmit> Visit<'a, 'w, B, K, T> {
             self.work.bump(Counter::PoolPressureDrop);
         }
         refused
+    }
+
+    /// A timer has met a thread that owned the socket.
+    #[cold]
+    fn count_locked_timer(&mut self) {
+        if self.claim.tcb().is_delayed_ack_due(self.work.now) {
+            self.work.bump(Counter::DelayedACKLocked);
+        }
     }
 
     fn timer(&mut self) {

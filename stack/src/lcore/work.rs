@@ -35,6 +35,8 @@ pub(super) struct Base {
     pub problems: ProblemLimit,
     pub pressure: Pressure,
     pub presence: Presence,
+    /// When that last was not none.
+    pub pressed_since: Instant,
 }
 
 impl Base {

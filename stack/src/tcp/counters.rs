@@ -44,6 +44,7 @@ counters! {
     PassiveOpens = "connections created by a listener",
     AttemptFails = "openings that failed",
     EstabResets = "established connections that were reset",
+    CurrEstab = "connections that are in ESTABLISHED or CLOSE-WAIT now",
     TCPDeferAcceptDrop = "bare ACKs that completed a handshake, passed over until data comes",
     ListenOverflows = "openings that met a full accept queue",
     ListenDrops = "openings dropped for any reason",
@@ -118,6 +119,10 @@ counters! {
     OtherVlan = "frames of another VLAN than ours, or of none where we are a member of one",
     AddrConflicts = "times somebody else was heard that has an address of ours",
     AddrsLost = "addresses of ours given up because somebody else has them",
+    InNoECTPkts = "datagrams of no ECN-capable transport",
+    InECT1Pkts = "datagrams of an ECN-capable transport, by ECT(1)",
+    InECT0Pkts = "datagrams of an ECN-capable transport, by ECT(0)",
+    InCEPkts = "datagrams with the mark of a congested router",
     OutNoRoutes = "datagrams not sent because neither link nor gateway leads there",
     OutDiscards = "datagrams not sent because their neighbour did not answer",
     IcmpInMsgs = "ICMP messages",
@@ -136,10 +141,27 @@ counters! {
     EchosSkipped = "ICMP echo requests not answered because there were too many",
     LcorePassed = "segments passed on to another lcore because this one had no connection for them",
     LcorePassDrop = "segments dropped because the ring to the next lcore was full",
+    TCPMemoryPressures = "times that three quarters of the buffers that sockets may hold were held",
+    TCPMemoryPressuresChrono = "milliseconds for which they were, added when that ends",
     PoolPressureDrop = "segments dropped because the pool was running out of buffers",
 }
 
 impl Counter {
+    /// That of datagrams with this ECN field, of which the lower two bits are looked at.
+    pub const fn of_ecn(field: u8) -> Self {
+        match field & 3 {
+            0 => Self::InNoECTPkts,
+            1 => Self::InECT1Pkts,
+            2 => Self::InECT0Pkts,
+            _ => Self::InCEPkts,
+        }
+    }
+
+    /// Whether it tells what is so now, instead of how often something has happened.
+    pub const fn is_gauge(self) -> bool {
+        matches!(self, Self::CurrEstab)
+    }
+
     /// What nstat puts before the name: the group, or `Pq` for what only this stack counts. Nothing
     /// before names that begin with their group already.
     pub fn group(self) -> &'static str {
@@ -152,7 +174,8 @@ impl Counter {
             | Self::RetransSegs
             | Self::PassiveOpens
             | Self::AttemptFails
-            | Self::EstabResets => "Tcp",
+            | Self::EstabResets
+            | Self::CurrEstab => "Tcp",
             Self::InHdrErrors
             | Self::InAddrErrors
             | Self::InUnknownProtos
@@ -162,6 +185,7 @@ impl Counter {
             | Self::ReasmTimeout
             | Self::OutNoRoutes
             | Self::OutDiscards => "Ip",
+            Self::InNoECTPkts | Self::InECT1Pkts | Self::InECT0Pkts | Self::InCEPkts => "IpExt",
             Self::InEchos | Self::OutEchoReps => "Icmp",
             Self::ToPrequeue
             | Self::DirectCopies
@@ -225,6 +249,13 @@ impl Counters {
     /// Adds `n`.
     pub fn add(&mut self, counter: Counter, n: u64) {
         self.0[counter as usize] += n;
+    }
+
+    /// Takes one off a gauge.
+    pub fn lower(&mut self, gauge: Counter) {
+        debug_assert!(gauge.is_gauge());
+        let value = &mut self.0[gauge as usize];
+        *value = value.wrapping_sub(1);
     }
 
     /// The count.

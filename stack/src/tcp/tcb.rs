@@ -31,7 +31,7 @@ use super::ratelimit::ReplyStamp;
 use super::request::Opened;
 use super::sack::SackList;
 use super::timestamps::TsState;
-use super::{Cx, SeqNum, SeqRange};
+use super::{Counter, Cx, SeqNum, SeqRange};
 
 use ack::{AckState, Owed};
 use autotune::Autotune;
@@ -221,6 +221,7 @@ struct Wants {
 impl<B: PacketBuf> Tcb<B> {
     /// The connection that a completed handshake has opened, in ESTABLISHED.
     pub fn new(cx: &mut Cx<'_>, opened: &Opened) -> Self {
+        cx.counters.bump(Counter::CurrEstab);
         let rcv_nxt = opened.rcv_nxt();
         let snd_nxt = opened.snd_nxt();
         let window = Window::new(cx.settings, opened, rcv_nxt);

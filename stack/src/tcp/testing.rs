@@ -26,9 +26,10 @@ impl World {
         self.counters.value(counter)
     }
 
-    /// All counters that are not zero, in order of declaration.
+    /// All counters that are not zero, in order of declaration, but for gauges, which count nothing.
     pub(crate) fn counted(&self) -> Vec<(Counter, u64)> {
-        let pairs = Counter::ALL.iter().map(|&c| (c, self.count(c)));
+        let counters = Counter::ALL.iter().filter(|counter| !counter.is_gauge());
+        let pairs = counters.map(|&c| (c, self.count(c)));
         pairs.filter(|&(_, n)| n != 0).collect()
     }
 }

@@ -21,6 +21,10 @@ pub const MAX_CONTROL_LEN: usize = ethernet::MAX_HEADER_LEN + tcp::MAX_HEADERS_L
 const TCP_AT: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN;
 /// EtherType, IP version and header length of the usual shape, the type of service left out.
 const IPV4_WITHOUT_OPTIONS: u32 = (ethernet::IPV4 as u32) << 16 | 0x45 << 8;
+/// What tells in that word, whatever the type of service.
+const ANY_SERVICE: u32 = 0xffff_ff00;
+/// The same where the transport must not be ECN-capable.
+const NOT_ECT: u32 = ANY_SERVICE | 3;
 /// What tells in the word of fragmentation, time to live and protocol.
 const FRAGMENT_AND_PROTOCOL: u32 = (ipv4::FRAGMENT_MASK as u32) << 16 | 0xff;
 /// That word for a TCP segment in one piece.
@@ -115,14 +119,26 @@ impl Ends {
     }
 }
 
-/// The ends of a segment for this station whose headers stand where they usually do and whose
-/// checksums are right; `None` for everything else, which [`parse_tcp`] has to look at.
+/// The ends of a segment for this station whose headers stand where they usually do, whose checksums
+/// are right and whose ECN field is 0; `None` for everything else, which [`ends_with_ecn`] and
+/// [`parse_tcp`] have to look at.
 ///
 /// `checksum` is the device's word. What [`parse_checked`] says of the frame is still to be seen.
 #[inline(always)]
 pub fn usual_ends(frame: &[u8], us: Station, checksum: Checksum) -> Option<Ends> {
+    ends::<NOT_ECT>(frame, us, checksum)
+}
+
+/// As [`usual_ends`], whatever the ECN field.
+#[inline(never)]
+pub fn ends_with_ecn(frame: &[u8], us: Station, checksum: Checksum) -> Option<Ends> {
+    ends::<ANY_SERVICE>(frame, us, checksum)
+}
+
+#[inline(always)]
+fn ends<const SERVICE: u32>(frame: &[u8], us: Station, checksum: Checksum) -> Option<Ends> {
     let headers = frame.first_chunk()?;
-    let (ip, tcp) = usual_headers(headers)?;
+    let (ip, tcp) = usual_headers::<SERVICE>(headers)?;
     if !us.is_addressed_by(headers) || (checksum != Checksum::Good && !is_intact(frame)) {
         return None;
     }
@@ -158,7 +174,8 @@ impl Station {
 /// See [`Reject`]. Frames that are not TCP are parsed again by the caller, layer by layer.
 #[inline]
 pub fn parse_tcp(frame: &[u8], checksum: Checksum) -> Result<TcpFrame, Reject> {
-    let usual = frame.first_chunk().is_some_and(|headers| usual_headers(headers).is_some());
+    let usual =
+        frame.first_chunk().is_some_and(|headers| usual_headers::<ANY_SERVICE>(headers).is_some());
     let usual6 = frame.first_chunk::<{ frame6::HEADERS_LEN }>().is_some_and(frame6::is_usual);
     let transport = matches!(checksum, Checksum::Good | Checksum::Transport);
     if usual && (checksum == Checksum::Good || is_intact(frame))
@@ -304,7 +321,7 @@ impl Words {
             (len.wrapping_sub((HEADERS - frame6::TCP_AT) as u32), frame6::is_usual(headers))
         } else {
             let len = word::<14, HEADERS>(headers) & 0xffff;
-            let is_usual = word::<12, HEADERS>(headers) & 0xffff_ff00 == IPV4_WITHOUT_OPTIONS;
+            let is_usual = word::<12, HEADERS>(headers) & ANY_SERVICE == IPV4_WITHOUT_OPTIONS;
             (len.wrapping_sub((HEADERS - ethernet::HEADER_LEN) as u32), is_usual)
         };
         if !is_usual
@@ -328,15 +345,16 @@ impl Words {
     }
 }
 
-/// The IPv4 and TCP headers, if they stand where they usually do.
+/// The IPv4 and TCP headers, if they stand where they usually do, with a type of service of which
+/// `SERVICE` says what tells.
 #[inline(always)]
-fn usual_headers(
+fn usual_headers<const SERVICE: u32>(
     headers: &[u8; HEADERS_LEN],
 ) -> Option<(&[u8; ipv4::HEADER_LEN], &[u8; tcp::HEADER_LEN])> {
     let (_, datagram) = headers.split_first_chunk::<{ ethernet::HEADER_LEN }>()?;
     let (ip, tcp) = datagram.split_first_chunk::<{ ipv4::HEADER_LEN }>()?;
     // EtherType, version and header length; then fragmentation and protocol.
-    let usual = word::<12, HEADERS_LEN>(headers) & 0xffff_ff00 == IPV4_WITHOUT_OPTIONS
+    let usual = word::<12, HEADERS_LEN>(headers) & SERVICE == IPV4_WITHOUT_OPTIONS
         && word::<20, HEADERS_LEN>(headers) & FRAGMENT_AND_PROTOCOL == WHOLE_TCP;
     if usual { Some((ip, tcp.first_chunk()?)) } else { None }
 }
@@ -359,6 +377,18 @@ pub(super) fn word<const AT: usize, const LEN: usize>(headers: &[u8; LEN]) -> u3
     headers[AT..].first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes))
 }
 
+/// The ECN field of the datagram in a frame, whatever it carries (RFC 3168 §5); `None` if it is none of
+/// IP.
+pub fn ecn(frame: &[u8]) -> Option<u8> {
+    let ethernet = ethernet::parse(frame)?;
+    let [first, second, ..] = *frame.get(ethernet.header_len..)? else { return None };
+    match (ethernet.ethertype, first >> 4) {
+        (ethernet::IPV4, 4) => Some(second & 3),
+        (ethernet::IPV6, 6) => Some(second >> 4 & 3),
+        _ => None,
+    }
+}
+
 /// Where the datagram of a frame ends, by its own word: what is behind that is padding. `None` if it
 /// is none of IP.
 pub fn end_of_datagram(frame: &[u8]) -> Option<usize> {
@@ -375,7 +405,9 @@ pub fn end_of_datagram(frame: &[u8]) -> Option<usize> {
 /// Whether a frame has the usual shape and both checksums are right. The rest is left to the layers.
 #[inline(never)]
 fn is_intact(frame: &[u8]) -> bool {
-    let Some((ip, _)) = frame.first_chunk().and_then(usual_headers) else { return false };
+    let Some((ip, _)) = frame.first_chunk().and_then(usual_headers::<ANY_SERVICE>) else {
+        return false;
+    };
     let [_, _, l0, l1, _, _, _, _, _, _, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = *ip;
     let end = ethernet::HEADER_LEN + usize::from(u16::from_be_bytes([l0, l1]));
     let Some(segment) = frame.get(TCP_AT..end) else { return false };
@@ -496,10 +528,15 @@ mod tests {
             let us = bytes.first_chunk().map(|mac| Station::new(MacAddr(*mac)));
             for word in WORDS {
                 // What the two steps of the poll loop say.
-                if let Some(ends) = us.and_then(|us| usual_ends(&bytes, us, word)) {
+                let ends = us.and_then(|us| ends_with_ecn(&bytes, us, word));
+                let is_ect = ecn(&bytes).is_some_and(|field| field != 0);
+                let unmarked = us.and_then(|us| usual_ends(&bytes, us, word));
+                prop_assert_eq!(unmarked, ends.filter(|_| !is_ect));
+                if let Some(ends) = ends {
                     let parsed = parse_checked(&bytes);
                     prop_assert_eq!(parsed, layers::parse(&bytes, word));
-                    if let Ok(TcpFrame { tuple, .. }) = parsed {
+                    if let Ok(TcpFrame { tuple, tos, .. }) = parsed {
+                        prop_assert_eq!(ecn(&bytes), Some(tos & 3));
                         prop_assert_eq!((ends.tuple(), ends), (tuple, Ends::of(&tuple).unwrap()));
                     }
                 }

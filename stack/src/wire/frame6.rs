@@ -127,7 +127,7 @@ fn addresses(ip: &[u8; ipv6::HEADER_LEN]) -> (Ipv6Addr, Ipv6Addr) {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::frame::{Reject, parse_checked, parse_tcp};
+    use super::super::frame::{self, Reject, parse_checked, parse_tcp};
     use super::super::ipv6::Ipv6Error;
     use super::super::samples::{TUPLE6, emitted, frame6, spoiled};
     use super::super::tcp::TcpError;
@@ -200,7 +200,8 @@ mod tests {
                 let Some(ends) = us.and_then(|us| usual_ends(&bytes, us, word)) else { continue };
                 let parsed = parse_checked(&bytes);
                 prop_assert_eq!(parsed, layers::parse(&bytes, word));
-                if let Ok(TcpFrame { tuple, .. }) = parsed {
+                if let Ok(TcpFrame { tuple, tos, .. }) = parsed {
+                    prop_assert_eq!(frame::ecn(&bytes), Some(tos & 3));
                     let [s0, s1, d0, d1] = ends.addrs;
                     let addr = |high: u64, low: u64| {
                         IpAddr::from(Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low)))

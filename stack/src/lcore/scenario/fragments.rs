@@ -144,7 +144,7 @@ fn without_memory_to_spare_none_are_kept() {
     let mut world = world();
     let (peer, stream) = world.connect();
     let all = fragments(&peer.segment(ACK, 0, &bytes(3000)), 1, 1000);
-    world.engine.set_pressure(Pressure::High);
+    world.engine.set_pressure(Pressure::High, world.now);
     world.poll(&all[..1]);
     assert_eq!((world.count(Counter::ReasmFails), world.pool.in_use()), (1, 0));
     drop(stream);

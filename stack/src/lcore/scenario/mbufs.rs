@@ -79,7 +79,7 @@ impl MbufWorld {
         self.engine.input(&mut burst, self.now, &mut self.sent);
         self.turn();
         let room = self.holdable.saturating_sub(self.pool.in_use());
-        self.engine.set_pressure(Pressure::of(room, self.holdable));
+        self.engine.set_pressure(Pressure::of(room, self.holdable), self.now);
         if self.engine.pressure() != Pressure::None {
             self.engine.relieve(self.now, &mut self.sent, &mut self.spare);
         }

@@ -195,11 +195,11 @@ fn a_socket_that_a_thread_owns_is_named_and_left_alone() {
     let [holder] = world.holders()[..] else { panic!("there is one") };
     assert_eq!((holder.rmem, holder.backlog, holder.queues), (50 * TRUESIZE, 3, None));
     assert_eq!(world.relieve(&mut PLENTY.clone()), 0);
-    world.engines[0].set_pressure(Pressure::Critical);
+    world.set_pressure(Pressure::Critical);
     send(&mut world, &mut peer, 15_900, 1, 300);
     assert_eq!(world.count(Counter::PoolPressureDrop), 1, "nor does its backlog grow then");
     drop(guard);
-    world.engines[0].set_pressure(Pressure::None);
+    world.set_pressure(Pressure::None);
     world.turn();
     assert_eq!(world.relieve(&mut PLENTY.clone()), 53);
     assert_eq!(read(&stream, 100_000).unwrap(), bytes(0..15_900));

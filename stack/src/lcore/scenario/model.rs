@@ -206,7 +206,7 @@ impl<'a> Model<'a> {
                 self.world.engines[0].relieve(self.world.now, &mut tx, &mut spare);
                 self.world.sent.extend(tx);
             }
-            Op::Pressure(pressure) => self.world.engines[0].set_pressure(*pressure),
+            Op::Pressure(pressure) => self.world.set_pressure(*pressure),
         }
         self.check();
     }
@@ -330,7 +330,7 @@ impl<'a> Model<'a> {
     /// Whoever still waits takes what there is, and the stream comes to its end.
     fn finish(&mut self, ending: Ending) {
         self.unlock();
-        self.world.engines[0].set_pressure(Pressure::None);
+        self.world.set_pressure(Pressure::None);
         self.check();
         match ending {
             Ending::Fin => {}

@@ -516,6 +516,11 @@ impl<B: PacketBuf> Tcb<B> {
         self.sack.blocks(dsack, room)
     }
 
+    /// Whether the timer of a delayed ACK has expired, and the ACK is still owed.
+    pub fn is_delayed_ack_due(&self, now: Instant) -> bool {
+        self.ack.deadline <= now && self.ack.compressed == 0 && self.ack.owed.has(Owed::ACK)
+    }
+
     /// The ACK deadline has passed.
     pub(super) fn on_ack_deadline(&mut self, cx: &mut Cx<'_>) -> Option<Outgoing> {
         if self.ack.compressed == 0 {

@@ -179,6 +179,7 @@ impl<B: PacketBuf> Tcb<B> {
             | State::TimeWait
             | State::Closed => return None,
         };
+        cx.counters.lower(Counter::CurrEstab);
         self.prediction = UNPREDICTABLE;
         self.snd_nxt = self.snd_nxt.plus(1);
         self.closing.fin_sent = cx.now;
@@ -444,6 +445,7 @@ impl<B: PacketBuf> Tcb<B> {
     pub(super) fn die(&mut self, cx: &mut Cx<'_>, error: Option<ConnError>) {
         if matches!(self.state, State::Established | State::CloseWait) {
             cx.counters.bump(Counter::EstabResets);
+            cx.counters.lower(Counter::CurrEstab);
         }
         self.state = State::Closed;
         self.error = self.error.or(error);
