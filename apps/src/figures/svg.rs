@@ -232,6 +232,11 @@ fn moves(paint: &mut Paint, lanes: &Lanes, rows: &[Row], top: f64) {
             }
         }
         if after.copied_seq != before.copied_seq {
+            if !after.arrived.is_empty() {
+                // The lcore copies to memory that a reader lends: what has just come is in no queue.
+                let x = layout::READER.x;
+                paint.arrow(layout::OWNER.end(), y + 10.0, x, y + 10.0, "moves");
+            }
             let copied = Span {
                 seq: before.copied_seq,
                 len: after.copied_seq.wrapping_sub(before.copied_seq),
@@ -257,8 +262,9 @@ fn footing(paint: &mut Paint, stated: &Stated, bottom: f64) -> f64 {
     paint.line(layout::TIME, bottom, WIDTH - 24.0, bottom, "rule");
     let mut y = bottom + 28.0;
     let mut x = 24.0;
-    let keys: [(&str, &str); 5] = [
+    let keys: [(&str, &str); 6] = [
         ("#2f6db5", "the lcore owns, for a moment"),
+        ("#a9c8e8", "or will, as soon as it looks (lcore due)"),
         ("#f2a65a", "a thread owns"),
         ("#b9c2d0", "reader asleep"),
         ("#ffe08a", "woken, does not run yet"),

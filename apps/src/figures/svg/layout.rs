@@ -165,6 +165,6 @@ impl Lanes {
         let within = |of: &Span| of.seq <= span.seq && span.seq + span.len <= of.seq + of.len;
         let name = self.named.iter().find(|(_, of)| within(of)).map(|(name, _)| *name);
         let end = if span.fin { " F" } else { "" };
-        name.map_or_else(|| format!("{} B", span.len), |name| format!("{name}{end}"))
+        name.map_or_else(|| format!("{} bytes", span.len), |name| format!("{name}{end}"))
     }
 }
