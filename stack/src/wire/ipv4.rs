@@ -344,6 +344,8 @@ mod tests {
             let expected =
                 Ipv4 { src, dst, protocol, header_len, total_len, tos, ttl: 64, fragment: false };
             prop_assert_eq!(parse(&bytes, Checksum::Unknown), Ok(expected));
+            // One identification for all: what may not be fragmented needs none (RFC 6864 §4.1).
+            prop_assert_eq!(&bytes[4..8], [0, 0, 0x40, 0]);
         }
 
         #[test]

@@ -195,6 +195,66 @@ fn the_syn_queue_is_bounded() {
 }
 
 #[test]
+fn a_connection_keeps_the_address_it_was_opened_at() {
+    let second = Ipv4Addr::new(10, 0, 0, 2);
+    let interface = Interface::new(OUR_MAC, 1500).with_address(OUR_ADDR, 24);
+    let interface = interface.with_address(second, 24);
+    let mut world = World::with_interface(Settings::default(), interface, 1);
+    let listener = listening(&mut world, 5);
+    let to = |addr: Ipv4Addr, out: &Outgoing, payload: &[u8]| {
+        let tuple = FourTuple {
+            local_addr: PEER_ADDR.into(),
+            remote_addr: addr.into(),
+            local_port: 40_000,
+            remote_port: PORT,
+        };
+        frame(&tuple, out, payload)
+    };
+    let out = Outgoing { seq: 1000, flags: SYN, window: 65_535, ..Outgoing::default() };
+    world.receive([to(second, &out, &[])]);
+    let syn_ack = world.expect_segment();
+    assert_eq!(syn_ack.tuple.remote_addr, second);
+    let out = Outgoing { seq: 1001, ack: syn_ack.segment.seq.wrapping_add(1), flags: ACK, ..out };
+    world.receive([to(second, &out, b"here")]);
+    assert_eq!(world.expect_segment().tuple.remote_addr, second);
+    // The same ports at our other address are nobody's.
+    world.receive([to(OUR_ADDR, &out, b"there")]);
+    let rst = world.expect_segment();
+    rst.is(RST, out.ack, 0);
+    assert_eq!(rst.tuple.remote_addr, OUR_ADDR);
+    let stream = accept(&listener).expect("accepted");
+    assert_eq!(stream.local_addr().unwrap().to_string(), "10.0.0.2:7000");
+    assert_eq!(read(&stream, 100).unwrap(), b"here");
+}
+
+#[test]
+fn a_new_listener_leaves_what_was_there_before_it_alone() {
+    let mut world = World::new(Settings::default());
+    let listener = listening(&mut world, 5);
+    let (mut peer, stream) = Peer::connected(&mut world, 40_000, &listener);
+    let mut half = Peer::new(40_001);
+    world.receive([half.syn()]);
+    half.take(&world.expect_segment());
+    // At another port, while a connection of this one is being opened.
+    let _other = world.listeners.listen(PORT + 1, 5).expect("free");
+    world.turn();
+    world.receive([half.ack()]);
+    assert!(accept(&listener).is_some(), "it opens all the same");
+    // At this one anew, while a connection of it is being opened, and with one that stands.
+    world.receive([Peer::new(40_002).syn()]);
+    world.sent.clear();
+    drop(listener);
+    assert_eq!(world.population().requests, 1);
+    let listener = listening(&mut world, 5);
+    world.receive([peer.data(b"as before")]);
+    world.expect_segment().is(ACK, peer.ack, peer.seq);
+    assert_eq!(read(&stream, 100).unwrap(), b"as before");
+    let (mut newer, newer_stream) = Peer::connected(&mut world, 40_003, &listener);
+    world.receive([newer.data(b"anew")]);
+    assert_eq!(read(&newer_stream, 100).unwrap(), b"anew");
+}
+
+#[test]
 fn a_port_is_listened_on_once() {
     let world = World::new(Settings::default());
     let first = world.listeners.listen(PORT, 1).expect("free");
