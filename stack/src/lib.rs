@@ -68,7 +68,7 @@
 #![deny(unsafe_code)]
 
 pub mod buf;
-#[cfg(any(feature = "dpdk", test, loom))]
+#[cfg(any(feature = "dpdk", test))]
 #[allow(unsafe_code)] // the safe wrapper over dpdk-sys
 pub mod dpdk;
 #[cfg(not(loom))]

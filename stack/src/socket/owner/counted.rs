@@ -204,7 +204,7 @@ impl<T: Last, const KIND: usize> Iterator for Taken<T, KIND> {
 
 impl<T: Last, const KIND: usize> Taken<T, KIND> {
     /// Clears the bit where it is too late: what the model must notice.
-    #[cfg(loom)]
+    #[cfg(all(test, loom))]
     pub(crate) fn clear_late(share: &Ref<T>) {
         share.node().on.fetch_and(!(1 << KIND), Ordering::AcqRel);
     }
