@@ -30,11 +30,11 @@ pub struct Claim<'a, B: PacketBuf, C: Connection<B> = Tcb<B>> {
     may_ask: bool,
 }
 
-/// The reader token, and the slot that a loan was taken out of.
+/// The slot that a loan was taken out of, and the reader token, unless the lender has that.
 #[derive(Debug)]
 struct ReaderClaim<'a, B: PacketBuf> {
     slot: ThreadClaim<'a, Slot>,
-    side: ThreadClaim<'a, ReaderSide<B>>,
+    side: Option<ThreadClaim<'a, ReaderSide<B>>>,
 }
 
 impl<'a, B: PacketBuf, C: Connection<B>> Claim<'a, B, C> {
@@ -80,7 +80,8 @@ impl<'a, B: PacketBuf, C: Connection<B>> Claim<'a, B, C> {
         self.lcore.socket.progress.copied_seq()
     }
 
-    /// Tries the reader token once, and takes the reader's loan if there is one.
+    /// Tries the reader token once, and takes the reader's loan if there is one, or that of an exclusive
+    /// reader, who has the token.
     #[inline(never)]
     fn borrow_memory(&mut self) {
         self.may_ask = false;
@@ -88,17 +89,17 @@ impl<'a, B: PacketBuf, C: Connection<B>> Claim<'a, B, C> {
         if !socket.shared.offer.is_made() {
             return;
         }
-        let (Some(side), Some(mut slot)) = (
-            try_claim(&socket.reader, mutant!(DirectWithoutToken)),
-            try_claim(&socket.slot, mutant!(DirectWithoutSlot)),
-        ) else {
-            return;
-        };
-        if let Some(loan) = slot.take_out(side.copied_seq()) {
-            self.inner().sink.1 = Some(loan);
-            self.reader = Some(ReaderClaim { slot, side });
-        } else {
+        let side = try_claim(&socket.reader, mutant!(DirectWithoutToken));
+        let slot = try_claim(&socket.slot, mutant!(DirectWithoutSlot));
+        if let Some(mut slot) = slot {
+            if let Some(loan) = slot.take_out(side.as_ref().map(|side| side.copied_seq())) {
+                self.inner().sink.1 = Some(loan);
+                self.reader = Some(ReaderClaim { slot, side });
+                return;
+            }
             unclaim(slot, mutant!(DirectWithoutSlot));
+        }
+        if let Some(side) = side {
             unclaim(side, mutant!(DirectWithoutToken));
         }
     }
@@ -111,14 +112,20 @@ impl<'a, B: PacketBuf, C: Connection<B>> Claim<'a, B, C> {
         };
         let ReaderClaim { mut slot, mut side } = claimed;
         let socket = &self.lcore.socket;
-        side.read_up_to(slot.put_back(loan));
-        unclaim(slot, mutant!(DirectWithoutSlot));
-        let moved = socket.progress.is_behind(side.copied_seq());
+        let copied_seq = slot.put_back(loan);
+        if let Some(side) = &mut side {
+            side.read_up_to(copied_seq);
+        }
+        let moved = socket.progress.is_behind(copied_seq);
+        // Before the slot is given up: a lender that has the token publishes from then on.
         if moved {
             // Nobody has to be rung: the lcore looks at the progress itself before it leaves.
-            let _ = socket.progress.publish(side.copied_seq(), &socket.shared.notify_at);
+            let _ = socket.progress.publish(copied_seq, &socket.shared.notify_at);
         }
-        unclaim(side, mutant!(DirectWithoutToken));
+        unclaim(slot, mutant!(DirectWithoutSlot));
+        if let Some(side) = side {
+            unclaim(side, mutant!(DirectWithoutToken));
+        }
         moved
     }
 

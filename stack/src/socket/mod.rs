@@ -63,7 +63,7 @@ pub use ownership::SocketGuard;
 pub use poller::{AsyncTcpListener, AsyncTcpStream, Reactor};
 pub use poller::{Event, Events, Interest, Poller, Readiness, Source, Token, Trigger};
 pub use reader::{Reader, Segments};
-pub use recv::{Received, Recv, RecvError, RecvFlags, Sleep, Step};
+pub use recv::{Received, Recv, RecvError, RecvFlags, Sleep, Slices, Step};
 pub use slice::{Arrival, Segment, Slice, View, WayBack};
 pub use socket::{RingSink, Socket, SocketId};
 pub use stream::TcpStream;

@@ -11,7 +11,7 @@ use super::sync::{AtomicU32, AtomicU64, Ordering, fence, mutant};
 /// Not a sequence number: nobody has to be told.
 const NEVER: u64 = 1 << 32;
 
-/// What has been read: written by whoever holds the reader token.
+/// What has been read: written by whoever holds the reader token, or has the loan of who holds it.
 #[derive(Debug)]
 pub(crate) struct Progress(AtomicU32);
 
@@ -30,7 +30,7 @@ impl Progress {
         SeqNum::new(self.0.load(Ordering::Acquire))
     }
 
-    /// Whether `copied_seq` is news. For the holder of the reader token, who alone publishes.
+    /// Whether `copied_seq` is news. For whoever may publish.
     pub(crate) fn is_behind(&self, copied_seq: SeqNum) -> bool {
         self.0.load(Ordering::Relaxed) != copied_seq.raw()
     }

@@ -15,7 +15,7 @@ use super::conn::Connection;
 use super::handle::Handle;
 use super::home::Home;
 use super::owner::{Ref, ThreadClaim};
-use super::recv::{Call, ReaderSide, RecvError, RecvFlags, Sleep, Source, Step};
+use super::recv::{Call, ReaderSide, RecvError, RecvFlags, Source, Step};
 use super::slice::{Lent, Remains, Segment, View};
 use super::socket::Socket;
 use super::sync::Woken;
@@ -87,6 +87,31 @@ impl<'a, B: PacketBuf, C: Connection<B>> Reader<'a, B, C> {
         let options = &self.exclusive.socket.options;
         let call = Call::new(buf, flags, options, || waiter.now());
         self.exclusive.finish(call, waiter)
+    }
+
+    /// A read in virtual time: `happens` where it would sleep, once; what it has come to then.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn recv_while(
+        &mut self,
+        buf: &mut [u8],
+        flags: RecvFlags,
+        happens: impl FnOnce(),
+    ) -> Step {
+        self.settle();
+        let Exclusive { socket, side } = &mut self.exclusive;
+        let now = Instant::ZERO;
+        let mut call = Call::new(buf, flags, &socket.options, || now);
+        let mut step = socket.step(side, &mut call, now);
+        if let Step::Sleep(_) = step {
+            let copied_seq = side.ring.is_none().then_some(&mut side.copied_seq);
+            match copied_seq {
+                None => happens(),
+                copied_seq => socket.lending(&mut call, copied_seq, happens),
+            }
+            step = socket.step(side, &mut call, now);
+        }
+        socket.leave(side, &mut call);
+        step
     }
 
     /// Waits as a read does, for the low-water mark or until the time is out, and then lends what
@@ -322,8 +347,18 @@ impl<'a, B: PacketBuf, C: Connection<B>> Exclusive<'a, B, C> {
                 Step::Sleep(sleep) => {
                     let word = socket.park().word();
                     let announce = || sleep.announce(socket);
-                    let has_news = || self.has_news(&sleep);
-                    let woken = wait(waiter, call.waiting, word, sleep.until, has_news, announce);
+                    let waiting = call.waiting;
+                    let ReaderSide { ring, copied_seq, .. } = &mut *self.side;
+                    // Where a busy reader looks: at the ring, and at the status if that is empty.
+                    let has_news = || {
+                        ring.as_ref().is_some_and(|ring| !ring.is_empty()) || sleep.has_news(socket)
+                    };
+                    let wait = || wait(waiter, waiting, word, sleep.until, has_news, announce);
+                    // With a ring it is the other mode, or nearly.
+                    let woken = match ring {
+                        None => socket.lending(&mut call, Some(copied_seq), wait),
+                        Some(_) => wait(),
+                    };
                     if woken == Woken::BySignal {
                         call.interrupt();
                     }
@@ -333,12 +368,6 @@ impl<'a, B: PacketBuf, C: Connection<B>> Exclusive<'a, B, C> {
                 }
             }
         }
-    }
-
-    /// Whether a step would find something, and where a busy reader looks: at the ring, and at
-    /// the status if that is empty.
-    fn has_news(&self, sleep: &Sleep) -> bool {
-        self.side.ring.as_ref().is_some_and(|ring| !ring.is_empty()) || sleep.has_news(self.socket)
     }
 }
 

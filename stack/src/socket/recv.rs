@@ -25,7 +25,6 @@ use crate::time::Instant;
 use crate::watch::ReaderSeen;
 
 use super::conn::Connection;
-use super::direct;
 use super::handle::Handle;
 use super::owner::Ref;
 use super::park::{Status, UrgentWord};
@@ -34,7 +33,8 @@ use super::socket::Socket;
 use super::sync::mutant;
 use super::wait::Waiting;
 
-pub(super) use call::{Call, Slices};
+pub(super) use call::Call;
+pub use call::Slices;
 pub use flags::{Received, RecvError, RecvFlags};
 pub(super) use step::Source;
 use urgent::Urgency;
@@ -201,6 +201,17 @@ impl<'a, B: PacketBuf, C: Connection<B>> Recv<'a, B, C> {
         Self::of(handle, Call::new(dst, flags, &handle.socket.options, now))
     }
 
+    /// Begins a call that fills several buffers, one after the other.
+    pub fn vectored(
+        handle: &'a Handle<B, C>,
+        slices: &'a mut Slices<'_, '_>,
+        flags: RecvFlags,
+        now: impl FnOnce() -> Instant,
+    ) -> Self {
+        let len = slices.len();
+        Self::of(handle, Call::scattered(slices, len, flags, &handle.socket.options, now))
+    }
+
     /// Begins a call that discards up to `len` bytes instead of copying them.
     pub fn discarding(
         handle: &'a Handle<B, C>,
@@ -211,7 +222,7 @@ impl<'a, B: PacketBuf, C: Connection<B>> Recv<'a, B, C> {
         Self::of(handle, Call::discarding(len, flags, &handle.socket.options, now))
     }
 
-    pub(super) fn of(handle: &'a Handle<B, C>, call: Call<'a>) -> Self {
+    fn of(handle: &'a Handle<B, C>, call: Call<'a>) -> Self {
         Self { socket: &handle.socket, call }
     }
 
@@ -262,15 +273,7 @@ impl<'a, B: PacketBuf, C: Connection<B>> Recv<'a, B, C> {
     /// Callers that wait without it lose nothing but time. `wait` may look, sleep, read through other
     /// handles and panic; the memory is taken back when it ends, however it does.
     pub fn lending<R>(&mut self, wait: impl FnOnce() -> R) -> R {
-        let socket = self.socket;
-        if !socket.is_low_latency() {
-            return wait();
-        }
-        let Some(dst) = self.call.lendable() else { return wait() };
-        let (filled, result) = direct::lend(&socket.slot, &socket.shared.offer, dst, wait);
-        self.call.copied += filled;
-        socket.options.move_peek_offset(filled, false);
-        result
+        self.socket.lending(&mut self.call, None, wait)
     }
 }
 

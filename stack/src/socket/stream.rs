@@ -14,7 +14,7 @@ use super::handle::Handle;
 use super::options::Options;
 use super::ownership::SocketGuard;
 use super::reader::Reader;
-use super::recv::{Call, Received, Recv, RecvError, RecvFlags, Slices, Step};
+use super::recv::{Received, Recv, RecvError, RecvFlags, Slices, Step};
 use super::sync::Woken;
 use super::wait::{ThreadWaiter, Waiter, wait};
 
@@ -94,10 +94,7 @@ impl<B: PacketBuf, C: Connection<B>> TcpStream<B, C> {
         flags: RecvFlags,
     ) -> io::Result<usize> {
         let mut slices = Slices::new(bufs);
-        let len = slices.len();
-        let now = || ThreadWaiter.now();
-        let call = Call::scattered(&mut slices, len, flags, &self.handle.socket.options, now);
-        self.run(Recv::of(&self.handle, call))
+        self.run(Recv::vectored(&self.handle, &mut slices, flags, || ThreadWaiter.now()))
     }
 
     /// As [`Self::recv_vectored`]; tells what recvmsg does besides: how much is left, and what is
@@ -205,8 +202,8 @@ impl<B: PacketBuf, C: Connection<B>> TcpStream<B, C> {
     ///
     /// The lcore writes to memory of the application then: a buffer in a mapped file, or in memory that
     /// was never touched and that the system may refuse, makes all its connections wait, or ends the
-    /// process, when the page cannot be had. A [`Reader`] keeps others out and its buffers to itself;
-    /// peeks and discarding reads are not helped either.
+    /// process, when the page cannot be had. Reads into several buffers and those of a [`Reader`] are
+    /// helped as well; peeks, discarding reads and segments that are lent are not.
     pub fn set_low_latency(&self, on: bool) {
         self.handle.set_low_latency(on);
     }

@@ -290,6 +290,8 @@ pub(crate) mod mutants {
         WithdrawWithoutSlot,
         /// A reader returns and leaves its memory to the lcore.
         LoanLeftBehind,
+        /// An exclusive reader does not take note of how far its memory was filled.
+        ReaderMissesFilled,
         /// What is in the ring is forgotten when low-latency mode begins.
         SwitchForgetsRing,
         /// A room in the accept queue is taken by a load and a store.

@@ -1,7 +1,9 @@
 //! Low-latency mode: what goes straight to a waiting reader's memory, and what does not.
 
+use std::io::IoSliceMut;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::socket::Slices;
 use crate::tcp::tcb::ConnError;
 
 use super::*;
@@ -59,6 +61,76 @@ fn what_comes_in_order_goes_straight_to_a_waiting_reader() {
     assert_eq!(world.count(Counter::DirectCopiedBytes), 16);
     assert_eq!(stream.lock().connection().rmem(), 0, "the buffers were freed at once");
     assert_eq!(stream.readable(), 0);
+}
+
+#[test]
+fn several_buffers_of_a_waiting_reader_are_filled_in_order() {
+    let (mut world, mut peer, stream) = connected();
+    let (mut head, mut tail) = ([0; 4], [0; 9]);
+    let mut bufs =
+        [IoSliceMut::new(&mut head), IoSliceMut::new(&mut []), IoSliceMut::new(&mut tail)];
+    let mut slices = Slices::new(&mut bufs);
+    world.receive([peer.data(b"a")]);
+    let now = Instant::ZERO;
+    let mut call = Recv::vectored(stream.handle(), &mut slices, RecvFlags::WAITALL, || now);
+    for (part, is_last) in [(&b"bc"[..], false), (b"defg", false), (b"hijklmn", true)] {
+        assert!(matches!(call.step(now), Step::Sleep(_)));
+        call.lending(|| world.receive([peer.data(part)]));
+        assert_eq!(call.step(now) == Step::Done(13), is_last);
+    }
+    drop(call);
+    assert_eq!((&head, &tail), (b"abcd", b"efghijklm"));
+    assert_eq!(ways(&world), (3, 2), "the first was there, the last did not fit");
+    assert_eq!(read(&stream, 9).unwrap(), b"n");
+}
+
+#[test]
+fn an_exclusive_reader_lends_too() {
+    let (mut world, mut peer, mut stream) = connected();
+    let mut reader = stream.reader().unwrap();
+    let mut buf = [0; 6];
+    let step = reader.recv_while(&mut buf, RecvFlags::NONE, || {
+        world.receive([peer.data(b"ab"), peer.data(b"c")]);
+        world.receive([peer.data(b"defgh")]);
+    });
+    assert_eq!((step, &buf), (Step::Done(6), b"abcdef"));
+    assert_eq!(ways(&world), (3, 1));
+    let step = reader.recv_while(&mut buf, RecvFlags::NONE, || unreachable!("there is something"));
+    assert_eq!((step, &buf[..2]), (Step::Done(2), &b"gh"[..]));
+    // A hole, and what is behind it, is for the queues.
+    peer.seq += 2;
+    let behind = peer.segment(ACK, 0, b"kl");
+    peer.seq -= 2;
+    let step = reader.recv_while(&mut buf, RecvFlags::WAITALL, || {
+        world.receive([behind]);
+        world.receive([peer.data(b"ij")]);
+        peer.seq += 2;
+        world.receive([peer.data(b"mn")]);
+    });
+    assert_eq!((step, &buf), (Step::Done(6), b"ijklmn"));
+    drop(reader);
+    assert_eq!(stream.readable(), 0);
+    assert_eq!(stream.lock().connection().rmem(), 0);
+}
+
+#[test]
+fn a_reader_whose_mode_ends_while_it_lends_gets_everything_in_order() {
+    let (mut world, mut peer, mut stream) = connected();
+    let switch = stream.try_clone().unwrap();
+    let mut reader = stream.reader().unwrap();
+    let mut buf = [0; 4];
+    let step = reader.recv_while(&mut buf, RecvFlags::WAITALL, || {
+        world.receive([peer.data(b"a")]);
+        switch.set_low_latency(false);
+        world.receive([peer.data(b"b")]);
+    });
+    assert!(matches!(step, Step::Sleep(_)), "two are missing, and will be in the ring");
+    let step = reader.recv_while(&mut buf[2..], RecvFlags::WAITALL, || {
+        world.receive([peer.data(b"c")]);
+        switch.set_low_latency(true);
+        world.receive([peer.data(b"d")]);
+    });
+    assert_eq!((step, &buf), (Step::Done(2), b"abcd"));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::io::IoSliceMut;
 
 use crate::time::Instant;
 
+use super::super::direct::Memory;
 use super::super::options::Options;
 use super::super::wait::Waiting;
 use super::Step;
@@ -56,11 +57,31 @@ enum Dst<'a> {
 pub(in crate::socket) trait Scatter: Debug + Send {
     /// Copies to the place that is `at` bytes from the beginning of the first piece.
     fn put(&mut self, at: usize, data: &[u8]);
+    /// `most` bytes from that place on, to be lent.
+    fn memory(&mut self, at: usize, most: usize) -> Option<Memory<'_>>;
 }
 
-/// Slices, in order.
+/// Buffers that a call fills one after the other: for [`Recv::vectored`](super::Recv::vectored).
+///
+/// ```
+/// use std::io::IoSliceMut;
+///
+/// use prequeue::buf::HeapBuf;
+/// use prequeue::socket::{Recv, RecvFlags, Slices, Step, TcpStream};
+/// use prequeue::time::Instant;
+///
+/// /// A header and a body at once, if they are there.
+/// fn read(stream: &TcpStream<HeapBuf>, header: &mut [u8], body: &mut [u8]) -> Option<usize> {
+///     let mut bufs = [IoSliceMut::new(header), IoSliceMut::new(body)];
+///     let mut slices = Slices::new(&mut bufs);
+///     let now = || Instant::ZERO;
+///     let mut call = Recv::vectored(stream.handle(), &mut slices, RecvFlags::DONTWAIT, now);
+///     let Step::Done(n) = call.step(now()) else { return None };
+///     Some(n)
+/// }
+/// ```
 #[derive(Debug)]
-pub(in crate::socket) struct Slices<'a, 'b> {
+pub struct Slices<'a, 'b> {
     slices: &'a mut [IoSliceMut<'b>],
     /// A slice, and the place at which it begins: where the last bytes were put.
     slice: usize,
@@ -68,35 +89,49 @@ pub(in crate::socket) struct Slices<'a, 'b> {
 }
 
 impl<'a, 'b> Slices<'a, 'b> {
-    pub(in crate::socket) fn new(slices: &'a mut [IoSliceMut<'b>]) -> Self {
+    /// In this order.
+    pub fn new(slices: &'a mut [IoSliceMut<'b>]) -> Self {
         Self { slices, slice: 0, begin: 0 }
     }
 
     /// Bytes that they hold together.
-    pub(in crate::socket) fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.slices.iter().fold(0, |sum, slice| sum.saturating_add(slice.len()))
+    }
+}
+
+impl Slices<'_, '_> {
+    /// Goes to the slice that holds the byte at `at`; where in it that is.
+    fn seek(&mut self, at: usize) -> usize {
+        if at < self.begin {
+            // A look that begins again.
+            (self.slice, self.begin) = (0, 0);
+        }
+        while let Some(slice) = self.slices.get(self.slice)
+            && at - self.begin >= slice.len()
+        {
+            self.begin += slice.len();
+            self.slice += 1;
+        }
+        at - self.begin
     }
 }
 
 impl Scatter for Slices<'_, '_> {
     fn put(&mut self, mut at: usize, mut data: &[u8]) {
-        if at < self.begin {
-            // A look that begins again.
-            (self.slice, self.begin) = (0, 0);
-        }
         while !data.is_empty() {
+            let within = self.seek(at);
             let slice = &mut self.slices[self.slice];
-            let within = at - self.begin;
-            if within >= slice.len() {
-                self.begin += slice.len();
-                self.slice += 1;
-                continue;
-            }
             let n = data.len().min(slice.len() - within);
             slice[within..within + n].copy_from_slice(&data[..n]);
             at += n;
             data = &data[n..];
         }
+    }
+
+    fn memory(&mut self, at: usize, most: usize) -> Option<Memory<'_>> {
+        let within = self.seek(at);
+        Memory::scattered(&mut self.slices[self.slice..], within, most)
     }
 }
 
@@ -204,16 +239,17 @@ impl<'a> Call<'a> {
         self.flags.has(RecvFlags::PEEK)
     }
 
-    /// The memory that others may fill for the call: none if bytes would not stay there, would not be
-    /// taken, or do not lie in one piece.
-    pub(super) fn lendable(&mut self) -> Option<&mut [u8]> {
+    /// The memory that others may fill for the call: none if bytes would not stay there, or would not be
+    /// taken.
+    pub(super) fn lendable(&mut self) -> Option<Memory<'_>> {
+        if self.flags.has(RecvFlags::PEEK) || self.flags.has(RecvFlags::OOB) || self.room() == 0 {
+            return None;
+        }
+        let most = self.room();
         match &mut self.dst {
-            Dst::Flat(dst)
-                if !self.flags.has(RecvFlags::PEEK) && !self.flags.has(RecvFlags::OOB) =>
-            {
-                Some(&mut dst[self.copied..self.most]).filter(|dst| !dst.is_empty())
-            }
-            _ => None,
+            Dst::Flat(dst) => Some(Memory::flat(&mut dst[self.copied..self.most])),
+            Dst::Scattered(dst) => dst.memory(self.copied, most),
+            Dst::Nowhere => None,
         }
     }
 

@@ -8,11 +8,13 @@ use std::mem;
 use std::time::Duration;
 
 use crate::buf::{BufQueue, PacketBuf, Returns};
+use crate::tcp::SeqNum;
 use crate::tcp::tcb::ConnError;
 use crate::time::Instant;
 use crate::watch::Moment;
 
 use super::super::conn::Connection;
+use super::super::direct;
 use super::super::options::Options;
 use super::super::owner::{Ref, ThreadClaim};
 use super::super::park::{Status, UrgentRead, UrgentWord};
@@ -137,6 +139,25 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
             park.clear(Status::LOW_LATENCY);
         }
         park.wake_all();
+    }
+
+    /// Waits as `wait` does: in low-latency mode with the rest of the call's memory lent to the lcore. Who
+    /// has the reader token gives copied_seq, so that the lcore can do without.
+    pub(in crate::socket) fn lending<R>(
+        &self,
+        call: &mut Call<'_>,
+        copied_seq: Option<&mut SeqNum>,
+        wait: impl FnOnce() -> R,
+    ) -> R {
+        if !self.is_low_latency() {
+            return wait();
+        }
+        let Some(memory) = call.lendable() else { return wait() };
+        let (slot, offer) = (&self.slot, &self.shared.offer);
+        let (filled, result) = direct::lend(slot, offer, memory, copied_seq, wait);
+        call.copied += filled;
+        self.options.move_peek_offset(filled, false);
+        result
     }
 
     /// The end of a call: the last one uninstalls the ring.

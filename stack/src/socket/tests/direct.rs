@@ -1,6 +1,7 @@
 //! Low-latency mode with real threads: bytes reach readers exactly, whoever copies them, and nobody
 //! writes to memory that has gone back to its owner.
 
+use std::io::IoSliceMut;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -46,6 +47,40 @@ fn a_reader_that_parks() {
 #[test]
 fn small_segments_and_a_small_buffer() {
     one_reader(Plan { rcvbuf: 20_000, segment: 100, ..Plan::new(BYTES / 8) });
+}
+
+#[test]
+fn an_exclusive_reader() {
+    for pause in [Duration::ZERO, Duration::from_micros(300)] {
+        let plan = Plan { pause, ..Plan::new(BYTES / 8) };
+        let (lcore, mut stream) = start(plan);
+        let mut reader = stream.reader().unwrap();
+        let recv = |buf: &mut [u8]| reader.recv(buf, RecvFlags::NONE).unwrap();
+        assert_eq!(read_all(recv, &SIZES), plan.bytes);
+        drop(reader);
+        let counters = finish(lcore, stream);
+        assert_eq!(counters.value(Counter::ToPrequeue), 0);
+        assert_ne!(counters.value(Counter::DirectCopies), 0, "the reader never lent");
+    }
+}
+
+#[test]
+fn a_reader_of_several_pieces() {
+    let plan = Plan { pause: Duration::from_micros(50), ..Plan::new(BYTES / 8) };
+    let (lcore, stream) = start(plan);
+    let mut turn = 0;
+    let recv = |buf: &mut [u8]| {
+        // Cut anew each time, some of them to nothing.
+        turn += 1;
+        let (first, rest) = buf.split_at_mut(buf.len() * (turn % 4) / 4);
+        let (second, third) = rest.split_at_mut(rest.len() * (turn % 3) / 3);
+        let mut pieces = [first, second, third].map(IoSliceMut::new);
+        stream.recv_vectored(&mut pieces, RecvFlags::NONE).unwrap()
+    };
+    assert_eq!(read_all(recv, &SIZES), plan.bytes);
+    let counters = finish(lcore, stream);
+    assert_eq!(counters.value(Counter::ToPrequeue), 0);
+    assert_ne!(counters.value(Counter::DirectCopies), 0, "the reader never lent");
 }
 
 #[test]
