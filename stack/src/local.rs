@@ -7,6 +7,7 @@
 //! early as it can be had, and has a CPU to spend on it.
 
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -17,7 +18,7 @@ use crate::lcore::{
     Bind, Holder, HolderScan, Interface, Listeners, Population, Role, local_engine,
 };
 use crate::sight::Sight;
-use crate::socket::{self, Local, SocketId};
+use crate::socket::{self, Local, LocalBlocking, SocketId};
 use crate::stack::{
     ListenError, ListenOptions, Prepared, StackBuilder, StartError, bind_to, fragments, plan,
 };
@@ -194,6 +195,45 @@ impl LocalStack {
     /// one that is not read at all is not. Connections that nobody has accepted are not among them.
     pub fn next_readable(&mut self) -> Option<SocketId> {
         self.drive.engine.home().next_ready()
+    }
+
+    /// Reads of a stream that wait: they poll until there is what they want, or its time limit has
+    /// passed. Other connections are served meanwhile, but not read.
+    ///
+    /// ```no_run
+    /// use std::io::Read;
+    /// use std::time::Duration;
+    ///
+    /// use prequeue::{LocalListener, LocalStack};
+    ///
+    /// fn greeting(stack: &mut LocalStack, listener: &LocalListener) -> std::io::Result<[u8; 16]> {
+    ///     let (mut stream, _peer) = stack.accept(listener)?;
+    ///     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    ///     let mut greeting = [0; 16];
+    ///     stack.blocking(&mut stream).read_exact(&mut greeting)?;
+    ///     Ok(greeting)
+    /// }
+    /// ```
+    pub fn blocking<'a>(
+        &'a mut self,
+        stream: &'a mut LocalStream,
+    ) -> LocalBlocking<'a, Mbuf, impl FnMut() -> Instant + use<'a>> {
+        stream.polling(|| self.poll_and_look())
+    }
+
+    /// Takes the oldest connection, and polls until there is one, or the listener's time limit
+    /// ([`set_accept_timeout`](socket::LocalListener::set_accept_timeout)) has passed.
+    ///
+    /// # Errors
+    /// `WouldBlock` if none has come in time.
+    pub fn accept(&mut self, listener: &LocalListener) -> io::Result<(LocalStream, SocketAddr)> {
+        listener.accept_polling(|| self.poll_and_look())
+    }
+
+    /// One poll, and the time behind it.
+    fn poll_and_look(&mut self) -> Instant {
+        self.poll();
+        self.drive.clock.now()
     }
 
     /// Listens on a port, at every address, with the usual backlog.

@@ -196,3 +196,41 @@ fn a_thread_that_reads_late_closes_the_window_and_loses_nothing() {
         },
     );
 }
+
+#[test]
+fn a_thread_polls_for_as_long_as_its_reads_wait() {
+    scenario("in_place::a_thread_polls_for_as_long_as_its_reads_wait", LIMIT, || {
+        const PAUSE: Duration = Duration::from_millis(200);
+        let mut stack = local_stack();
+        let listener = stack.listen(PORT).expect("the port is free");
+        let (go, told) = mpsc::channel();
+        let client = thread::spawn(move || {
+            let mut client = connect();
+            let mut bytes = Bytes::new(11);
+            bytes.send(&mut client, 4 * MIB).expect("all is taken");
+            told.recv().expect("the reader lives");
+            bytes.send(&mut client, 1000).expect("all is taken");
+        });
+        let (mut stream, _) = stack.accept(&listener).expect("a client comes");
+        let mut expected = Bytes::new(11);
+        let mut buf = vec![0; 3 * MIB as usize];
+        let n = stack.blocking(&mut stream).recv(&mut buf, RecvFlags::WAITALL);
+        assert_eq!(n.expect("the connection lasts"), buf.len());
+        expected.check(&buf);
+        assert!(stack.blocking(&mut stream).wait().expect("the connection lasts"));
+        stream.set_read_timeout(Some(PAUSE)).expect("it is not zero");
+        // More than there will be before the time is out.
+        let start = Instant::now();
+        let n = stack.blocking(&mut stream).recv(&mut buf, RecvFlags::WAITALL);
+        expected.check(&buf[..n.expect("the rest is there")]);
+        assert_eq!(expected.offset(), 4 * MIB);
+        assert!(start.elapsed() >= PAUSE);
+        let error = stack.blocking(&mut stream).recv(&mut buf, RecvFlags::NONE).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+        go.send(()).expect("the client lives");
+        stream.set_read_timeout(None).expect("no limit");
+        let all = expected.check_all(&mut stack.blocking(&mut stream));
+        assert_eq!(all.expect("to the end"), 4 * MIB + 1000);
+        client.join().expect("the client does not panic");
+    });
+}

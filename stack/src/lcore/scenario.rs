@@ -17,6 +17,7 @@ mod icmp;
 mod inherited;
 mod ipv6;
 mod local;
+mod local_calls;
 mod low_latency;
 #[cfg(all(feature = "dpdk", not(loom)))]
 mod mbufs;

@@ -101,13 +101,10 @@ impl<B: PacketBuf, C: Connection<B>> Handle<B, C> {
     /// neither word.
     pub fn readable(&self) -> u32 {
         let unread = self.unread();
-        let read = self.socket.progress.copied_seq();
-        match self.socket.park().urgent().mark() {
-            Some(mark) if !self.socket.options.is_urgent_inline() && mark.at_or_after(read) => {
-                unread.min(mark.since(read))
-            }
-            _ => unread,
+        if self.socket.options.is_urgent_inline() {
+            return unread;
         }
+        self.socket.park().urgent().before(self.socket.progress.copied_seq(), unread)
     }
 
     /// Bytes that are in sequence and not read, urgent or not: what readiness goes by.

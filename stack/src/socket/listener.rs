@@ -157,30 +157,6 @@ impl<B: PacketBuf, C: Connection<B>> TcpListener<B, C> {
         Waiting::of_code(self.waiting.load(Ordering::Relaxed))
     }
 
-    /// Has connections come to [`accept`](Self::accept) only once their first data has
-    /// (TCP_DEFER_ACCEPT); those that stay silent come after about this time. As in Linux it is counted
-    /// in retransmissions of the SYN-ACK: 1, 3, 7, 15 seconds and so on. Zero, as at the beginning,
-    /// waits for nothing.
-    pub fn set_deferaccept(&self, wait: Duration) {
-        self.queue.set_defer_accept(listen::defer_accept(wait));
-    }
-
-    /// How long a connection is waited for to send data, in the steps of [`Self::set_deferaccept`].
-    pub fn deferaccept(&self) -> Duration {
-        listen::deferred(self.queue.defer_accept())
-    }
-
-    /// How often a SYN-ACK is sent again before the client is given up (TCP_SYNCNT); `None` for as often as
-    /// `tcp_synack_retries` says. For clients that are half-way in, too.
-    pub fn set_syncnt(&self, retransmissions: Option<NonZeroU8>) {
-        self.queue.set_synack_retries(retransmissions);
-    }
-
-    /// What [`Self::set_syncnt`] has set.
-    pub fn syncnt(&self) -> Option<NonZeroU8> {
-        self.queue.synack_retries()
-    }
-
     /// The address and port that it listens on.
     ///
     /// # Errors
@@ -194,6 +170,42 @@ impl<B: PacketBuf, C: Connection<B>> TcpListener<B, C> {
         &self.queue
     }
 }
+
+/// Options of a listener that its queue has.
+macro_rules! options_of_a_listener {
+    ([$($generics:tt)*] $listener:ty) => {
+        impl<$($generics)*> $listener {
+            /// Has connections come to [`accept`](Self::accept) only once their first data has
+            /// (TCP_DEFER_ACCEPT); those that stay silent come after about this time. As in Linux it is counted
+            /// in retransmissions of the SYN-ACK: 1, 3, 7, 15 seconds and so on. Zero, as at the beginning,
+            /// waits for nothing.
+            pub fn set_deferaccept(&self, wait: Duration) {
+                self.queue.set_defer_accept(listen::defer_accept(wait));
+            }
+
+            /// How long a connection is waited for to send data, in the steps of [`Self::set_deferaccept`].
+            pub fn deferaccept(&self) -> Duration {
+                listen::deferred(self.queue.defer_accept())
+            }
+
+            /// How often a SYN-ACK is sent again before the client is given up (TCP_SYNCNT); `None` for as often as
+            /// `tcp_synack_retries` says. For clients that are half-way in, too.
+            pub fn set_syncnt(&self, retransmissions: Option<NonZeroU8>) {
+                self.queue.set_synack_retries(retransmissions);
+            }
+
+            /// What [`Self::set_syncnt`] has set.
+            pub fn syncnt(&self) -> Option<NonZeroU8> {
+                self.queue.synack_retries()
+            }
+        }
+    };
+}
+
+#[cfg(not(loom))]
+pub(super) use options_of_a_listener;
+
+options_of_a_listener!([B: PacketBuf, C: Connection<B>] TcpListener<B, C>);
 
 impl<B: PacketBuf, C: Connection<B>> Drop for TcpListener<B, C> {
     fn drop(&mut self) {

@@ -53,8 +53,8 @@ pub use lcore_ref::{Deferred, LcoreRef};
 pub use listener::{Incoming, TcpListener};
 #[cfg(not(loom))]
 pub use local::{
-    Local, LocalAccept, LocalClaim, LocalHandle, LocalHome, LocalListener, LocalRef, LocalRoom,
-    LocalSegments, LocalSocket, LocalStream,
+    Local, LocalAccept, LocalBlocking, LocalClaim, LocalHandle, LocalHome, LocalListener, LocalRef,
+    LocalRoom, LocalSegments, LocalSocket, LocalStream,
 };
 #[cfg(not(loom))]
 pub use mode::{Claimed, Mode, Threaded};

@@ -99,6 +99,14 @@ impl UrgentWord {
         (self.0 & Self::PENDING != 0).then(|| SeqNum::new(self.0 as u32))
     }
 
+    /// How many of `unread` bytes from `read` on come before the urgent byte.
+    pub(crate) fn before(self, read: SeqNum, unread: u32) -> u32 {
+        match self.mark() {
+            Some(mark) if mark.at_or_after(read) => unread.min(mark.since(read)),
+            _ => unread,
+        }
+    }
+
     /// Whether the urgent byte is in.
     pub(crate) const fn has_arrived(self) -> bool {
         self.0 & Self::ARRIVED != 0

@@ -109,13 +109,7 @@ impl<B: PacketBuf, C: Connection<B>> TcpStream<B, C> {
     ) -> io::Result<Received> {
         let has_room = bufs.iter().any(|buf| !buf.is_empty());
         let len = self.recv_vectored(bufs, flags)?;
-        let is_urgent = flags.has(RecvFlags::OOB);
-        Ok(Received {
-            len,
-            left: self.handle.left(),
-            urgent: is_urgent && (len != 0 || !has_room),
-            truncated: is_urgent && !has_room,
-        })
+        Ok(Received::new(len, self.handle.left(), flags, has_room))
     }
 
     /// Reads without taking: the next read finds the same bytes.

@@ -12,17 +12,17 @@ use crate::socket::{Local, LocalListener, LocalSocket, LocalStream, RecvFlags, S
 use super::*;
 
 /// An engine of our own, and its wire.
-struct Own {
+pub(super) struct Own {
     engine: Engine<HeapBuf, Local>,
     listeners: Listeners<HeapBuf, Local>,
-    now: Instant,
-    sent: VecDeque<Vec<u8>>,
+    pub(super) now: Instant,
+    pub(super) sent: VecDeque<Vec<u8>>,
     /// Shift of the windows that it offers.
     shift: u8,
 }
 
 impl Own {
-    fn new(rcvbuf: u32) -> Self {
+    pub(super) fn new(rcvbuf: u32) -> Self {
         let config = EngineConfig {
             settings: Settings { tcp_rmem: [4096, rcvbuf, 1 << 25], ..Settings::default() },
             interface: Interface::new(OUR_MAC, 1500).with_address(OUR_ADDR, 24),
@@ -35,13 +35,13 @@ impl Own {
         Self { engine, listeners, now, sent: VecDeque::new(), shift: 0 }
     }
 
-    fn listen(&mut self, backlog: u32) -> LocalListener<HeapBuf> {
+    pub(super) fn listen(&mut self, backlog: u32) -> LocalListener<HeapBuf> {
         let queue = self.listeners.listen(PORT, backlog).expect("nobody listens yet");
         self.poll([]);
         LocalListener::new(queue, SocketAddrV4::new(OUR_ADDR, PORT))
     }
 
-    fn poll(&mut self, frames: impl IntoIterator<Item = Vec<u8>>) {
+    pub(super) fn poll(&mut self, frames: impl IntoIterator<Item = Vec<u8>>) {
         let mut tx = Vec::new();
         let mut burst: Vec<_> =
             frames.into_iter().map(|frame| Some(HeapBuf::new(&frame))).collect();
@@ -52,14 +52,14 @@ impl Own {
         self.sent.extend(tx);
     }
 
-    fn relieve(&mut self, spare: &mut HeapSpare) -> u32 {
+    pub(super) fn relieve(&mut self, spare: &mut HeapSpare) -> u32 {
         let mut tx = Vec::new();
         let won = self.engine.relieve(self.now, &mut tx, spare);
         self.sent.extend(tx);
         won
     }
 
-    fn holders(&mut self) -> Vec<Holder> {
+    pub(super) fn holders(&mut self) -> Vec<Holder> {
         let mut scan = HolderScan::default();
         loop {
             if let Some(holders) = self.engine.find_holders(&mut scan) {
@@ -68,17 +68,17 @@ impl Own {
         }
     }
 
-    fn sent(&mut self) -> Option<Segment> {
+    pub(super) fn sent(&mut self) -> Option<Segment> {
         let frame = self.sent.pop_front()?;
         Some(parse_tcp(&frame, Default::default()).expect("a segment").segment)
     }
 
     /// The last segment that was sent; all others are forgotten.
-    fn last_sent(&mut self) -> Segment {
+    pub(super) fn last_sent(&mut self) -> Segment {
         std::iter::from_fn(|| self.sent()).last().expect("a segment should have been sent")
     }
 
-    fn connect(&mut self, port: u16) -> Peer {
+    pub(super) fn connect(&mut self, port: u16) -> Peer {
         let mut peer = Peer::new(port);
         self.poll([peer.syn()]);
         let frame = self.sent.pop_front().expect("a SYN-ACK");
@@ -93,7 +93,10 @@ impl Own {
         peer
     }
 
-    fn connected(&mut self, listener: &LocalListener<HeapBuf>) -> (Peer, LocalStream<HeapBuf>) {
+    pub(super) fn connected(
+        &mut self,
+        listener: &LocalListener<HeapBuf>,
+    ) -> (Peer, LocalStream<HeapBuf>) {
         let peer = self.connect(5000);
         let (stream, addr) = listener.accept().expect("the connection waits");
         assert_eq!(addr.port(), 5000);

@@ -5,6 +5,8 @@
 //! the engine waits in lists until the next turn. No atomic operation, no lock, no ring; the step of a read is the one
 //! that shared sockets use. The cells are never borrowed while the application's code runs.
 
+mod blocking;
+mod listener;
 mod stream;
 
 use std::cell::{Cell, OnceCell, RefCell, RefMut};
@@ -31,7 +33,9 @@ use super::recv::{ReaderSide, RecvError, Source};
 use super::slice::WayBack;
 use super::socket::SocketId;
 
-pub use stream::{LocalListener, LocalSegments, LocalStream};
+pub use blocking::LocalBlocking;
+pub use listener::{LocalAccept, LocalListener, LocalRoom};
+pub use stream::{LocalSegments, LocalStream};
 
 /// Sockets that belong to the thread that polls: run to completion.
 ///
@@ -204,6 +208,8 @@ struct Open<'a, B: PacketBuf> {
 }
 
 impl<B: PacketBuf> Source<B> for Open<'_, B> {
+    const PREQUEUE: bool = false;
+
     fn status(&self) -> Status {
         self.status.with(Status::QUEUED.only_if(self.tcb.borrow().has_queued()))
     }
@@ -246,7 +252,7 @@ impl<B: PacketBuf> Source<B> for Open<'_, B> {
         Ok(())
     }
 
-    /// Nothing: no call waits here.
+    /// Nothing: see [`Self::PREQUEUE`].
     fn install(&self, _side: &mut ReaderSide<B>) {}
 
     /// Nothing: there is never a ring.
@@ -365,41 +371,6 @@ impl<B: PacketBuf> Claimed<B> for LocalClaim<'_, B> {
     }
 }
 
-/// A listener's queue.
-#[derive(Debug)]
-pub struct LocalAccept<B: PacketBuf> {
-    queue: RefCell<VecDeque<LocalHandle<B>>>,
-    /// Connections in the queue, and those about to be.
-    taken: Cell<u32>,
-    capacity: u32,
-    closed: Cell<bool>,
-}
-
-impl<B: PacketBuf> LocalAccept<B> {
-    fn take(&self) -> Option<LocalHandle<B>> {
-        let handle = self.queue.borrow_mut().pop_front()?;
-        self.taken.set(self.taken.get() - 1);
-        Some(handle)
-    }
-
-    fn close(&self) {
-        self.closed.set(true);
-        while let Some(handle) = self.take() {
-            handle.0.request(Requests::ABORT);
-        }
-    }
-}
-
-/// A room in a listener's queue, given up when dropped.
-#[derive(Debug)]
-pub struct LocalRoom<B: PacketBuf>(Rc<LocalAccept<B>>);
-
-impl<B: PacketBuf> Drop for LocalRoom<B> {
-    fn drop(&mut self) {
-        self.0.taken.set(self.0.taken.get() - 1);
-    }
-}
-
 impl<B: PacketBuf> Mode<B> for Local {
     type Home = Rc<LocalHome<B>>;
     type Lcore = LocalRef<B>;
@@ -508,29 +479,23 @@ impl<B: PacketBuf> Mode<B> for Local {
     }
 
     fn accept_queue(backlog: u32) -> Self::Accept {
-        Rc::new(LocalAccept {
-            queue: RefCell::default(),
-            taken: Cell::new(0),
-            capacity: backlog.saturating_add(1),
-            closed: Cell::new(false),
-        })
+        Rc::new(LocalAccept::new(backlog))
     }
 
     fn waiting(queue: &Self::Accept) -> u32 {
-        queue.taken.get()
+        queue.len()
     }
 
-    /// None: a connection without data costs this thread nothing until it is accepted.
-    fn defer_accept(_queue: &Self::Accept) -> u8 {
-        0
+    fn defer_accept(queue: &Self::Accept) -> u8 {
+        queue.defer_accept()
     }
 
-    fn synack_retries(_queue: &Self::Accept) -> Option<NonZeroU8> {
-        None
+    fn synack_retries(queue: &Self::Accept) -> Option<NonZeroU8> {
+        queue.synack_retries()
     }
 
     fn is_closed(queue: &Self::Accept) -> bool {
-        queue.closed.get()
+        queue.is_closed()
     }
 
     fn close_queue(queue: &Self::Accept) {
@@ -538,18 +503,10 @@ impl<B: PacketBuf> Mode<B> for Local {
     }
 
     fn reserve(queue: &Self::Accept) -> Option<Self::Room> {
-        let taken = queue.taken.get();
-        let free = taken < queue.capacity && !queue.closed.get();
-        free.then(|| {
-            queue.taken.set(taken + 1);
-            LocalRoom(queue.clone())
-        })
+        queue.reserve()
     }
 
     fn put(room: Self::Room, handle: Self::Handle) {
-        let queue = &room.0;
-        // The room is the connection's now, and given up when that is taken.
-        queue.taken.set(queue.taken.get() + 1);
-        queue.queue.borrow_mut().push_back(handle);
+        room.put(handle);
     }
 }

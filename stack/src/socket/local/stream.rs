@@ -1,102 +1,32 @@
-//! The application's side of a socket that belongs to its own thread: listener and stream.
+//! The application's side of a socket that belongs to its own thread.
 //!
-//! Nothing here waits. A read takes what the last poll brought, copied or in place, and frees what
+//! Nothing here waits; calls that poll until there is something are in `blocking.rs`. A read takes what the last poll brought, copied or in place, and frees what
 //! was read at once; the engine hears of it at the next poll.
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, IoSliceMut, Read};
 use std::mem;
 use std::net::{Shutdown, SocketAddr};
 use std::rc::Rc;
 
 use crate::buf::{BufQueue, PacketBuf};
+use crate::tcp::SeqNum;
+use crate::tcp::tcb::Tcb;
 use crate::time::Instant;
 
 use super::super::handle::Requests;
-use super::super::park::Status;
+use super::super::options::Options;
+use super::super::park::{Status, UrgentWord};
 use super::super::recv::{Call, RecvError, RecvFlags, Source, Step};
 use super::super::slice::{Lent, Remains, Segment, View};
 use super::super::socket::SocketId;
-use super::{LocalAccept, LocalHandle, LocalSocket};
-
-/// A listening port of a thread's own stack.
-///
-/// It stays on its thread. Dropping it closes the port and resets those that still wait.
-///
-/// ```
-/// use prequeue::buf::HeapBuf;
-/// use prequeue::socket::{LocalListener, LocalStream};
-///
-/// /// To be called after each poll.
-/// fn accept_all(listener: &LocalListener<HeapBuf>, streams: &mut Vec<LocalStream<HeapBuf>>) {
-///     while let Ok((stream, _peer)) = listener.accept() {
-///         streams.push(stream);
-///     }
-/// }
-/// ```
-#[derive(Debug)]
-pub struct LocalListener<B: PacketBuf> {
-    queue: Rc<LocalAccept<B>>,
-    local: SocketAddr,
-    /// Peers of IPv4 are told as addresses of IPv6 that stand for them.
-    mapped: bool,
-}
-
-impl<B: PacketBuf> LocalListener<B> {
-    /// The application's side of `queue`; the engine has the other.
-    pub fn new(queue: Rc<LocalAccept<B>>, local: impl Into<SocketAddr>) -> Self {
-        Self { queue, local: local.into(), mapped: false }
-    }
-
-    /// As a socket of IPv6 that takes connections of IPv4: the addresses of both their ends are told as
-    /// those of IPv6 that stand for them (RFC 4291 §2.5.5.2).
-    #[must_use]
-    pub fn with_mapped_addresses(mut self) -> Self {
-        self.mapped = true;
-        self
-    }
-
-    /// Takes the oldest connection.
-    ///
-    /// # Errors
-    /// `WouldBlock` if there is none, `ConnectionAborted` if the stack has stopped.
-    pub fn accept(&self) -> io::Result<(LocalStream<B>, SocketAddr)> {
-        match self.queue.take() {
-            Some(handle) => {
-                let stream = LocalStream::new(handle);
-                if self.mapped {
-                    stream.socket.options.set_mapped();
-                }
-                let peer = stream.peer_addr();
-                Ok((stream, peer))
-            }
-            None if self.queue.closed.get() => Err(io::ErrorKind::ConnectionAborted.into()),
-            None => Err(io::ErrorKind::WouldBlock.into()),
-        }
-    }
-
-    /// Connections that wait to be accepted.
-    pub fn waiting(&self) -> u32 {
-        self.queue.taken.get()
-    }
-
-    /// The address and port that it listens on.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.local
-    }
-}
-
-impl<B: PacketBuf> Drop for LocalListener<B> {
-    fn drop(&mut self) {
-        self.queue.close();
-    }
-}
+use super::{Inner, LocalHandle, LocalSocket};
 
 /// A connection of a thread's own stack. Dropping it closes the connection: with FIN, or with RST if
 /// data is unread.
 ///
 /// It stays on its thread, which polls: what can be read changes in a poll and at no other time, so
-/// that no read waits, whatever flags say. Buffers that are read are free at once; windows open
-/// with the next poll.
+/// that no read waits, whatever flags say, but those of a [`LocalBlocking`](super::LocalBlocking), which
+/// polls meanwhile. Buffers that are read are free at once; windows open with the next poll.
 ///
 /// ```
 /// use std::io;
@@ -140,7 +70,7 @@ pub struct LocalStream<B: PacketBuf> {
 }
 
 impl<B: PacketBuf> LocalStream<B> {
-    fn new(handle: LocalHandle<B>) -> Self {
+    pub(super) fn new(handle: LocalHandle<B>) -> Self {
         let socket = handle.0.clone();
         socket.accepted.set(true);
         let stream = Self {
@@ -227,10 +157,31 @@ impl<B: PacketBuf> LocalStream<B> {
         Ok(self.ahead.iter().map(View::new))
     }
 
-    /// Bytes that can be read.
+    /// Bytes that can be read, up to the urgent byte if there is one (FIONREAD).
     pub fn readable(&self) -> u32 {
         let inner = self.socket.inner.borrow();
-        inner.edge.since(inner.side.copied_seq) - self.advance - self.lent.progress()
+        let (read, unread) = self.progress(&inner);
+        let mark = UrgentWord::of(inner.tcb.urgent());
+        if self.options().is_urgent_inline() { unread } else { mark.before(read, unread) }
+    }
+
+    /// What is left to be learnt by reading (TCP_INQ): bytes, and the end of the stream as one more.
+    pub(super) fn left(&self) -> u32 {
+        let inner = self.socket.inner.borrow();
+        self.progress(&inner).1 + u32::from(inner.status.has(Status::EOF))
+    }
+
+    /// Whether the next byte to be read is the urgent one (SIOCATMARK, sockatmark(3)).
+    pub fn is_at_mark(&self) -> bool {
+        let inner = self.socket.inner.borrow();
+        UrgentWord::of(inner.tcb.urgent()).mark() == Some(self.progress(&inner).0)
+    }
+
+    /// The first sequence number that was not read, and how many bytes follow from there.
+    fn progress(&self, inner: &Inner<B>) -> (SeqNum, u32) {
+        let ahead = self.advance + self.lent.progress();
+        let read = inner.side.copied_seq.plus(ahead);
+        (read, inner.edge.since(inner.side.copied_seq) - ahead)
     }
 
     /// Bytes that the connection is charged for: whole buffers that wait, are lent, or are held as
@@ -283,6 +234,27 @@ impl<B: PacketBuf> LocalStream<B> {
         &self.socket
     }
 
+    pub(in crate::socket) fn options(&self) -> &Options {
+        &self.socket.options
+    }
+
+    /// Nothing: what there is is told however little it is.
+    pub(in crate::socket) fn low_water_has_changed(&self) {}
+
+    /// Changes what the connection has been asked for, and has the engine act on it in the next poll.
+    pub(in crate::socket) fn change<R>(
+        &self,
+        what: impl FnOnce(&mut Tcb<B>) -> R,
+    ) -> io::Result<R> {
+        let result = self.look(what);
+        self.socket.ring();
+        result
+    }
+
+    pub(in crate::socket) fn look<R>(&self, what: impl FnOnce(&mut Tcb<B>) -> R) -> io::Result<R> {
+        Ok(what(&mut self.socket.inner.borrow_mut().tcb))
+    }
+
     /// Takes everything that is in sequence out of the socket, to be lent; `false` at the end.
     fn take_ahead(&mut self) -> io::Result<bool> {
         self.put_back();
@@ -315,7 +287,7 @@ impl<B: PacketBuf> LocalStream<B> {
     }
 
     /// Puts what was not read back into the socket, frees what was, and tells how far that is.
-    fn put_back(&mut self) {
+    pub(super) fn put_back(&mut self) {
         self.settle();
         if self.advance == 0 && self.ahead.is_empty() {
             return;
@@ -336,18 +308,21 @@ impl<B: PacketBuf> LocalStream<B> {
     }
 
     fn step(&mut self, call: &mut Call<'_>) -> io::Result<usize> {
+        outcome(self.step_at(call, Instant::ZERO))
+    }
+
+    pub(super) fn step_at(&mut self, call: &mut Call<'_>, now: Instant) -> Step {
         let inner = &mut *self.socket.inner.borrow_mut();
         // Here and not in the step, for what has come is to be read when the stack has stopped, too.
         inner.take_queue();
-        let step =
-            inner.with_source(&self.socket, |source, side| source.step(side, call, Instant::ZERO));
+        let step = inner.with_source(&self.socket, |source, side| source.step(side, call, now));
         self.socket.tell(inner);
-        outcome(step)
+        step
     }
 }
 
-/// What a step that does not wait has come to. Nothing is allocated for the usual refusal.
-fn outcome(step: Step) -> io::Result<usize> {
+/// What the last step of a call has come to. Nothing is allocated for the usual refusal.
+pub(super) fn outcome(step: Step) -> io::Result<usize> {
     match step {
         Step::Done(n) => Ok(n),
         Step::Failed(RecvError::WouldBlock) | Step::Sleep(_) => {
@@ -367,6 +342,13 @@ impl<B: PacketBuf> Drop for LocalStream<B> {
 impl<B: PacketBuf> Read for LocalStream<B> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         if buf.is_empty() { Ok(0) } else { self.recv(buf, RecvFlags::NONE) }
+    }
+
+    fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        if bufs.iter().all(|buf| buf.is_empty()) {
+            return Ok(0);
+        }
+        self.recv_vectored(bufs, RecvFlags::NONE)
     }
 }
 

@@ -95,7 +95,7 @@ impl<'a, 'b> Slices<'a, 'b> {
     }
 
     /// Bytes that they hold together.
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::socket) fn len(&self) -> usize {
         self.slices.iter().fold(0, |sum, slice| sum.saturating_add(slice.len()))
     }
 }

@@ -168,3 +168,16 @@ pub struct Received {
     /// There was no room for the urgent byte (MSG_TRUNC in msg_flags).
     pub truncated: bool,
 }
+
+impl Received {
+    /// What a call with these flags tells that has read `len` bytes, into memory with room or without.
+    pub(in crate::socket) fn new(len: usize, left: u32, flags: RecvFlags, has_room: bool) -> Self {
+        let is_urgent = flags.has(RecvFlags::OOB);
+        Self {
+            len,
+            left,
+            urgent: is_urgent && (len != 0 || !has_room),
+            truncated: is_urgent && !has_room,
+        }
+    }
+}

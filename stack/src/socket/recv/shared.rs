@@ -28,6 +28,8 @@ use super::{ReaderSide, RecvError, Seen, Sleep, Source, Step};
 const PATIENCE: Duration = Duration::from_micros(50);
 
 impl<B: PacketBuf, C: Connection<B>> Source<B> for Ref<Socket<B, C>> {
+    const PREQUEUE: bool = true;
+
     fn status(&self) -> Status {
         self.park().status()
     }

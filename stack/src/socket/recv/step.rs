@@ -26,6 +26,9 @@ const CHAIN: usize = 32;
 ///
 /// The steps are the same for both, whoever owns what.
 pub(in crate::socket) trait Source<B: PacketBuf> {
+    /// Whether calls that wait have a ring.
+    const PREQUEUE: bool;
+
     /// The facts that end or delay a call.
     fn status(&self) -> Status;
     /// Where urgent data is.
@@ -130,13 +133,12 @@ pub(in crate::socket) trait Source<B: PacketBuf> {
             if call.is_peek() && call.copied > 0 && status.has(Status::PRESSED) {
                 return Step::Done(call.copied);
             }
-            if side.ring.is_none() && !call.is_peek() && !low_latency {
-                self.install(side);
+            if Self::PREQUEUE && !call.is_peek() && !low_latency {
                 self.count_in(side, call);
-                continue;
-            }
-            if !call.is_peek() && !low_latency {
-                self.count_in(side, call);
+                if side.ring.is_none() {
+                    self.install(side);
+                    continue;
+                }
             }
             return Step::Sleep(self.sleep(side, call));
         }
