@@ -531,6 +531,9 @@ impl<'a, 'w, B: PacketBuf, K: Claimed<B>, T: Transmit> Visit<'a, 'w, B, K, T> {
     #[inline(never)]
     fn segment(&mut self, segment: &Segment, buf: B) {
         if self.work.base.pressure != Pressure::None && self.is_refused(segment) {
+            drop(buf);
+            let verdict = self.claim.tcb().refuse(&mut self.work.cx(), segment);
+            self.follow(verdict);
             return;
         }
         let (tcb, sink) = self.claim.parts();

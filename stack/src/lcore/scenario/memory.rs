@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::buf::HeapSpare;
+use crate::tcp::tcb::ConnError;
 
 const PLENTY: HeapSpare = HeapSpare { small: 1000, large: 1000 };
 const TRUESIZE: u32 = (HeapBuf::ROOM + HeapBuf::OVERHEAD) as u32;
@@ -254,4 +255,59 @@ fn a_backlog_takes_what_linux_lets_it_take_and_drops_the_rest() {
         world.wait(Duration::from_millis(50));
     }
     assert_eq!(read_so_far, 30_600);
+}
+
+#[test]
+fn what_the_pool_has_no_room_for_is_answered_with_a_closed_window() {
+    let (mut world, listener) = world();
+    let (mut peer, stream) = Peer::connected(&mut world, 40_000, &listener);
+    send(&mut world, &mut peer, 0, 1, 300);
+    world.sent.clear();
+    world.engines[0].set_pressure(Pressure::Critical);
+    let refused = peer.segment(ACK, 0, &bytes(300..600));
+    world.receive([refused.clone(), refused.clone()]);
+    let answer = world.expect_segment();
+    answer.is(ACK, peer.ack, peer.seq);
+    assert_eq!(answer.segment.window, 0, "one answer for all that came at once");
+    world.expect_nothing();
+    assert_eq!(world.count(Counter::PoolPressureDrop), 2);
+    assert_eq!(world.count(Counter::TCPRcvQDrop), 2);
+    assert_eq!(world.count(Counter::TCPToZeroWindowAdv), 1);
+    for pressure in [Pressure::Critical, Pressure::None] {
+        world.engines[0].set_pressure(pressure);
+        // The peer probes with the next bytes. Its buffer has room: it may try again.
+        world.receive([refused.clone()]);
+        assert_ne!(world.expect_segment().segment.window, 0);
+        world.receive([refused.clone()]);
+        assert_eq!(world.expect_segment().segment.window == 0, pressure == Pressure::Critical);
+    }
+    assert_eq!(world.count(Counter::TCPRcvQDrop), 3);
+    assert_eq!(read(&stream, 1000).unwrap(), bytes(0..600));
+}
+
+#[test]
+fn what_the_pool_has_no_room_for_still_counts_but_for_its_payload() {
+    let (mut world, listener) = world();
+    let (mut peer, stream) = Peer::connected(&mut world, 40_000, &listener);
+    world.engines[0].set_pressure(Pressure::Critical);
+    world.sent.clear();
+    // Above a hole, as in Linux: dropped, and not answered.
+    world.receive([peer.segment(ACK, 1000, &bytes(0..300))]);
+    world.expect_nothing();
+    assert_eq!(world.count(Counter::TCPOFODrop), 1);
+    // Bytes that were received long ago.
+    world.engines[0].set_pressure(Pressure::None);
+    send(&mut world, &mut peer, 0, 1, 300);
+    world.sent.clear();
+    world.engines[0].set_pressure(Pressure::Critical);
+    peer.seq -= 300;
+    world.receive([peer.segment(ACK, 0, &bytes(0..300))]);
+    peer.seq += 300;
+    let answer = world.expect_segment();
+    answer.is(ACK, peer.ack, peer.seq);
+    assert_ne!(answer.segment.window, 0, "a duplicate wants no memory");
+    // A reset is one, whatever it carries.
+    world.receive([peer.segment(RST, 0, &bytes(300..600))]);
+    assert_eq!(read(&stream, 300).unwrap(), bytes(0..300));
+    assert_eq!(read(&stream, 300).unwrap_err(), RecvError::Connection(ConnError::Reset));
 }

@@ -8,9 +8,10 @@
 use std::mem;
 
 use crate::buf::{BufQueue, PacketBuf, Spare, extend};
-use crate::tcp::{Counter, Cx, SeqNum};
+use crate::tcp::{Counter, Cx, SeqNum, SeqRange};
+use crate::wire::Segment;
 
-use super::Tcb;
+use super::{Owed, State, Tcb, Verdict};
 
 /// What was won for the pool.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -48,6 +49,50 @@ pub struct Queues {
 }
 
 impl<B: PacketBuf> Tcb<B> {
+    /// A segment with payload for which the pool has no room: all that it says counts, but its payload
+    /// and FIN are as if they had not come.
+    ///
+    /// What was the next in order is answered at once with a window of zero, as Linux does where memory is
+    /// refused: a peer that knows stops and probes, where one that is told nothing repeats what it sent.
+    #[cold]
+    pub fn refuse(&mut self, cx: &mut Cx<'_>, seg: &Segment) -> Verdict {
+        self.tally.data(1);
+        if matches!(self.state, State::Closed | State::TimeWait) {
+            return Verdict::Later;
+        }
+        let verdict = match self.admit_text(cx, seg) {
+            Ok(()) => self.refuse_text(cx, seg),
+            Err(verdict) => verdict,
+        };
+        self.check();
+        verdict
+    }
+
+    /// The five cases, none of which takes anything.
+    fn refuse_text(&mut self, cx: &mut Cx<'_>, seg: &Segment) -> Verdict {
+        let (seq, end) = (SeqNum::new(seg.seq), SeqNum::new(seg.end_seq()));
+        let open = self.window.open(self.rcv_nxt);
+        self.forget_late_dsack();
+        if end.at_or_before(self.rcv_nxt) {
+            self.tally.dropped();
+            return self.on_duplicate(cx, SeqRange::new(seq, end));
+        }
+        if seq.after(self.rcv_nxt) && seq.before(self.rcv_nxt.plus(open)) {
+            self.drop_segment(cx, Counter::TCPOFODrop);
+            return Verdict::Later;
+        }
+        if seq.after(self.rcv_nxt) {
+            self.tally.dropped();
+            self.ack.enter_quick(&self.window);
+            return self.answer(None);
+        }
+        let is_probe = open == 0;
+        let reason = if is_probe { Counter::TCPZeroWindowDrop } else { Counter::TCPRcvQDrop };
+        self.drop_segment(cx, reason);
+        self.ack.owe(Owed::NOW.with(Owed::NO_MEMORY));
+        Verdict::Later
+    }
+
     /// Copies what is in the receive queue together, `most` bytes and a buffer's worth at most.
     pub fn compact(&mut self, cx: &mut Cx<'_>, spare: &mut impl Spare<B>, most: usize) -> Won {
         let mut queue = mem::take(&mut self.receive);
