@@ -292,6 +292,10 @@ pub(crate) mod mutants {
         LoanLeftBehind,
         /// An exclusive reader does not take note of how far its memory was filled.
         ReaderMissesFilled,
+        /// A reader that spins does not tell what it has read when it finds nothing either.
+        SpinnerNeverTells,
+        /// A reader says how far it is before it gives back what it has read.
+        ProgressBeforeBuffers,
         /// What is in the ring is forgotten when low-latency mode begins.
         SwitchForgetsRing,
         /// A room in the accept queue is taken by a load and a store.

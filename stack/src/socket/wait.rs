@@ -13,7 +13,17 @@ use super::sync::{FutexWord, Woken};
 const SPINS: u32 = if cfg!(loom) { 0 } else { 2_000 };
 
 /// Looks between two looks at the clock, which takes as long as several of them.
-const LOOKS_PER_CLOCK: u32 = 64;
+const LOOKS_PER_CLOCK: u32 = if cfg!(loom) { 1 } else { 64 };
+
+/// Between two looks.
+#[inline(always)]
+fn pause() {
+    #[cfg(not(loom))]
+    std::hint::spin_loop();
+    // Somebody else's turn, or what is waited for would never come.
+    #[cfg(loom)]
+    loom::thread::yield_now();
+}
 
 /// How a thread waits for something to come.
 ///
@@ -61,7 +71,7 @@ impl Waiting {
         let look = |times: u32| {
             (0..times).any(|_| {
                 let news = has_news();
-                std::hint::spin_loop();
+                pause();
                 news
             })
         };

@@ -9,7 +9,7 @@ use super::{explore, explore_bounded};
 use crate::buf::{HeapBuf, PacketBuf, Returns, advance};
 use crate::socket::sync::mutants::{self, Mutant};
 use crate::socket::{
-    Claim, Connection, Deferred, Handle, Home, LcoreRef, RecvFlags, SocketId, TcpStream,
+    Claim, Connection, Deferred, Handle, Home, LcoreRef, RecvFlags, SocketId, TcpStream, Waiting,
 };
 use crate::tcp::tcb::{ConnError, Sink};
 use crate::tcp::{Counters, SeqNum};
@@ -21,6 +21,8 @@ pub(super) struct Toy {
     queue: VecDeque<HeapBuf>,
     edge: u32,
     eof: bool,
+    /// Where it wants to be told of the reader's progress.
+    mark: Option<u32>,
     /// Segments that were copied to a reader that waited.
     direct: u32,
 }
@@ -64,7 +66,7 @@ impl Connection<HeapBuf> for Toy {
         false
     }
     fn notify_at(&self) -> Option<SeqNum> {
-        None
+        self.mark.map(SeqNum::new)
     }
     fn backlog_room(&self) -> u32 {
         1 << 20
@@ -86,6 +88,8 @@ pub(super) struct Lcore {
     socket: LcoreRef<HeapBuf, Toy>,
     /// What was deferred and not yet worked off.
     deferred: u32,
+    /// Buffers that have come back, as far as somebody counts them.
+    returned: u32,
     counters: Counters,
 }
 
@@ -99,7 +103,7 @@ pub(super) fn open() -> (Lcore, Handle<HeapBuf, Toy>) {
     };
     let id = SocketId { slot: 0, generation: 0 };
     let (socket, handle) = LcoreRef::new(Toy::default(), &home, id, tuple);
-    (Lcore { home, socket, deferred: 0, counters: Counters::default() }, handle)
+    (Lcore { home, socket, deferred: 0, returned: 0, counters: Counters::default() }, handle)
 }
 
 fn segment() -> Segment {
@@ -152,7 +156,7 @@ impl Lcore {
                 }
             }
         }
-        self.home.returns().free_all(|_, _| {});
+        self.home.returns().free_all(|_, _| self.returned += 1);
     }
 
     /// Polls until nothing is deferred: a stranded segment never ends this, which loom reports.
@@ -165,16 +169,33 @@ impl Lcore {
 
     fn end_of_stream(&mut self) {
         self.settle();
-        // A thread may own at the moment: the FIN waits like everything else.
+        self.change(|tcb| tcb.eof = true);
+    }
+
+    /// Changes the connection. A thread may own at the moment: this waits like everything else.
+    fn change(&mut self, what: impl Fn(&mut Toy)) {
         loop {
             if let Some(mut claim) = self.socket.claim() {
                 drain(&mut claim, &mut self.deferred);
-                claim.tcb().eof = true;
+                what(claim.tcb());
                 claim.leave();
                 return;
             }
             thread::yield_now();
         }
+    }
+
+    /// Waits to be rung for the reader's progress beyond `mark`: for ever, which loom reports, if it never
+    /// is. What was read until then must be back.
+    fn await_progress(&mut self, mark: u32) {
+        self.change(|tcb| tcb.mark = Some(mark));
+        while self.home.take_bells().count() == 0
+            || self.socket.copied_seq().before(SeqNum::new(mark))
+        {
+            thread::yield_now();
+        }
+        self.home.returns().free_all(|_, _| self.returned += 1);
+        assert!(self.returned >= mark, "told of more than has come back");
     }
 
     /// Segments that were copied to a reader that waited. When nobody owns any more.
@@ -219,19 +240,64 @@ pub(super) fn read_singly(stream: &TcpStream<HeapBuf, Toy>, n: u8) -> Vec<u8> {
     read
 }
 
+/// What an lcore and a thread that reads do.
+#[derive(Clone, Copy)]
+pub(super) struct Play {
+    /// Involuntary switches that are explored.
+    pub(super) switches: usize,
+    /// Segments of one byte each, in bursts of their own.
+    pub(super) bytes: u32,
+    pub(super) low_latency: bool,
+}
+
+impl Play {
+    /// Explores it: what `read` returns are the bytes, in order.
+    pub(super) fn run(self, read: fn(Handle<HeapBuf, Toy>) -> Vec<u8>) {
+        self.run_then(read, |_| {});
+    }
+
+    /// The same, with a look at the lcore when the reader has gone.
+    pub(super) fn run_then(
+        self,
+        read: fn(Handle<HeapBuf, Toy>) -> Vec<u8>,
+        then: impl Fn(&mut Lcore) + Send + Sync + 'static,
+    ) {
+        let Self { switches, bytes, low_latency } = self;
+        explore_bounded(switches, move || {
+            let (mut lcore, handle) = open();
+            if low_latency {
+                handle.set_low_latency(true);
+            }
+            let reader = thread::spawn(move || read(handle));
+            for seq in 0..bytes {
+                lcore.push(seq);
+            }
+            lcore.settle();
+            assert_eq!(reader.join().unwrap(), (0..bytes as u8).collect::<Vec<_>>());
+            then(&mut lcore);
+            lcore.finish();
+        });
+    }
+}
+
+/// Two readers of one stream, each of which reads a byte.
+pub(super) fn two_readers(low_latency: bool) {
+    let play = Play { switches: 2, bytes: 2, low_latency };
+    play.run(|handle| {
+        let other = TcpStream::from(handle.another());
+        let other = thread::spawn(move || read_singly(&other, 1)[0]);
+        let own = read_singly(&handle.into(), 1)[0];
+        let mut read = vec![own, other.join().unwrap()];
+        read.sort_unstable();
+        read
+    });
+}
+
 /// A shared reader that installs and uninstalls with each call, against three segments of which
 /// the third does not fit into the ring.
 fn shared_reader() {
-    explore_bounded(2, || {
-        let (mut lcore, handle) = open();
-        let reader = thread::spawn(move || read_singly(&handle.into(), 3));
-        for seq in 0..3 {
-            lcore.push(seq);
-        }
-        lcore.settle();
-        assert_eq!(reader.join().unwrap(), [0, 1, 2]);
-        lcore.finish();
-    });
+    let play = Play { switches: 2, bytes: 3, low_latency: false };
+    play.run(|handle| read_singly(&handle.into(), 3));
 }
 
 #[test]
@@ -290,26 +356,64 @@ fn loom_mutant_status_before_ring_not_read() {
     );
 }
 
-/// Two readers on one stream share three bytes; the last to leave uninstalls.
-fn two_readers() {
-    explore_bounded(2, || {
+/// Reads one byte after the other as the only reader, spinning.
+fn spin(handle: Handle<HeapBuf, Toy>) -> Vec<u8> {
+    handle.socket.options.set_waiting(Waiting::Spin);
+    let mut stream = TcpStream::from(handle);
+    let mut reader = stream.reader().unwrap();
+    let mut buf = [9];
+    let mut read = || {
+        assert_eq!(reader.recv(&mut buf, RecvFlags::NONE).unwrap(), 1);
+        buf[0]
+    };
+    (0..3).map(|_| read()).collect()
+}
+
+/// A reader that spins tells late what it has read: when it finds nothing, or has read as many buffers
+/// as go back at once, which are two here. The last byte comes only when it has.
+fn spinner(first: u32) {
+    explore_bounded(2, move || {
         let (mut lcore, handle) = open();
-        let streams = [TcpStream::from(handle.another()), TcpStream::from(handle)];
-        let readers = streams.map(|stream| thread::spawn(move || read_singly(&stream, 1)[0]));
-        for seq in 0..2 {
-            lcore.push(seq);
-        }
+        let reader = thread::spawn(move || spin(handle));
+        (0..first).for_each(|seq| lcore.push(seq));
         lcore.settle();
-        let mut read = readers.map(|reader| reader.join().unwrap());
-        read.sort_unstable();
-        assert_eq!(read, [0, 1]);
+        lcore.await_progress(first);
+        (first..3).for_each(|seq| lcore.push(seq));
+        lcore.settle();
+        assert_eq!(reader.join().unwrap(), [0, 1, 2]);
         lcore.finish();
     });
 }
 
 #[test]
+fn loom_a_spinner_that_finds_nothing_tells_how_far_it_is() {
+    spinner(1);
+}
+
+#[test]
+fn loom_buffers_come_back_in_batches_before_the_lcore_is_told() {
+    spinner(2);
+}
+
+#[test]
+fn loom_mutant_spinner_never_tells() {
+    mutants::must_fail(
+        Mutant::SpinnerNeverTells,
+        "loom_a_spinner_that_finds_nothing_tells_how_far_it_is",
+    );
+}
+
+#[test]
+fn loom_mutant_progress_before_buffers() {
+    mutants::must_fail(
+        Mutant::ProgressBeforeBuffers,
+        "loom_buffers_come_back_in_batches_before_the_lcore_is_told",
+    );
+}
+
+#[test]
 fn loom_two_readers_get_each_byte_once() {
-    two_readers();
+    two_readers(false);
 }
 
 /// The lcore copies what a reader has and has not read into other buffers, whatever that is doing.

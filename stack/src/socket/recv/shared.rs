@@ -55,17 +55,16 @@ impl<B: PacketBuf, C: Connection<B>> Source<B> for Ref<Socket<B, C>> {
     }
 
     fn publish(&self, side: &mut ReaderSide<B>) {
+        if mutant!(ProgressBeforeBuffers) {
+            self.tell_progress(side);
+        }
         if let Some(batch) = side.ring.as_mut().and_then(Consumer::take_spent) {
             self.home.returns().give_batch(batch);
         }
         if !side.spent.is_empty() {
             self.home.returns().give(mem::take(&mut side.spent));
         }
-        if self.progress.is_behind(side.copied_seq)
-            && self.progress.publish(side.copied_seq, &self.shared.notify_at)
-        {
-            self.home.ring(self);
-        }
+        self.tell_progress(side);
     }
 
     /// The ring is empty, and stays so until the queue is: the lcore puts nothing into it while older
@@ -160,6 +159,16 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
         call.copied += filled;
         self.options.move_peek_offset(filled, false);
         result
+    }
+
+    /// Publishes how far the reader is, and rings if the lcore wants to know.
+    #[inline]
+    fn tell_progress(&self, side: &ReaderSide<B>) {
+        if self.progress.is_behind(side.copied_seq)
+            && self.progress.publish(side.copied_seq, &self.shared.notify_at)
+        {
+            self.home.ring(self);
+        }
     }
 
     /// The end of a call: the last one uninstalls the ring.
