@@ -3,16 +3,18 @@
 //! The array says which bytes the peer has ever sent. After each step: what can be read is a run of
 //! those, never takes anything back, and is exactly what is acknowledged; the right edge stays; who
 //! sleeps has no reason to be awake. In the end everything arrives, each byte at one reader, in order,
-//! and all memory is back. Interleaved are bursts, turns, timers, guards, several readers, a ring that
-//! is too small, low-latency mode and lent memory, relief of the pool, FIN, RST and shutdowns; numbers
-//! cross the wrap.
+//! and all memory is back. Interleaved are bursts, turns, timers, guards, several readers, time limits,
+//! buffers in pieces, exclusive readers, a ring that is too small, low-latency mode and lent memory,
+//! relief of the pool, FIN, RST and shutdowns; numbers cross the wrap.
+
+use std::io::IoSliceMut;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
 use crate::buf::HeapSpare;
-use crate::socket::{Connection, Sleep, SocketGuard};
+use crate::socket::{Connection, Sleep, Slices, SocketGuard};
 use crate::tcp::tcb::Tcb;
 
 /// Bytes of the stream: several receive buffers, and more segments than the ring holds.
@@ -31,8 +33,11 @@ enum Op {
     InOrder(usize, usize),
     Turn,
     Wait(u64),
-    /// A call begins: its length, and which flags.
-    Call(usize, RecvFlags),
+    /// A call begins: its length, which flags, and how many milliseconds it has.
+    Call(usize, RecvFlags, Option<u64>),
+    /// An exclusive reader comes, reads once, and goes; while it waits, if it does, so many segments of
+    /// one length come.
+    Exclusive(usize, RecvFlags, usize, usize),
     /// One of the calls takes a step.
     Step(usize),
     /// A call that sleeps lends its memory, if that is the mode, while so many segments of one
@@ -72,17 +77,22 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(RecvFlags::PEEK.with(RecvFlags::WAITALL)),
         1 => Just(RecvFlags::TRUNC),
     ];
+    // Most of them wait for as long as it takes.
+    let limit = prop_oneof![4 => Just(None), 1 => (1..400_u64).prop_map(Some)];
+    let size = prop_oneof![0..300_usize, 0..LONGEST];
     let pressure = prop_oneof![3 => Just(Pressure::None), 1 => Just(Pressure::High), 1 => Just(Pressure::Critical)];
     prop_oneof![
         10 => vec((place, len.clone()), 1..12).prop_map(Op::Burst),
         12 => (1..400_usize, len.clone()).prop_map(|(n, len)| Op::InOrder(n, len)),
         4 => Just(Op::Turn),
         3 => (0..300_u64).prop_map(Op::Wait),
-        6 => (prop_oneof![0..300_usize, 0..LONGEST], flags).prop_map(|(len, flags)| {
+        6 => (size.clone(), flags.clone(), limit).prop_map(|(len, flags, limit)| {
             // A peek frees nothing: more than fits never comes.
             let most = if flags.has(RecvFlags::PEEK) { 1000 } else { LONGEST };
-            Op::Call(len.min(most), flags)
+            Op::Call(len.min(most), flags, limit)
         }),
+        4 => (size, flags, 0..40_usize, len.clone())
+            .prop_map(|(size, flags, many, len)| Op::Exclusive(size, flags, many, len)),
         12 => (0..CALLS).prop_map(Op::Step),
         8 => (0..CALLS, 1..40_usize, len).prop_map(|(n, many, len)| Op::Lend(n, many, len)),
         3 => prop_oneof![2 => Just(true), 1 => Just(false)].prop_map(Op::LowLatency),
@@ -108,18 +118,26 @@ struct Running<'a> {
     sleep: Option<Sleep>,
     flags: RecvFlags,
     len: usize,
+    /// When its time is up.
+    until: Option<Instant>,
     /// What it has consumed; of a peek, what it has seen.
     expected: Vec<u8>,
 }
 
-struct Model<'a> {
+/// The memory of a call: in one piece, or in three.
+enum Memory<'a, 'p, 'b> {
+    Flat(&'a mut [u8]),
+    Pieces(&'a mut Slices<'p, 'b>),
+}
+
+struct Model<'a, 'p, 'b> {
     world: World,
     peer: Peer,
     scale: u8,
     stream: &'a TcpStream<HeapBuf>,
     guard: Option<SocketGuard<'a, HeapBuf>>,
     calls: Vec<Running<'a>>,
-    free: std::slice::IterMut<'a, Vec<u8>>,
+    free: std::vec::IntoIter<Memory<'a, 'p, 'b>>,
     /// Bytes that were sent, ever.
     sent: Vec<bool>,
     fin_sent: bool,
@@ -130,7 +148,7 @@ struct Model<'a> {
     over: bool,
 }
 
-impl<'a> Model<'a> {
+impl<'a, 'p, 'b> Model<'a, 'p, 'b> {
     /// The peer's number for a byte.
     fn frame(&self, from: usize, len: usize) -> Vec<u8> {
         let flags = if from + len == TOTAL { FIN.with(ACK) } else { ACK };
@@ -169,22 +187,10 @@ impl<'a> Model<'a> {
             }
             Op::Turn => self.world.turn(),
             Op::Wait(ms) => self.world.wait(Duration::from_millis(*ms)),
-            Op::Call(len, flags) => {
-                if let Some(dst) = self.free.next() {
-                    let now = self.world.now;
-                    let call = Recv::new(self.stream.handle(), &mut dst[..*len], *flags, || now);
-                    let (flags, len) = (*flags, *len);
-                    let expected = Vec::new();
-                    self.calls.push(Running {
-                        call: Some(call),
-                        sleep: None,
-                        flags,
-                        len,
-                        expected,
-                    });
-                    self.step(self.calls.len() - 1);
-                }
+            Op::Call(len, flags, limit) => {
+                self.call(*len, *flags, limit.map(Duration::from_millis))
             }
+            Op::Exclusive(size, flags, many, len) => self.exclusive(*size, *flags, *many, *len),
             Op::Step(n) => self.step(*n),
             Op::Lend(n, many, len) => self.lend(*n, *many, *len),
             Op::LowLatency(on) => self.stream.set_low_latency(*on),
@@ -209,6 +215,62 @@ impl<'a> Model<'a> {
             Op::Pressure(pressure) => self.world.set_pressure(*pressure),
         }
         self.check();
+    }
+
+    fn call(&mut self, len: usize, flags: RecvFlags, limit: Option<Duration>) {
+        let Some(memory) = self.free.next() else { return };
+        let now = self.world.now;
+        let handle = self.stream.handle();
+        self.stream.set_read_timeout(limit).unwrap();
+        let (call, len) = match memory {
+            Memory::Flat(dst) => (Recv::new(handle, &mut dst[..len], flags, || now), len),
+            Memory::Pieces(slices) => (Recv::vectored(handle, slices, flags, || now), LONGEST),
+        };
+        self.stream.set_read_timeout(None).unwrap();
+        let until = limit.map(|limit| now + limit);
+        let expected = Vec::new();
+        self.calls.push(Running { call: Some(call), sleep: None, flags, len, until, expected });
+        self.step(self.calls.len() - 1);
+    }
+
+    /// An exclusive reader reads once. In low-latency mode it lends what it waits with.
+    fn exclusive(&mut self, size: usize, flags: RecvFlags, many: usize, len: usize) {
+        let mut stream = self.stream.try_clone().unwrap();
+        if self.guard.is_some() {
+            assert!(stream.reader().is_err(), "it would wait for itself");
+            return;
+        }
+        let mut reader = stream.reader().unwrap();
+        let mut buf = vec![0; size];
+        let edge = self.edge;
+        let segments: Vec<_> = (0..many).map(|i| (edge + i * len, len)).collect();
+        let step = reader.recv_while(&mut buf, flags, || self.send(&segments));
+        drop(reader);
+        let copied = self.edge_of_connection() - self.stream.readable() as usize;
+        let expected = bytes(self.copied, copied - self.copied);
+        assert!(flags.has(RecvFlags::TRUNC) || buf.starts_with(&expected), "wrong bytes");
+        match step {
+            Step::Done(n) if flags.has(RecvFlags::PEEK) => {
+                assert!(expected.is_empty() && buf.starts_with(&bytes(self.copied, n)));
+            }
+            Step::Done(n) => assert_eq!(n, expected.len()),
+            // It is given up with what it has.
+            Step::Sleep(_) => {}
+            Step::Failed(error) => {
+                assert_eq!((error, expected.len()), (RecvError::WouldBlock, 0));
+                assert!(flags.has(RecvFlags::DONTWAIT));
+            }
+        }
+        self.copied = copied;
+    }
+
+    /// How many bytes are in sequence, read or not.
+    fn edge_of_connection(&self) -> usize {
+        let edge = match &self.guard {
+            Some(guard) => guard.connection().edge(),
+            None => self.stream.lock().connection().edge(),
+        };
+        edge.raw().wrapping_sub(self.peer.seq) as usize
     }
 
     fn unlock(&mut self) {
@@ -244,13 +306,15 @@ impl<'a> Model<'a> {
                 let in_vain = is_peek && Connection::is_pressed(self.stream.lock().connection());
                 let whole = running.flags.has(RecvFlags::WAITALL) && !in_vain;
                 let enough = if whole { running.len } else { 1 };
-                let ended = self.over || self.fin_sent && self.edge == TOTAL;
+                let late = running.until.is_some_and(|until| until <= self.world.now);
+                let ended = self.over || late || self.fin_sent && self.edge == TOTAL;
                 assert!(ended || done >= enough.min(running.len), "{done} of {enough}");
                 running.call = None;
             }
             Step::Failed(error) => {
                 assert!(running.expected.is_empty());
-                let expected = running.flags.has(RecvFlags::DONTWAIT) || self.over;
+                let late = running.until.is_some_and(|until| until <= self.world.now);
+                let expected = running.flags.has(RecvFlags::DONTWAIT) || late || self.over;
                 assert!(expected, "{error:?}");
                 running.call = None;
             }
@@ -270,12 +334,7 @@ impl<'a> Model<'a> {
         let edge = self.edge;
         let segments: Vec<_> = (0..many).map(|i| (edge + i * len, len)).collect();
         call.lending(|| self.send(&segments));
-        let edge = match &self.guard {
-            Some(guard) => guard.connection().edge(),
-            None => self.stream.lock().connection().edge(),
-        };
-        let edge = edge.raw().wrapping_sub(self.peer.seq) as usize;
-        let copied = edge - self.stream.readable() as usize;
+        let copied = self.edge_of_connection() - self.stream.readable() as usize;
         let running = &mut self.calls[n];
         running.expected.extend(bytes(self.copied, copied - self.copied));
         assert!(copied == self.copied || self.stream.is_low_latency());
@@ -410,6 +469,32 @@ fn run(irs: u32, rcvbuf: u32, ops: &[Op], ending: Ending) {
     world.receive([peer.ack()]);
     let stream = accept(&listener).unwrap();
     let mut bufs = vec![vec![0; LONGEST]; CALLS];
+    // Every third is in pieces.
+    let (flat, cut) = bufs.split_at_mut(CALLS - CALLS / 3);
+    let mut pieces: Vec<_> = cut
+        .iter_mut()
+        .map(|buf| {
+            let (head, rest) = buf.split_at_mut(100);
+            let (body, tail) = rest.split_at_mut(2000);
+            [head, body, tail].map(IoSliceMut::new)
+        })
+        .collect();
+    let mut slices: Vec<_> = pieces.iter_mut().map(|pieces| Slices::new(pieces)).collect();
+    let mut flat = flat.iter_mut().enumerate();
+    let mut cut = slices.iter_mut().enumerate();
+    let mut memory = Vec::new();
+    let mut order = Vec::new();
+    for nth in 0..CALLS {
+        if nth % 3 == 2 {
+            let (at, slices) = cut.next().expect("a third of them");
+            memory.push(Memory::Pieces(slices));
+            order.push(CALLS - CALLS / 3 + at);
+        } else {
+            let (at, buf) = flat.next().expect("the others");
+            memory.push(Memory::Flat(buf));
+            order.push(at);
+        }
+    }
     let mut model = Model {
         world,
         peer,
@@ -417,7 +502,7 @@ fn run(irs: u32, rcvbuf: u32, ops: &[Op], ending: Ending) {
         stream: &stream,
         guard: None,
         calls: Vec::new(),
-        free: bufs.iter_mut(),
+        free: memory.into_iter(),
         sent: vec![false; TOTAL],
         fin_sent: false,
         copied: 0,
@@ -430,8 +515,8 @@ fn run(irs: u32, rcvbuf: u32, ops: &[Op], ending: Ending) {
     }
     model.finish(ending);
     let (mut world, calls) = model.into_results();
-    for (buf, (flags, expected)) in bufs.iter().zip(&calls) {
-        assert!(flags.has(RecvFlags::TRUNC) || buf.starts_with(expected), "wrong bytes");
+    for (at, (flags, expected)) in order.into_iter().zip(&calls) {
+        assert!(flags.has(RecvFlags::TRUNC) || bufs[at].starts_with(expected), "wrong bytes");
     }
     drop(stream);
     world.turn();

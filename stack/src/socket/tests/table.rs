@@ -278,6 +278,44 @@ fn every_cell_of_the_table_of_return_values() {
     }
 }
 
+/// The same by an exclusive reader, in either mode: in low-latency mode it lends what it waits with.
+fn check_reader(row: &Row, low_latency: bool, flags: RecvFlags, expected: &[Outcome]) {
+    let (mut hand, mut stream) = open_with(Settings { tcp_retries2: 2, ..Settings::default() });
+    stream.set_low_latency(low_latency);
+    (row.before)(&mut hand, &stream);
+    let other = stream.try_clone().unwrap();
+    let mut reader = stream.reader().unwrap();
+    let len = if flags.has(RecvFlags::WAITALL) { 2 * D.len() } else { 100 };
+    let mut asleep = row.asleep;
+    for (nth, expected) in expected.iter().enumerate() {
+        let context = format!("{}: read {nth} of a reader, {flags:?}", row.name);
+        let mut buf = vec![0; len];
+        let step = reader.recv_while(&mut buf, flags, || {
+            if let Some(event) = asleep.take() {
+                event(&mut hand, &other);
+            }
+        });
+        assert_eq!(outcome(step), *expected, "{context}");
+        if let Bytes(n @ 1..) = expected {
+            assert_eq!(buf[..*n], D[..*n], "{context}");
+        }
+        hand.poll();
+    }
+}
+
+#[test]
+fn every_cell_of_the_table_holds_for_exclusive_readers() {
+    for row in ROWS {
+        for low_latency in [false, true] {
+            check_reader(row, low_latency, RecvFlags::NONE, row.blocking);
+            check_reader(row, low_latency, RecvFlags::WAITALL, row.waitall);
+            let once = RecvFlags::DONTWAIT;
+            check_reader(row, low_latency, once, row.nonblocking);
+            check_reader(row, low_latency, once.with(RecvFlags::WAITALL), row.waitall_nonblocking);
+        }
+    }
+}
+
 #[test]
 fn an_error_behind_the_end_is_told_by_so_error_alone() {
     let (mut hand, stream) = open_with(Settings::default());
