@@ -9,8 +9,8 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::mem::offset_of;
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use dpdk_sys as sys;
 
@@ -20,6 +20,7 @@ use super::mbuf::Mbuf;
 use super::pool_core::{
     MBUF_OVERHEAD, NOBODY, OWNED, PoolCore, Private, Sharing, private, thread_token,
 };
+use super::pool_end::Visits;
 
 /// A pool of mbufs, each with a control block in its private area. Clones are handles to one pool.
 ///
@@ -146,7 +147,7 @@ impl Mempool {
             pool: std::ptr::null_mut(),
             sharing,
             owner: AtomicUsize::new(NOBODY),
-            outstanding: Mutex::new(None),
+            visits: Visits::new(),
         }));
         // SAFETY: the EAL is up, the strings are NUL-terminated and outlive the call, and `core`
         // lives until the pool is freed.
@@ -344,25 +345,14 @@ impl PoolPlan {
 /// Keeps a pool from counting down.
 struct Handle(NonNull<PoolCore>);
 
-// SAFETY: the core is atomics, a mutex, and a mempool that any thread may use under the rules above.
+// SAFETY: the core is atomics, and a mempool that any thread may use under the rules above.
 unsafe impl Send for Handle {}
 // SAFETY: as above.
 unsafe impl Sync for Handle {}
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // SAFETY: a handle keeps the core; the borrow ends before it may go.
-        let core = unsafe { self.0.as_ref() };
-        let mut outstanding = core.outstanding.lock().unwrap_or_else(PoisonError::into_inner);
-        // Exact: no guard exists, for it would hold a handle, so no thread owns the pool, and
-        // whoever frees without owning needs the lock.
-        // SAFETY: the pool is there.
-        let left = unsafe { sys::rte_mempool_in_use_count(core.pool) };
-        *outstanding = Some(left);
-        drop(outstanding);
-        if left == 0 {
-            // SAFETY: neither handle nor mbuf is left.
-            unsafe { PoolCore::destroy(self.0.as_ptr()) };
-        }
+        // SAFETY: ours, and the last there is: clones share it.
+        unsafe { PoolCore::close(self.0.as_ptr()) };
     }
 }

@@ -1,15 +1,15 @@
 //! What lies under a pool and its mbufs: the private area of an mbuf, and who frees it in which way.
 //!
 //! Raw pointers only, for the types that own mbufs one by one, in bursts and in queues: each gives
-//! back here what it drops, on whatever thread that is. An owning lcore frees without a lock; all others
-//! hold one, and the last of them ends a pool whose handles have gone.
+//! back here what it drops, on whatever thread that is. An owning lcore frees as it likes; all others
+//! are visitors, who wait for nobody, and the last of them ends a pool whose handles have gone.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use dpdk_sys as sys;
 
+use super::pool_end::{Left, Visits};
 use crate::buf::SegCb;
 
 /// What lies in the private area of an mbuf: our cache line behind its header.
@@ -51,7 +51,7 @@ pub(super) unsafe fn free(mut mbufs: &mut [*mut sys::rte_mbuf]) {
             unsafe { sys::pqs_free_run((*core).pool, mbufs.as_mut_ptr(), mbufs.len() as u32) }
         } else {
             // SAFETY: forwarded.
-            let (n, allowed) = unsafe { PoolCore::free_locked(core, mbufs) };
+            let (n, allowed) = unsafe { PoolCore::free_visiting(core, mbufs) };
             stranger |= !allowed;
             n
         };
@@ -122,9 +122,8 @@ pub(super) struct PoolCore {
     pub(super) sharing: Sharing,
     /// Token of the thread that owns the pool, or [`NOBODY`].
     pub(super) owner: AtomicUsize,
-    /// `None` while there are handles, then the number of mbufs that are still out. Held by whoever
-    /// frees without owning.
-    pub(super) outstanding: Mutex<Option<u32>>,
+    /// Whoever frees without owning, and whether there are handles.
+    pub(super) visits: Visits,
 }
 
 impl PoolCore {
@@ -133,31 +132,51 @@ impl PoolCore {
     ///
     /// # Safety
     /// As of [`free`]; the first belongs to `core`.
-    unsafe fn free_locked(core: *const Self, mbufs: &mut [*mut sys::rte_mbuf]) -> (u32, bool) {
+    unsafe fn free_visiting(core: *const Self, mbufs: &mut [*mut sys::rte_mbuf]) -> (u32, bool) {
         // SAFETY: an mbuf is out, so the core is there; the borrow ends before it may go.
         let this = unsafe { &*core };
-        let mut outstanding = this.outstanding.lock().unwrap_or_else(PoisonError::into_inner);
-        // SAFETY: the mempool's own frees are safe against the owner's; against the pool's end we
-        // hold the lock.
+        this.visits.enter();
+        // SAFETY: the mempool's own frees are safe against all others'; the pool stays while we are inside.
         let n = unsafe { sys::pqs_free_run(this.pool, mbufs.as_mut_ptr(), mbufs.len() as u32) };
         // Another lcore has a cache of this pool from which it never allocates. What stayed there
         // would count as in the pool, and never be received into again.
         // SAFETY: as above; the cache is the calling thread's own.
         unsafe { sys::pqs_pool_flush(this.pool) };
-        match *outstanding {
-            None => {
-                let allowed = this.may_be_used_here() || OWNED.get() > 0;
-                (n, allowed)
-            }
-            Some(left) => {
-                *outstanding = Some(left - n);
-                drop(outstanding);
-                if left == n {
-                    // SAFETY: no handle and, as of now, no mbuf is left; only the thread that saw
-                    // the count reach zero is here.
-                    unsafe { Self::destroy(core) };
-                }
-                (n, true)
+        let allowed = this.may_be_used_here() || OWNED.get() > 0 || this.visits.is_closed();
+        // SAFETY: inside until now.
+        unsafe { Self::leave(core) };
+        (n, allowed)
+    }
+
+    /// The last handle goes.
+    ///
+    /// # Safety
+    /// The caller has it, and does not use it again.
+    pub(super) unsafe fn close(core: *const Self) {
+        // SAFETY: a handle keeps the core.
+        let this = unsafe { &*core };
+        this.visits.enter();
+        this.visits.close();
+        // SAFETY: inside until now.
+        unsafe { Self::leave(core) };
+    }
+
+    /// Ends a visit, and the pool if it was the last.
+    ///
+    /// # Safety
+    /// The caller is inside, and does not use the core again.
+    unsafe fn leave(core: *const Self) {
+        // SAFETY: the core is there as long as we are inside; the borrow ends before it may go.
+        let this = unsafe { &*core };
+        // Exact when it matters: no thread owns the pool, for the guard would hold a handle, and whoever
+        // frees without owning is inside.
+        // SAFETY: the pool is there while we are inside.
+        let is_full = || unsafe { sys::rte_mempool_in_use_count(this.pool) == 0 };
+        if this.visits.leave(is_full) == Left::Last {
+            // SAFETY: neither handle nor mbuf nor visitor is left.
+            unsafe {
+                sys::rte_mempool_free((*core).pool);
+                drop(Box::from_raw(core.cast_mut()));
             }
         }
     }
@@ -166,17 +185,6 @@ impl PoolCore {
     pub(super) fn may_be_used_here(&self) -> bool {
         let owner = self.owner.load(Ordering::Relaxed);
         owner == NOBODY || owner == thread_token() || self.sharing == Sharing::AnyThread
-    }
-
-    /// # Safety
-    /// Nothing refers to the pool any more.
-    pub(super) unsafe fn destroy(core: *const Self) {
-        // The core itself is left: a few words a pool, so that a thread that is just leaving the
-        // lock does not find it gone.
-        // SAFETY: forwarded.
-        unsafe {
-            sys::rte_mempool_free((*core).pool);
-        }
     }
 }
 
@@ -187,7 +195,7 @@ impl PoolCore {
 pub enum Sharing {
     /// One lcore. Others hand mbufs back to it; debug builds insist.
     OneLcore,
-    /// Any thread, at the price of a lock: traffic generators, tests with ports made of rings.
+    /// Any thread, which costs some atomic operations: traffic generators, tests with ports made of rings.
     AnyThread,
 }
 
