@@ -88,6 +88,12 @@ impl History {
         self.news_beyond |= is_cut && has_news && seq == view.next();
     }
 
+    /// Whether the urgent byte may have come for one of the stacks alone: above a hole Linux takes it
+    /// already, and behind a FIN it takes marks.
+    pub fn forgives_pri(&self) -> bool {
+        self.urgent && (self.above || self.ended)
+    }
+
     /// Notes what the rest of a segment may do, and its options.
     pub fn note_header(&mut self, config: &Config, spec: &Spec, options: &[u8]) {
         self.segments += 1;

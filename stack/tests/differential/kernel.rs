@@ -9,13 +9,18 @@ use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 
 use nix::sched::{CloneFlags, unshare};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, ioctl_fionbio, ioctl_fionread};
 use rustix::net::{self, AddressFamily, RecvFlags, SocketFlags, SocketType, sockopt};
 use smoltcp::phy::{Device, Medium, RxToken, TunTapInterface, TxToken};
 use smoltcp::time::Instant as Moment;
 
 use crate::scenario::{Config, Got, How, Read};
+use crate::seen::Ready;
 use crate::side::{Side, us};
+
+/// POLLIN, POLLPRI, POLLRDNORM and POLLRDHUP; POLLERR and POLLHUP are always told.
+const READING: u16 = 0x2043;
 
 /// Everything that is the same for all scenarios. What the kernel remembers of a peer from one
 /// connection to the next would make a scenario depend on those before it.
@@ -165,6 +170,12 @@ impl Side for Kernel {
 
     fn unread(&mut self) -> Option<u64> {
         self.stream().map(|stream| ioctl_fionread(stream).unwrap_or(0))
+    }
+
+    fn ready(&mut self) -> Option<Ready> {
+        let mut polled = [PollFd::new(self.stream()?, PollFlags::from_bits_retain(READING))];
+        poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).expect("poll");
+        Some(Ready(u32::from(polled[0].revents().bits())))
     }
 
     fn shutdown(&mut self, how: How) {

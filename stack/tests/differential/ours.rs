@@ -7,13 +7,16 @@ use prequeue::buf::HeapBuf;
 use prequeue::lcore::hash::HashKey;
 use prequeue::lcore::neighbour::News;
 use prequeue::lcore::{Engine, EngineConfig, Interface, engines};
-use prequeue::socket::{Recv, RecvFlags, Step, TcpListener, TcpStream};
+use prequeue::socket::{
+    Events, Interest, Poller, Recv, RecvFlags, Step, TcpListener, TcpStream, Token, Trigger,
+};
 use prequeue::tcp::isn::Secret;
 use prequeue::tcp::{Settings, SynCookies};
 use prequeue::time::Instant;
 use prequeue::wire::{MacAddr, ethernet};
 
 use crate::scenario::{Config, Got, How, Read};
+use crate::seen::Ready;
 use crate::side::{Side, peer, us};
 
 const OUR_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
@@ -25,6 +28,7 @@ pub struct Ours {
     engine: Option<Engine<HeapBuf>>,
     listener: Option<TcpListener<HeapBuf>>,
     stream: Option<TcpStream<HeapBuf>>,
+    poller: Option<Poller>,
     settings: Settings,
     /// The listener's SO_RCVBUF.
     rcvbuf: Option<u32>,
@@ -209,6 +213,10 @@ impl Side for Ours {
         let Some(listener) = &self.listener else { return false };
         match listener.accept() {
             Ok((stream, _)) => {
+                let poller = Poller::new().expect("a poller");
+                let all = Interest::READ.with(Interest::RDHUP).with(Interest::PRIORITY);
+                poller.register(&stream, Token(0), all, Trigger::Level).expect("it is new");
+                self.poller = Some(poller);
                 self.stream = Some(stream);
                 self.turn();
                 true
@@ -251,6 +259,14 @@ impl Side for Ours {
 
     fn unread(&mut self) -> Option<u64> {
         self.stream.as_ref().map(|stream| stream.readable().into())
+    }
+
+    fn ready(&mut self) -> Option<Ready> {
+        self.stream.as_ref()?;
+        let poller = self.poller.as_ref().expect("there is a stream");
+        let mut events = Events::with_capacity(1);
+        poller.poll(&mut events, Some(Duration::ZERO)).expect("it does not sleep");
+        Some(Ready(events.iter().next().map_or(0, |event| event.readiness().bits())))
     }
 
     fn shutdown(&mut self, how: How) {

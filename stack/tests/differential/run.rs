@@ -279,6 +279,10 @@ impl<'a> Run<'a> {
         loop {
             self.collect(&mut linux, 0);
             self.collect(&mut ours, 1);
+            if self.history.forgives_pri() || (self.history.urgent && ours.is_over()) {
+                linux.forget_pri();
+                ours.forget_pri();
+            }
             let behind = linux.answers.len() != ours.answers.len();
             // A compressed ACK is about to leave: before or after the next segment, who knows.
             let is_due = self.lab.ours.is_due_within(COMPRESSION);
@@ -337,6 +341,7 @@ impl<'a> Run<'a> {
             seen.answers.push(reply);
         }
         seen.unread = side.unread();
+        seen.ready = side.ready();
         view.unread = seen.unread.unwrap_or(0) as u32;
         if which == 1 && seen.accepted {
             self.accepted = true;

@@ -16,6 +16,27 @@ pub struct Seen {
     pub got: Option<Got>,
     pub accepted: bool,
     pub unread: Option<u64>,
+    pub ready: Option<Ready>,
+}
+
+/// The bits of poll(2) that are about reading, by their Linux numbers.
+#[derive(Clone, Copy, Eq, PartialEq)]
+pub struct Ready(pub u32);
+
+/// POLLPRI.
+const PRI: u32 = 2;
+
+/// POLLHUP.
+const HUP: u32 = 16;
+
+impl fmt::Debug for Ready {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = [(1, "in "), (2, "pri "), (8, "err "), (16, "hup "), (0x2000, "rdhup ")];
+        names
+            .iter()
+            .filter(|(bit, _)| self.0 & bit != 0)
+            .try_for_each(|(_, name)| f.write_str(name))
+    }
 }
 
 /// An answer, relative to the initial sequence numbers.
@@ -49,6 +70,18 @@ pub struct Millis(pub u32);
 impl PartialEq for Millis {
     fn eq(&self, other: &Self) -> bool {
         self.0.abs_diff(other.0) <= CLOCKS_DIFFER_BY
+    }
+}
+
+impl Seen {
+    /// Whether both directions are over. Data that is refused then may have had an urgent byte.
+    pub fn is_over(&self) -> bool {
+        self.ready.is_some_and(|Ready(bits)| bits & HUP != 0)
+    }
+
+    /// Leaves POLLPRI out of what is compared.
+    pub fn forget_pri(&mut self) {
+        self.ready = self.ready.map(|Ready(bits)| Ready(bits & !PRI));
     }
 }
 
@@ -89,6 +122,9 @@ impl fmt::Display for Seen {
         }
         if let Some(unread) = self.unread {
             write!(f, "{unread} unread; ")?;
+        }
+        if let Some(ready) = self.ready {
+            write!(f, "{ready:?}; ")?;
         }
         for reply in &self.answers {
             write!(f, "{reply}; ")?;

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::packet::{ACK, Answer, FIN, RST, SYN};
 use crate::scenario::{Config, Got, How, Read};
+use crate::seen::Ready;
 
 /// The stacks' addresses, and the peer's: IPv4, IPv6.
 const US: [IpAddr; 2] = addresses(1);
@@ -41,6 +42,8 @@ pub trait Side {
     fn recv(&mut self, read: Read) -> Got;
     /// FIONREAD; `None` without a socket.
     fn unread(&mut self) -> Option<u64>;
+    /// The bits of poll(2) that are about reading; `None` without a socket.
+    fn ready(&mut self) -> Option<Ready>;
     fn shutdown(&mut self, how: How);
     fn close(&mut self, reset: bool);
     fn take_error(&mut self) -> Got;
