@@ -26,6 +26,9 @@ struct Tick(u32);
 impl Tick {
     const NANOS: u64 = 16_000;
 
+    /// Stands for no time at all; a measurement that begins just then is lost.
+    const NONE: Self = Self(0);
+
     fn at(now: Instant) -> Self {
         Self((now.as_nanos() / Self::NANOS) as u32)
     }
@@ -47,7 +50,7 @@ pub(super) struct Autotune {
     /// The round trip as the receiver sees it, smoothed, in eighths of a microsecond; 0 if unknown.
     rtt: u32,
     /// The number at which a window's worth will have come since `window_sent`: at once before the first
-    /// data, which starts it.
+    /// data in sequence, which starts it.
     window_end: SeqNum,
     window_sent: Tick,
     /// The last TSecr that was looked at: one sample from each.
@@ -63,7 +66,7 @@ impl Autotune {
             space: window.min(INITIAL_SEGMENTS * u32::from(advmss)),
             rtt: 0,
             window_end: rcv_nxt,
-            window_sent: Tick::at(now),
+            window_sent: Tick::NONE,
             last_echo: 0,
         }
     }
@@ -118,7 +121,8 @@ impl Autotune {
 }
 
 impl<B: PacketBuf> Tcb<B> {
-    /// A segment of full size has come with this echo of our clock.
+    /// A segment of full size has come with this echo of our clock. To be told before rcv_nxt moves: it is
+    /// what was there before that a reader may have kept waiting.
     #[inline]
     pub(super) fn on_echo(&mut self, now: Instant, ts: Timestamps, len: u32) {
         if ts.ecr != self.autotune.last_echo {
@@ -148,7 +152,7 @@ impl<B: PacketBuf> Tcb<B> {
     #[inline(never)]
     fn on_window_end(&mut self, now: Instant) {
         let tune = &mut self.autotune;
-        if self.ack.ato != 0 {
+        if tune.window_sent != Tick::NONE {
             tune.sample(Tick::at(now).us_since(tune.window_sent).max(1), true, false);
         }
         tune.window_end = self.rcv_nxt.plus(self.window.wnd.max(1));

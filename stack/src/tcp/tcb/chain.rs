@@ -62,14 +62,14 @@ impl<B: PacketBuf> Tcb<B> {
         }
         self.snd_wl1 = self.rcv_nxt;
         cx.counters.bump(Counter::TCPHPHits);
+        if let Some(ts) = seg.ts {
+            self.on_echo(cx.now, ts, seg.len);
+        }
         let load = Load::of_many(seg.len, seg.flags, truesize(&pieces));
         for piece in pieces {
             self.enqueue(cx, piece, sink);
         }
         self.rcv_nxt = self.rcv_nxt.plus(seg.len);
-        if let Some(ts) = seg.ts {
-            self.on_echo(cx.now, ts, seg.len);
-        }
         self.on_window_progress(cx.now);
         self.ack.on_data(cx, &mut self.window, load, &self.closing);
         if self.ecn.is_on() {

@@ -91,6 +91,9 @@ impl<B: PacketBuf> Tcb<B> {
             return;
         }
         cx.counters.bump(Counter::TCPHPHits);
+        if let Some(ts) = seg.ts {
+            self.on_echo(cx.now, ts, seg.len);
+        }
         let load = Load::of(seg.len, seg.flags, &buf);
         self.tally.data(load.segments());
         let cb = buf.cb_mut();
@@ -98,9 +101,6 @@ impl<B: PacketBuf> Tcb<B> {
         cb.fin = false;
         self.enqueue(cx, buf, sink);
         self.rcv_nxt = self.rcv_nxt.plus(seg.len);
-        if let Some(ts) = seg.ts {
-            self.on_echo(cx.now, ts, seg.len);
-        }
         self.on_window_progress(cx.now);
         self.ack.on_data(cx, &mut self.window, load, &self.closing);
         if self.ecn.is_on() {

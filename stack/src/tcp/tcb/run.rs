@@ -193,10 +193,10 @@ impl<B: PacketBuf> Tcb<B> {
         if let Some(Some(last)) = taken.last() {
             self.snd_wl1 = SeqNum::new(last.cb().seq);
         }
-        self.rcv_nxt = SeqNum::new(expected.seq());
         if let Some(ecr) = echo {
             self.on_echo(cx.now, Timestamps { val: words.ts_val, ecr }, words.len);
         }
+        self.rcv_nxt = SeqNum::new(expected.seq());
         self.window.rmem += (memory - expected.memory) as u32;
         self.tally.data(taken.len() as u32);
         if !teaches {

@@ -432,3 +432,45 @@ fn a_scaled_window_shrinks_with_memory_if_it_may() {
         assert!(after.at_or_after(before), "{may_shrink} {shift}");
     }
 }
+
+/// The round trip that autotuning reckons with, in milliseconds.
+fn round_trip(c: &Conn) -> u32 {
+    c.tcb.info(c.world.now).tcpi_rcv_rtt / 1000
+}
+
+#[test]
+fn the_round_trip_by_the_window_begins_with_the_first_data_in_sequence() {
+    let mut c = Conn::with_sack();
+    c.wait(50);
+    // Above a hole first: it makes ACKs quick, as data does.
+    c.on(data(1001, 1000));
+    c.on(data(1, 1000));
+    assert_eq!(round_trip(&c), 0);
+    c.wait(50);
+    c.on(data(2001, 1000));
+    assert_eq!(round_trip(&c), 0, "far less than a window");
+}
+
+#[test]
+fn a_longer_round_trip_by_timestamps_counts_if_nothing_was_unread_before() {
+    for read in [true, false] {
+        let mut c = Conn::with_ts(1000);
+        let mut seq = 1;
+        let mut echo = |c: &mut Conn, back: u32| {
+            let ecr = c.tcb.ts.unwrap().val(c.world.now).wrapping_sub(back);
+            let mut seg = data(seq, 1000).ts(1000);
+            seg.ts.as_mut().unwrap().ecr = ecr;
+            c.on(seg);
+            seq += 1000;
+        };
+        echo(&mut c, 10);
+        c.read(1000);
+        echo(&mut c, 11);
+        assert_eq!(round_trip(&c), 10);
+        if read {
+            c.read(1000);
+        }
+        echo(&mut c, 90);
+        assert_eq!(round_trip(&c), if read { 20 } else { 10 }, "an eighth of the difference");
+    }
+}
