@@ -16,7 +16,7 @@ pub struct Explained {
 }
 
 /// All of them.
-pub static ALL: [Explained; 29] = [
+pub static ALL: [Explained; 30] = [
     Explained {
         name: "data with an ACK field that is old",
         reason: "RFC 5961 §5 lets it reach back by the largest window that the peer ever advertised. \
@@ -157,6 +157,19 @@ pub static ALL: [Explained; 29] = [
         reason: "When the buffer is full Linux copies what is queued together, and has room again. We \
                  prune what is above holes, and then drop.",
         matches: |_, difference| difference.history.full,
+    },
+    Explained {
+        name: "the step in which a buffer grows",
+        reason: "Linux looks at the reader's progress with each buffer that it copies, we after each call and \
+                 when a segment comes: a round trip is over at another byte, and what was read in it is \
+                 another sum, of which the buffer and the window follow.",
+        matches: |config, difference| {
+            let mut all_but = difference.clone();
+            all_but.linux.rcvbuf = all_but.ours.rcvbuf;
+            config.moderate
+                && difference.history.grows
+                && (all_but.but(|reply| reply.window = 0) || all_but.is_about_an_ack())
+        },
     },
     Explained {
         name: "a second FIN",

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::packet::{ACK, CWR, ECE, FIN, PSH, RESERVED, RST, SYN, URG};
 use crate::scenario::{Config, How, Len, MOST, Place, Read, Scenario, Spec, Stamp, Step};
+use crate::tuning;
 
 /// SplitMix64: small, and the same everywhere.
 #[derive(Clone, Debug)]
@@ -26,16 +27,16 @@ impl Dice {
         self.next() % n
     }
 
-    fn between(&mut self, least: i64, most: i64) -> i64 {
+    pub fn between(&mut self, least: i64, most: i64) -> i64 {
         least + self.below((most - least + 1) as u64) as i64
     }
 
     /// Once in `n` times.
-    fn once_in(&mut self, n: u64) -> bool {
+    pub fn once_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
     }
 
-    fn of<T: Copy>(&mut self, all: &[T]) -> T {
+    pub fn of<T: Copy>(&mut self, all: &[T]) -> T {
         all[self.below(all.len() as u64) as usize]
     }
 
@@ -52,6 +53,9 @@ impl Dice {
         unreachable!("the weights are summed up")
     }
 }
+
+/// Once in so many scenarios buffers grow: they take long.
+const TUNED: u64 = 30;
 
 /// What a scenario is mostly about.
 #[derive(Clone, Copy, Debug)]
@@ -71,7 +75,11 @@ pub fn scenario(seed: u64) -> Scenario {
     let mut dice = Dice::new(seed);
     let mood = dice.of(&[Mood::Data, Mood::Window, Mood::Closing, Mood::Hostile]);
     let mut config = config(&mut dice, mood);
-    config.ipv6 = Dice::new(!seed).once_in(3);
+    let mut kind = Dice::new(!seed);
+    config.ipv6 = kind.once_in(3);
+    if kind.once_in(TUNED) {
+        return tuning::scenario(dice, config);
+    }
     // Linux 6.18 takes the ECN of a cookie for the accurate one, which is another protocol.
     config.ecn &= !config.cookies;
     let small = dice.once_in(3);
@@ -103,6 +111,7 @@ fn config(dice: &mut Dice, mood: Mood) -> Config {
     };
     Config {
         ipv6: false,
+        moderate: false,
         irs,
         rmem: dice.of(&[[4096, 131_072, 33_554_432], [4096, 131_072, 6_291_456]]),
         rcvbuf,

@@ -56,6 +56,8 @@ pub struct History {
     pub syn_fin: bool,
     /// Our buffer was at least half full when the last segment came.
     pub half_full: bool,
+    /// One of the buffers has grown, where they may.
+    pub grows: bool,
     /// Segments sent.
     pub segments: u32,
 }

@@ -24,10 +24,9 @@ const READING: u16 = 0x2043;
 
 /// Everything that is the same for all scenarios. What the kernel remembers of a peer from one
 /// connection to the next would make a scenario depend on those before it.
-const SYSCTLS: [(&str, &str); 8] = [
+const SYSCTLS: [(&str, &str); 7] = [
     ("tcp_no_metrics_save", "1"),
     ("tcp_fastopen", "0"),
-    ("tcp_moderate_rcvbuf", "0"),
     ("tcp_ecn", "2"),
     ("tcp_max_tw_buckets", "262144"),
     ("tcp_challenge_ack_limit", "2147483647"),
@@ -101,6 +100,7 @@ impl Side for Kernel {
     fn start(&mut self, config: &Config, port: u16, _now: u64) {
         let bit = |on: bool| if on { "1" } else { "0" };
         self.sysctl("tcp_syncookies", if config.cookies { "2" } else { "0" });
+        self.sysctl("tcp_moderate_rcvbuf", bit(config.moderate));
         self.sysctl("tcp_dsack", bit(config.dsack));
         self.sysctl("tcp_stdurg", bit(config.stdurg));
         self.sysctl("tcp_rfc1337", bit(config.rfc1337));
@@ -170,6 +170,11 @@ impl Side for Kernel {
 
     fn unread(&mut self) -> Option<u64> {
         self.stream().map(|stream| ioctl_fionread(stream).unwrap_or(0))
+    }
+
+    fn rcvbuf(&mut self) -> Option<u64> {
+        let stream = self.stream()?;
+        Some(sockopt::socket_recv_buffer_size(stream).expect("SO_RCVBUF") as u64)
     }
 
     fn ready(&mut self) -> Option<Ready> {

@@ -24,6 +24,7 @@ mod scenario;
 mod seen;
 mod shrink;
 mod side;
+mod tuning;
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;

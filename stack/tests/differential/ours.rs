@@ -149,7 +149,7 @@ impl Side for Ours {
         self.end();
         let settings = Settings {
             tcp_rmem: config.rmem,
-            tcp_moderate_rcvbuf: false,
+            tcp_moderate_rcvbuf: config.moderate,
             tcp_dsack: config.dsack,
             tcp_stdurg: config.stdurg,
             tcp_rfc1337: config.rfc1337,
@@ -259,6 +259,11 @@ impl Side for Ours {
 
     fn unread(&mut self) -> Option<u64> {
         self.stream.as_ref().map(|stream| stream.readable().into())
+    }
+
+    fn rcvbuf(&mut self) -> Option<u64> {
+        let stream = self.stream.as_ref()?;
+        Some(stream.receive_buffer().expect("the stack runs").into())
     }
 
     fn ready(&mut self) -> Option<Ready> {

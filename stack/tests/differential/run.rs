@@ -204,6 +204,12 @@ impl<'a> Run<'a> {
             }
             Step::Inline(on) => self.both(|side| side.set_inline(*on)),
             Step::Wait(ms) => {
+                if self.config.moderate {
+                    // Or it would measure less than a tick.
+                    self.views
+                        .iter_mut()
+                        .for_each(|view| view.echo = view.ts.map(|(last, _)| last));
+                }
                 sleep(Duration::from_millis(u64::from(*ms)));
                 let now = self.lab.now();
                 self.lab.ours.pass(now);
@@ -248,7 +254,8 @@ impl<'a> Run<'a> {
         let mut options = spec.junk.clone();
         if let Some(stamp) = spec.ts {
             let val = self.clock.wrapping_add_signed(stamp.val);
-            let ecr = view.ts.map_or(0, |(last, _)| last).wrapping_add_signed(stamp.ecr);
+            let last = view.ts.map_or(0, |(last, _)| last);
+            let ecr = view.echo.unwrap_or(last).wrapping_add_signed(stamp.ecr);
             if options.len() + 12 <= 40 {
                 options.extend(timestamp(val, ecr));
             }
@@ -303,6 +310,11 @@ impl<'a> Run<'a> {
                 format!("       Linux    {linux}\n       prequeue {ours}")
             }
         });
+        if self.config.moderate {
+            let first = Some(self.config.rmem[1].into());
+            self.history.grows |= [ours.rcvbuf, linux.rcvbuf].iter().any(|&now| now > first);
+            ours.liken(&linux, matches!(step, Some(Step::Recv(_))));
+        }
         // A cookie may agree on a scale that the SYN did not offer.
         let retreats = self.views[1].has_retreated && !self.config.cookies;
         if linux == ours && !retreats {
@@ -342,6 +354,9 @@ impl<'a> Run<'a> {
         }
         seen.unread = side.unread();
         seen.ready = side.ready();
+        if self.config.moderate {
+            seen.rcvbuf = side.rcvbuf();
+        }
         view.unread = seen.unread.unwrap_or(0) as u32;
         if which == 1 && seen.accepted {
             self.accepted = true;

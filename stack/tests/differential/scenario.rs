@@ -19,6 +19,8 @@ pub struct Scenario {
 #[derive(Clone, Debug)]
 pub struct Config {
     pub ipv6: bool,
+    /// Buffers grow with what is read in a round trip.
+    pub moderate: bool,
     /// The peer's initial sequence number.
     pub irs: u32,
     pub rmem: [u32; 3],

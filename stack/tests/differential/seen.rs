@@ -17,6 +17,8 @@ pub struct Seen {
     pub accepted: bool,
     pub unread: Option<u64>,
     pub ready: Option<Ready>,
+    /// The buffer, where it may grow.
+    pub rcvbuf: Option<u64>,
 }
 
 /// The bits of poll(2) that are about reading, by their Linux numbers.
@@ -74,6 +76,22 @@ impl PartialEq for Millis {
 }
 
 impl Seen {
+    /// Takes over what differs of buffers that grow only because the reader's progress is looked at at
+    /// other times: by Linux with each buffer that is copied, by us with segments, too. What one of
+    /// them reckons with may be a burst's segment more, and what it makes of it up to a third.
+    pub fn liken(&mut self, linux: &Self, after_read: bool) {
+        for (ours, linux) in self.answers.iter_mut().zip(&linux.answers) {
+            if is_near(ours.window.into(), linux.window.into()) {
+                ours.window = linux.window;
+            }
+        }
+        if let (Some(ours), Some(linux)) = (&mut self.rcvbuf, linux.rcvbuf)
+            && (!after_read || is_near(*ours, linux))
+        {
+            *ours = linux;
+        }
+    }
+
     /// Whether both directions are over. Data that is refused then may have had an urgent byte.
     pub fn is_over(&self) -> bool {
         self.ready.is_some_and(|Ready(bits)| bits & HUP != 0)
@@ -83,6 +101,10 @@ impl Seen {
     pub fn forget_pri(&mut self) {
         self.ready = self.ready.map(|Ready(bits)| Ready(bits & !PRI));
     }
+}
+
+fn is_near(a: u64, b: u64) -> bool {
+    a.abs_diff(b) <= a.max(b) / 3
 }
 
 impl Reply {
@@ -122,6 +144,9 @@ impl fmt::Display for Seen {
         }
         if let Some(unread) = self.unread {
             write!(f, "{unread} unread; ")?;
+        }
+        if let Some(rcvbuf) = self.rcvbuf {
+            write!(f, "buffer {rcvbuf}; ")?;
         }
         if let Some(ready) = self.ready {
             write!(f, "{ready:?}; ")?;

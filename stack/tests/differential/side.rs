@@ -42,6 +42,8 @@ pub trait Side {
     fn recv(&mut self, read: Read) -> Got;
     /// FIONREAD; `None` without a socket.
     fn unread(&mut self) -> Option<u64>;
+    /// SO_RCVBUF, as it is kept; `None` without a socket.
+    fn rcvbuf(&mut self) -> Option<u64>;
     /// The bits of poll(2) that are about reading; `None` without a socket.
     fn ready(&mut self) -> Option<Ready>;
     fn shutdown(&mut self, how: How);
@@ -70,6 +72,8 @@ pub struct View {
     pub shift: u8,
     /// TSval last seen, and the first.
     pub ts: Option<(u32, u32)>,
+    /// The TSval that a burst of the peer's echoes: what it had seen before it began.
+    pub echo: Option<u32>,
     /// Blocks of the last SACK option.
     pub sack: Vec<(u32, u32)>,
     /// In-sequence bytes: those read, and those known to wait.
