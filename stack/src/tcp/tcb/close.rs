@@ -400,9 +400,11 @@ impl<B: PacketBuf> Tcb<B> {
                     return Err(reset::reply(seg).map_or(Verdict::Later, Verdict::Send));
                 } else {
                     self.wait_as_orphan(cx);
-                    // Nobody is left whom old data could concern: like Linux we do not answer it.
-                    let end = SeqNum::new(seg.end_seq());
-                    if self.closing.deadline == NEVER && end.at_or_before(self.rcv_nxt) {
+                    // Nobody is left whom old data could concern: like Linux we do not answer it, but for
+                    // a FIN.
+                    let is_old = SeqNum::new(seg.end_seq()).at_or_before(self.rcv_nxt);
+                    let is_fin = seg.flags.has(Flags::FIN);
+                    if self.closing.deadline == NEVER && is_old && !is_fin {
                         return Err(Verdict::Later);
                     }
                 }

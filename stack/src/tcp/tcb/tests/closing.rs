@@ -188,6 +188,9 @@ fn old_data_to_an_orphan_is_acknowledged() {
     assert_eq!(c.on(data(1, 5).acking(2)), [], "what acknowledges our FIN makes a record of it");
     assert_eq!(c.state(), State::FinWait2);
     assert!(c.tcb.time_wait(&c.world.settings).is_some());
+    let mut c = Conn::new();
+    c.close();
+    assert_eq!(c.on(fin(0).acking(2)), [Ack(1)], "it had better know that its FIN was none");
 }
 
 /// A connection whose retransmission timeout is a second, by a third of one there and back.
