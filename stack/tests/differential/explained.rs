@@ -1,7 +1,7 @@
 //! Where the two stacks are allowed to differ, and why.
 
 use crate::history::History;
-use crate::packet::{ACK, CWR, ECE, FIN, RESERVED, RST};
+use crate::packet::{ACK, CWR, ECE, FIN, RESERVED, RST, SYN};
 use crate::run::Difference;
 use crate::scenario::{Config, Got, Len, Spec, Step};
 use crate::seen::{Relative, Reply, Seen};
@@ -16,7 +16,7 @@ pub struct Explained {
 }
 
 /// All of them.
-pub static ALL: [Explained; 30] = [
+pub static ALL: [Explained; 34] = [
     Explained {
         name: "data with an ACK field that is old",
         reason: "RFC 5961 §5 lets it reach back by the largest window that the peer ever advertised. \
@@ -109,10 +109,23 @@ pub static ALL: [Explained; 30] = [
     },
     Explained {
         name: "the memory of a FIN",
-        reason: "Linux charges the buffer of a bare FIN, which waits in its queue, and tells a smaller \
-                 window behind which nothing can be sent. We keep no buffer.",
+        reason: "Linux charges the buffer of a bare FIN, which waits in its queue, and opens the window for \
+                 one behind old data: but behind it nothing can be sent. We keep no buffer.",
         matches: |_, difference| {
-            difference.history.ended && difference.but(|reply| reply.window = 0)
+            let is_fin = difference.segment().is_some_and(|spec| spec.flags & FIN != 0);
+            (difference.history.ended || is_fin) && difference.but(|reply| reply.window = 0)
+        },
+    },
+    Explained {
+        name: "a FIN behind old data at a closed window",
+        reason: "Linux drops it with the data, and takes only a bare one. It takes no more memory than that: \
+                 we take it.",
+        matches: |_, difference| {
+            let is_fin = difference.segment().is_some_and(|spec| spec.flags & FIN != 0);
+            let is_closed = |reply: &Reply| reply.flags & !ECE == ACK && reply.window == 0;
+            let Difference { linux, ours, .. } = difference;
+            let told = !linux.answers.is_empty() && linux.answers.iter().all(is_closed);
+            is_fin && told && !linux.is_at_end() && ours.is_at_end()
         },
     },
     Explained {
@@ -154,8 +167,9 @@ pub static ALL: [Explained; 30] = [
     },
     Explained {
         name: "memory won back by copying",
-        reason: "When the buffer is full Linux copies what is queued together, and has room again. We \
-                 prune what is above holes, and then drop.",
+        reason: "When the buffer is full Linux copies what is queued together, and has room again; what is \
+                 one buffer then is not replaced by a segment that covers a part of it. We prune what is \
+                 above holes, and then drop.",
         matches: |_, difference| difference.history.full,
     },
     Explained {
@@ -240,12 +254,23 @@ pub static ALL: [Explained; 30] = [
     Explained {
         name: "the byte at an urgent mark that was replaced",
         reason: "Linux takes it out of the stream when the new mark is announced and a reader stands at \
-                 the old one; we do when that reader comes back. Until then FIONREAD counts it, and its \
-                 buffer is charged.",
+                 the old one; we do when a reader comes back to it, even if it was not there yet. Until \
+                 then FIONREAD counts it, and its buffer is charged.",
         matches: |_, difference| {
             let Difference { linux, ours, history, .. } = difference;
-            let one_more = linux.unread.map(|unread| unread + 1);
-            history.urgent && ours.unread == one_more && difference.has_like_answers(true)
+            let bytes = |seen: &Seen| match &seen.got {
+                Some(Got::Bytes(bytes)) => bytes.len() as u64,
+                _ => 0,
+            };
+            let rest = |seen: &Seen| bytes(seen) + seen.unread.unwrap_or(0);
+            let is_read = bytes(ours) > 0 && rest(linux) == rest(ours) + 1;
+            let is_left = ours.unread == linux.unread.map(|unread| unread + 1);
+            let mut alike = difference.clone();
+            alike.ours.unread = linux.unread;
+            alike.ours.got.clone_from(&linux.got);
+            history.urgent
+                && (is_read || is_left)
+                && (alike.has_like_answers(true) || alike.is_about_an_ack())
         },
     },
     Explained {
@@ -271,6 +296,35 @@ pub static ALL: [Explained; 30] = [
             // Ours is behind the initial number and the FIN.
             let of_the_record = |reply: &Reply| reply.flags == ACK && reply.seq == Relative::To(2);
             is_rst && ours.answers.is_empty() && linux.answers.iter().all(of_the_record)
+        },
+    },
+    Explained {
+        name: "a handshake completed by SYN and ACK",
+        reason: "Linux has made the socket by then, and leaves it in SYN-RECEIVED for the SYN: there a wrong \
+                 ACK field is answered by RST. Ours is open, and challenges.",
+        matches: |_, difference| {
+            let resets = |seen: &Seen| seen.answers.iter().any(|reply| reply.flags & RST != 0);
+            difference.history.syn_ack && resets(&difference.linux) && !resets(&difference.ours)
+        },
+    },
+    Explained {
+        name: "the timestamp of a RST that is ignored in TIME-WAIT",
+        reason: "With tcp_rfc1337 Linux does nothing of what it asks for, but echoes its timestamp. We leave \
+                 TS.Recent as it is (RFC 7323 §5.2).",
+        matches: |config, difference| {
+            config.rfc1337
+                && difference.history.ended
+                && difference.but(|reply| reply.ts = reply.ts.map(|(val, _)| (val, 0)))
+        },
+    },
+    Explained {
+        name: "a SYN to an orphan whose FIN was acknowledged by one",
+        reason: "Linux keeps that socket, which challenges, for the peer's FIN, even if it was old. We have a \
+                 record as of any orphan, which resets.",
+        matches: |_, difference| {
+            let is_syn = difference.segment().is_some_and(|spec| spec.flags & SYN != 0);
+            let resets = |seen: &Seen| seen.answers.iter().any(|reply| reply.flags & RST != 0);
+            difference.history.ended && is_syn && resets(&difference.ours)
         },
     },
     Explained {
@@ -342,7 +396,8 @@ impl Difference {
 
     /// Whether windows may differ for reasons that lie further back.
     fn any_window(&self) -> bool {
-        self.history.copied || self.history.odd_options
+        let History { copied, odd_options, ended, .. } = self.history;
+        copied || odd_options || ended
     }
 
     /// Whether the answers are the same, windows left aside or not.

@@ -50,8 +50,12 @@ pub struct History {
     pub copied: bool,
     /// Where a FIN was sent above a hole, from the peer's SYN on.
     fin_at: Option<u32>,
-    /// Data or another FIN was sent behind that.
+    /// Where the highest data ended that was sent above a hole.
+    above_to: Option<u32>,
+    /// Data or another FIN was sent behind a FIN above a hole, before or after it.
     pub behind_fin: bool,
+    /// A segment had SYN and ACK.
+    pub syn_ack: bool,
     /// A segment had SYN and FIN.
     pub syn_fin: bool,
     /// Our buffer was at least half full when the last segment came.
@@ -81,7 +85,11 @@ impl History {
         self.behind_fin |=
             self.fin_at.is_some_and(|at| before(at, end.wrapping_add(fin.into()).wrapping_sub(1)));
         if fin && is_above {
+            self.behind_fin |= self.above_to.is_some_and(|to| before(end, to));
             self.fin_at.get_or_insert(end);
+        }
+        if is_above && len > 0 && self.above_to.is_none_or(|to| before(to, end)) {
+            self.above_to = Some(end);
         }
         let is_cut = before(view.edge, seq.wrapping_add(len));
         self.beyond_unsayable |= is_cut && self.unsayable;
@@ -100,6 +108,7 @@ impl History {
     pub fn note_header(&mut self, config: &Config, spec: &Spec, options: &[u8]) {
         self.segments += 1;
         self.shut |= spec.window == 0;
+        self.syn_ack |= spec.flags & (SYN | ACK) == SYN | ACK;
         self.syn_fin |= spec.flags & (SYN | FIN) == SYN | FIN;
         self.old_ack |= spec.flags & ACK != 0 && spec.ack < 0;
         self.odd_options |= !spec.junk.is_empty() || spec.ts.is_some() != config.timestamps;

@@ -50,12 +50,15 @@ impl Ours {
         self.engine.as_ref().and_then(Engine::next_deadline).is_some_and(|next| next <= end)
     }
 
-    /// Whether there is no room for another segment.
-    pub fn is_full(&self) -> bool {
+    /// Whether there is no room for another segment; if we may have copied what Linux has charged, for
+    /// a few of them.
+    pub fn is_full(&self, copied: bool) -> bool {
         self.stream.as_ref().is_some_and(|stream| {
             let guard = stream.lock();
             let connection = guard.connection();
-            connection.rmem() + truesize(1500) as u32 > connection.rcvbuf()
+            let segment = truesize(1500) as u32;
+            let margin = if copied { segment.max(connection.rcvbuf() / 4) } else { segment };
+            connection.rmem() + margin > connection.rcvbuf()
         })
     }
 

@@ -217,7 +217,7 @@ impl<'a> Run<'a> {
             }
         }
         self.compare(number, Some(step), got, patience)?;
-        self.history.full |= self.lab.ours.is_full();
+        self.history.full |= self.lab.ours.is_full(self.history.copied);
         if let Step::Segment(spec) = step {
             self.history.ended |= spec.flags & FIN != 0;
         }
@@ -321,7 +321,7 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         self.history.retreats = retreats;
-        self.history.full |= self.lab.ours.is_full();
+        self.history.full |= self.lab.ours.is_full(self.history.copied);
         self.history.opened |= self.lab.ours.is_opened();
         Err(Box::new(Difference {
             number,

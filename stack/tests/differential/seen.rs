@@ -31,6 +31,9 @@ const PRI: u32 = 2;
 /// POLLHUP.
 const HUP: u32 = 16;
 
+/// POLLRDHUP.
+const RDHUP: u32 = 0x2000;
+
 impl fmt::Debug for Ready {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = [(1, "in "), (2, "pri "), (8, "err "), (16, "hup "), (0x2000, "rdhup ")];
@@ -90,6 +93,11 @@ impl Seen {
         {
             *ours = linux;
         }
+    }
+
+    /// Whether the reading side is over.
+    pub fn is_at_end(&self) -> bool {
+        self.ready.is_some_and(|Ready(bits)| bits & RDHUP != 0)
     }
 
     /// Whether both directions are over. Data that is refused then may have had an urgent byte.
