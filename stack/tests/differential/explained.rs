@@ -16,7 +16,7 @@ pub struct Explained {
 }
 
 /// All of them.
-pub static ALL: [Explained; 34] = [
+pub static ALL: [Explained; 35] = [
     Explained {
         name: "data with an ACK field that is old",
         reason: "RFC 5961 §5 lets it reach back by the largest window that the peer ever advertised. \
@@ -114,6 +114,22 @@ pub static ALL: [Explained; 34] = [
         matches: |_, difference| {
             let is_fin = difference.segment().is_some_and(|spec| spec.flags & FIN != 0);
             (difference.history.ended || is_fin) && difference.but(|reply| reply.window = 0)
+        },
+    },
+    Explained {
+        name: "which copy of a byte is kept, after small segments above a hole",
+        reason: "What was copied behind another segment is a part of it, and a later one that covers the small \
+                 one alone does not replace it. Linux copies what fits, we what is small.",
+        matches: |_, difference| {
+            let Difference { linux, ours, history, .. } = difference;
+            let mut alike = difference.clone();
+            alike.ours.got.clone_from(&linux.got);
+            let (Some(Got::Bytes(theirs)), Some(Got::Bytes(bytes))) = (&linux.got, &ours.got)
+            else {
+                return false;
+            };
+            let as_many = theirs.len() == bytes.len();
+            as_many && history.copied && history.above && alike.but(|reply| reply.window = 0)
         },
     },
     Explained {
@@ -352,6 +368,9 @@ pub static ALL: [Explained; 34] = [
                 && difference.but(|reply| {
                     if reports(reply) {
                         reply.sack.remove(0);
+                    }
+                    if difference.any_window() {
+                        reply.window = 0;
                     }
                 })
                 && linux.answers.iter().any(reports)

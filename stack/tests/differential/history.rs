@@ -62,6 +62,8 @@ pub struct History {
     pub half_full: bool,
     /// One of the buffers has grown, where they may.
     pub grows: bool,
+    /// How far the ACK field has gone beyond what was sent: a number beside a cookie may be another one.
+    acked: i32,
     /// Segments sent.
     pub segments: u32,
 }
@@ -75,7 +77,9 @@ impl History {
         // What is left of a segment that overlaps another may be small, too.
         let is_behind =
             config.rcvbuf.is_some_and(|rcvbuf| rcvbuf <= 65_536) || self.segments >= BEFORE_COPIES;
-        let may_be_cut = is_behind && seq != view.next() && len > 0;
+        // With an urgent mark it is not known from outside what comes next.
+        let may_overlap = seq != view.next() || self.urgent;
+        let may_be_cut = is_behind && may_overlap && len > 0;
         self.copied |= (1..=SMALL).contains(&len) || may_be_cut;
         self.urgent |= spec.flags & URG != 0;
         self.above |= is_above;
@@ -110,7 +114,12 @@ impl History {
         self.shut |= spec.window == 0;
         self.syn_ack |= spec.flags & (SYN | ACK) == SYN | ACK;
         self.syn_fin |= spec.flags & (SYN | FIN) == SYN | FIN;
-        self.old_ack |= spec.flags & ACK != 0 && spec.ack < 0;
+        if spec.flags & ACK != 0 {
+            self.old_ack |= spec.ack < self.acked;
+            if config.cookies && (1..=2).contains(&spec.ack) {
+                self.acked = spec.ack;
+            }
+        }
         self.odd_options |= !spec.junk.is_empty() || spec.ts.is_some() != config.timestamps;
         self.broken_options |= breaks_off(options);
     }

@@ -9,6 +9,9 @@ use crate::side::View;
 /// TSvals of the same timer may differ by so many milliseconds: it may have run several times.
 const CLOCKS_DIFFER_BY: u32 = 60;
 
+/// And by this share of them: the kernel's timers are the coarser, the longer they are.
+const SHARE: u32 = 16;
+
 /// What one stack did in one step, in numbers that can be compared.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Seen {
@@ -74,7 +77,7 @@ pub struct Millis(pub u32);
 
 impl PartialEq for Millis {
     fn eq(&self, other: &Self) -> bool {
-        self.0.abs_diff(other.0) <= CLOCKS_DIFFER_BY
+        self.0.abs_diff(other.0) <= CLOCKS_DIFFER_BY + self.0.max(other.0) / SHARE
     }
 }
 
