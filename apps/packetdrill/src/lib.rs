@@ -5,6 +5,7 @@
 //! There is no thread, device, clock or DPDK here: packets come as calls, time passes as calls.
 #![deny(unsafe_code)]
 
+mod address;
 mod calls;
 mod clock;
 mod device;
