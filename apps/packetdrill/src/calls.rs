@@ -4,12 +4,12 @@
 //! call that has to wait sleeps in the clock. Whatever a call changes happens before it returns.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::RawFd;
 use std::time::Duration;
 
 use libc::{SHUT_RD, SHUT_RDWR, SHUT_WR, pollfd};
-use prequeue::lcore::ListenOptions;
+use prequeue::lcore::{Bind, ListenOptions};
 use prequeue::socket::{Recv, RecvError, RecvFlags, Step, TcpStream};
 use prequeue::tcp::tcb::{ConnError, Tcb};
 use prequeue::time::Instant;
@@ -22,7 +22,7 @@ use crate::flags::Flags;
 use crate::info;
 use crate::options::{Effect, Timeout};
 use crate::poll::{self, Epoll, Readiness};
-use crate::socket::{Connected, Family, Listening, Role, Socket};
+use crate::socket::{Connected, Domain, Listening, Role, Socket};
 use crate::sysctl::Sysctl;
 use crate::world::{File, World};
 
@@ -60,15 +60,16 @@ impl Adapter {
     }
 
     /// socket(2).
-    pub fn socket(&self, family: Family, nonblocking: bool) -> Result<RawFd, Errno> {
+    pub fn socket(&self, domain: Domain, nonblocking: bool) -> Result<RawFd, Errno> {
         let mut turn = self.clock.enter();
         turn.reload();
         let rcvbuf = turn.settings.tcp_rmem[1];
-        turn.files.open(File::Socket(Socket::new(family, nonblocking, rcvbuf)))
+        let socket = Box::new(Socket::new(domain, nonblocking, rcvbuf));
+        turn.files.open(File::Socket(socket))
     }
 
     /// bind(2).
-    pub fn bind(&self, fd: RawFd, addr: SocketAddrV4) -> Result<(), Errno> {
+    pub fn bind(&self, fd: RawFd, addr: SocketAddr) -> Result<(), Errno> {
         let mut turn = self.clock.enter();
         match &mut turn.socket(fd)?.role {
             Role::Fresh { local: local @ None } => *local = Some(addr),
@@ -87,15 +88,16 @@ impl Adapter {
         let mss = socket.options.maxseg;
         let local = match &socket.role {
             Role::Fresh { local } => {
-                local.unwrap_or(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, *EPHEMERAL.start()))
+                local.unwrap_or(SocketAddr::new(any(socket.domain), *EPHEMERAL.start()))
             }
             // The backlog of a listener does not change.
             Role::Listener(_) => return Ok(()),
             Role::Connected(_) => return Err(Errno::INVAL),
         };
         let backlog = u32::try_from(backlog).unwrap_or(NO_LIMIT);
+        let bind = Bind::at(local.ip(), socket.options.only_v6);
         let listener = turn
-            .listen(local, ListenOptions { backlog, mss, ..ListenOptions::default() })
+            .listen(local, ListenOptions { backlog, mss, bind, ..ListenOptions::default() })
             .ok_or(Errno::ADDRINUSE)?;
         let socket = turn.socket(fd)?;
         socket.role = Role::Listener(Listening { listener, local, accepted: 0 });
@@ -105,7 +107,7 @@ impl Adapter {
     }
 
     /// accept(2): the new number, the peer, and the form in which its address is wanted.
-    pub fn accept(&self, fd: RawFd) -> Result<(RawFd, SocketAddrV4, Family), Errno> {
+    pub fn accept(&self, fd: RawFd) -> Result<(RawFd, SocketAddr, Domain), Errno> {
         let mut turn = self.clock.enter();
         let now = turn.now();
         let socket = turn.socket(fd)?;
@@ -116,15 +118,15 @@ impl Adapter {
             result => Attempt::Done(result),
         })??;
         let listener = turn.socket(fd)?;
-        let (family, options) = (listener.family, listener.options.clone());
+        let (domain, options) = (listener.domain, listener.options.clone());
         let initial_rcvbuf = listener.initial_rcvbuf;
         let role = Role::Connected(Box::new(Connected::new(stream)));
-        let socket = Socket { family, nonblocking: false, initial_rcvbuf, options, role };
+        let socket = Socket { domain, nonblocking: false, initial_rcvbuf, options, role };
         socket.apply_options();
         socket.inherit_options();
-        let number = turn.files.open(File::Socket(socket))?;
+        let number = turn.files.open(File::Socket(Box::new(socket)))?;
         turn.settle();
-        Ok((number, peer, family))
+        Ok((number, peer, domain))
     }
 
     /// connect(2): connections are only accepted.
@@ -462,17 +464,13 @@ impl From<Deadlock> for Errno {
 fn take_connection(
     world: &mut World,
     fd: RawFd,
-) -> Result<(TcpStream<prequeue::buf::HeapBuf>, SocketAddrV4), Errno> {
+) -> Result<(TcpStream<prequeue::buf::HeapBuf>, SocketAddr), Errno> {
     let listening = world.socket(fd)?.listening()?;
     // The waiting is ours.
     let _ = listening.listener.set_nonblocking(true);
-    match listening.listener.accept().map_err(errno)? {
-        (stream, SocketAddr::V4(peer)) => {
-            listening.accepted = listening.accepted.wrapping_add(1);
-            Ok((stream, peer))
-        }
-        (_, SocketAddr::V6(_)) => Err(Errno::AFNOSUPPORT),
-    }
+    let accepted = listening.listener.accept().map_err(errno)?;
+    listening.accepted = listening.accepted.wrapping_add(1);
+    Ok(accepted)
 }
 
 /// Reads what there is, or waits for it.
@@ -515,6 +513,14 @@ fn recv_plain(
         RecvError::Deadlock => Errno::DEADLK,
         RecvError::Dead => Errno::CONNABORTED,
     })
+}
+
+/// The address of a socket that was not bound.
+fn any(domain: Domain) -> IpAddr {
+    match domain {
+        Domain::V4 => Ipv4Addr::UNSPECIFIED.into(),
+        Domain::V6 => Ipv6Addr::UNSPECIFIED.into(),
+    }
 }
 
 fn recv_flags(flags: i32) -> RecvFlags {

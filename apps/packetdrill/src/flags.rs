@@ -2,7 +2,7 @@
 //!
 //! Read once at the start. Unknown keys and values that are none keep the defaults.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 /// The flags.
@@ -14,7 +14,7 @@ pub struct Flags {
     /// if it is what it looks like. packetdrill's `--mss`.
     pub mss: u32,
     /// `local_ip`: our address, if not the first one that is seen.
-    pub local_addr: Option<Ipv4Addr>,
+    pub local_addr: Option<IpAddr>,
 }
 
 impl Default for Flags {
@@ -55,9 +55,11 @@ mod tests {
     fn what_is_not_understood_keeps_its_default() {
         assert_eq!(Flags::parse(""), Flags::default());
         assert_eq!(Flags::parse("mtu=big,colour=7,,mss"), Flags::default());
-        let addr = Some(Ipv4Addr::new(10, 0, 0, 1));
-        let flags = Flags { mtu: 9000, mss: 1000, local_addr: addr };
-        assert_eq!(Flags::parse("mss=1000, mtu=9000,local_ip=10.0.0.1"), flags);
+        for addr in ["10.0.0.1", "fd3d::1"] {
+            let local_addr = Some(addr.parse().unwrap());
+            let flags = Flags { mtu: 9000, mss: 1000, local_addr };
+            assert_eq!(Flags::parse(&format!("mss=1000, mtu=9000,local_ip={addr}")), flags);
+        }
         assert_eq!(Flags::parse("mtu=1").mtu, 68);
     }
 }

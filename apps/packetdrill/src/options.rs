@@ -6,7 +6,7 @@
 use std::num::NonZeroU8;
 use std::time::Duration;
 
-use libc::{IPPROTO_IP, IPPROTO_TCP, SOL_SOCKET};
+use libc::{IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, SOL_SOCKET};
 use prequeue::tcp::tcb::{KeepAlive, Linger2};
 use prequeue::tcp::{Settings, listen};
 use rustix::io::Errno;
@@ -55,6 +55,11 @@ const INERT: &[(i32, i32)] = &[
     (IPPROTO_IP, libc::IP_TTL),
     (IPPROTO_IP, libc::IP_MTU_DISCOVER),
     (IPPROTO_IP, libc::IP_RECVERR),
+    (IPPROTO_IPV6, libc::IPV6_FREEBIND),
+    (IPPROTO_IPV6, libc::IPV6_TCLASS),
+    (IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS),
+    (IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER),
+    (IPPROTO_IPV6, libc::IPV6_RECVERR),
 ];
 
 /// TCP_MAXSEG outside of these is refused.
@@ -97,6 +102,8 @@ pub struct Options {
     pub user_timeout: u32,
     /// TCP_WINDOW_CLAMP; 0 if there is none.
     pub window_clamp: u32,
+    /// IPV6_V6ONLY.
+    pub only_v6: bool,
     /// SO_PEEK_OFF; negative if it is off.
     pub peek_offset: i32,
     /// Options that are stored and given back, without effect on receiving.
@@ -161,6 +168,7 @@ impl Default for Options {
             keep: KeepAlive::default(),
             user_timeout: 0,
             window_clamp: 0,
+            only_v6: false,
             peek_offset: -1,
             inert: Vec::new(),
         }
@@ -209,6 +217,7 @@ impl Options {
                 return Ok(Effect::Changed(Change::PeekOffset));
             }
             (SOL_SOCKET, libc::SO_OOBINLINE) => self.urgent_inline = int(value)? != 0,
+            (IPPROTO_IPV6, libc::IPV6_V6ONLY) => self.only_v6 = int(value)? != 0,
             (IPPROTO_TCP, libc::TCP_MAXSEG) => match int(value)? {
                 0 => self.maxseg = None,
                 asked if MAXSEG.contains(&asked) => self.maxseg = Some(asked as u16),
@@ -283,6 +292,7 @@ impl Options {
             (SOL_SOCKET, libc::SO_RCVBUF) => self.rcvbuf.unwrap_or(settings.tcp_rmem[1]) as i32,
             (SOL_SOCKET, libc::SO_RCVLOWAT) => self.low_water as i32,
             (SOL_SOCKET, libc::SO_OOBINLINE) => self.urgent_inline.into(),
+            (IPPROTO_IPV6, libc::IPV6_V6ONLY) => self.only_v6.into(),
             (SOL_SOCKET, libc::SO_TYPE) => libc::SOCK_STREAM,
             (SOL_SOCKET, libc::SO_PROTOCOL) => IPPROTO_TCP,
             (IPPROTO_TCP, libc::TCP_MAXSEG) => self.maxseg.unwrap_or(536).into(),

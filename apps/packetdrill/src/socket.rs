@@ -3,7 +3,7 @@
 //! A thin shell over the library's listener and stream: it keeps what POSIX has and the library has
 //! not, such as the options of a socket that is none yet. Used under the clock's lock.
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use prequeue::buf::HeapBuf;
@@ -17,18 +17,18 @@ use crate::poll::Readiness;
 
 /// Which form of address a socket speaks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Family {
+pub enum Domain {
     /// AF_INET.
     V4,
-    /// AF_INET6, with IPv4 addresses mapped into it.
-    Mapped,
+    /// AF_INET6: addresses of IPv6, and those of IPv4 mapped into them.
+    V6,
 }
 
 /// A socket.
 #[derive(Debug)]
 pub struct Socket {
     /// Its form of address.
-    pub family: Family,
+    pub domain: Domain,
     /// O_NONBLOCK.
     pub nonblocking: bool,
     /// The receive buffer that it was made with.
@@ -45,7 +45,7 @@ pub enum Role {
     /// Nothing yet.
     Fresh {
         /// What it is bound to.
-        local: Option<SocketAddrV4>,
+        local: Option<SocketAddr>,
     },
     /// It listens.
     Listener(Listening),
@@ -59,7 +59,7 @@ pub struct Listening {
     /// The library's.
     pub listener: TcpListener<HeapBuf>,
     /// Where it listens.
-    pub local: SocketAddrV4,
+    pub local: SocketAddr,
     /// Connections accepted so far.
     pub accepted: u32,
 }
@@ -79,9 +79,9 @@ pub struct Connected {
 
 impl Socket {
     /// As socket(2) makes it.
-    pub fn new(family: Family, nonblocking: bool, initial_rcvbuf: u32) -> Self {
+    pub fn new(domain: Domain, nonblocking: bool, initial_rcvbuf: u32) -> Self {
         let role = Role::Fresh { local: None };
-        Self { family, nonblocking, initial_rcvbuf, options: Options::default(), role }
+        Self { domain, nonblocking, initial_rcvbuf, options: Options::default(), role }
     }
 
     /// Whether it listens on a port.

@@ -1,27 +1,35 @@
 //! Small scenarios through the adapter's safe face, as packetdrill would drive them.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
 use std::time::Duration;
 
 use libc::{MSG_DONTWAIT, MSG_PEEK, POLLHUP, POLLIN, POLLRDHUP, SHUT_WR, pollfd};
 use prequeue::time::Instant;
-use prequeue::wire::{Flags as Bits, FourTuple, Outgoing, ipv4, tcp};
+use prequeue::wire::{Flags as Bits, FourTuple, Outgoing, ipv4, ipv6, tcp};
 use rustix::io::Errno;
 
 use crate::calls::Adapter;
 use crate::flags::Flags;
-use crate::socket::Family;
+use crate::socket::Domain;
 use crate::sysctl::Sysctl;
 
-const US: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 168, 0, 1), 8080);
-const PEER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 40_000);
+/// Our end and the peer's, and the form in which the script's sockets have them: packetdrill's three
+/// versions of IP.
+const V4: (&str, &str, Domain) = ("192.168.0.1:8080", "192.0.2.1:40000", Domain::V4);
+const MAPPED: (&str, &str, Domain) = (V4.0, V4.1, Domain::V6);
+const V6: (&str, &str, Domain) =
+    ("[fd3d:a0b:17d6::1]:8080", "[fd3d:fa7b:d17d::1]:40000", Domain::V6);
+
 const ACK: Bits = Bits::ACK;
 
 /// A script's two sides: the adapter's calls, and the peer's packets. The peer's numbers begin at 0;
 /// ours are told relative to the SYN-ACK's.
 struct Script {
     adapter: Adapter,
+    us: SocketAddr,
+    peer: SocketAddr,
+    domain: Domain,
     listener: RawFd,
     isn: u32,
 }
@@ -36,20 +44,25 @@ struct Sent {
 }
 
 impl Script {
-    fn new() -> Self {
+    fn new((us, peer, domain): (&str, &str, Domain)) -> Self {
         let adapter = Adapter::new(Flags::default(), Sysctl::default());
-        let listener = adapter.socket(Family::V4, false).unwrap();
-        adapter.bind(listener, US).unwrap();
+        let listener = adapter.socket(domain, false).unwrap();
+        let (us, peer) = (us.parse().unwrap(), peer.parse().unwrap());
+        adapter.bind(listener, us).unwrap();
         adapter.listen(listener, 10).unwrap();
-        Self { adapter, listener, isn: 0 }
+        Self { adapter, us, peer, domain, listener, isn: 0 }
     }
 
     /// A script with a connection, accepted.
     fn connected() -> (Self, RawFd) {
-        let mut script = Self::new();
+        Self::connected_over(V4)
+    }
+
+    fn connected_over(version: (&str, &str, Domain)) -> (Self, RawFd) {
+        let mut script = Self::new(version);
         script.open();
-        let (fd, peer, family) = script.adapter.accept(script.listener).unwrap();
-        assert_eq!((peer, family), (PEER, Family::V4));
+        let (fd, peer, domain) = script.adapter.accept(script.listener).unwrap();
+        assert_eq!((peer, domain), (script.peer, script.domain));
         (script, fd)
     }
 
@@ -64,15 +77,15 @@ impl Script {
     /// The peer sends a segment with this many bytes.
     fn send(&self, flags: Bits, seq: u32, ack: u32, len: usize) {
         let tuple = FourTuple {
-            local_addr: (*PEER.ip()).into(),
-            remote_addr: (*US.ip()).into(),
-            local_port: PEER.port(),
-            remote_port: US.port(),
+            local_addr: self.peer.ip(),
+            remote_addr: self.us.ip(),
+            local_port: self.peer.port(),
+            remote_port: self.us.port(),
         };
         let ack = self.isn.wrapping_add(ack);
         let out = Outgoing { seq, ack, flags, window: 10_000, ..Outgoing::default() };
         let payload: Vec<u8> = (seq..).take(len).map(|seq| seq as u8).collect();
-        let mut packet = vec![0; 60 + len];
+        let mut packet = vec![0; 80 + len];
         let len = tcp::emit(&mut packet, &tuple, &out, 0, &payload);
         self.adapter.network_send(&packet[..len]);
     }
@@ -80,10 +93,17 @@ impl Script {
     /// The next segment that leaves.
     fn receive(&self) -> Option<Sent> {
         let packet = self.adapter.network_receive()?;
-        let ip = ipv4::parse(&packet.bytes, Default::default()).unwrap();
-        assert_eq!((ip.src, ip.dst), (*US.ip(), *PEER.ip()));
-        let bytes = &packet.bytes[ip.header_len..];
-        let segment = tcp::parse(&ip, bytes, Default::default()).unwrap().segment;
+        let bytes = &packet.bytes;
+        let (src, dst, segment) = if self.us.is_ipv4() {
+            let ip = ipv4::parse(bytes, Default::default()).unwrap();
+            let tcp = tcp::parse(&ip, &bytes[ip.header_len..], Default::default()).unwrap();
+            (IpAddr::V4(ip.src), IpAddr::V4(ip.dst), tcp.segment)
+        } else {
+            let ip = ipv6::parse(bytes).unwrap();
+            let tcp = tcp::parse(&ip, &bytes[ip.header_len..], Default::default()).unwrap();
+            (IpAddr::V6(ip.src), IpAddr::V6(ip.dst), tcp.segment)
+        };
+        assert_eq!((src, dst), (self.us.ip(), self.peer.ip()));
         let seq = segment.seq.wrapping_sub(self.isn);
         Some(Sent { flags: segment.flags, seq, ack: segment.ack, at: packet.at })
     }
@@ -103,7 +123,13 @@ impl Script {
 
 #[test]
 fn a_connection_from_handshake_to_close() {
-    let (script, fd) = Script::connected();
+    for version in [V4, MAPPED, V6] {
+        from_handshake_to_close(version);
+    }
+}
+
+fn from_handshake_to_close(version: (&str, &str, Domain)) {
+    let (script, fd) = Script::connected_over(version);
     let adapter = &script.adapter;
     assert_eq!(adapter.recv(fd, &mut [0; 10], MSG_DONTWAIT), Err(Errno::AGAIN));
     assert_eq!(script.poll(fd, 0), (0, 0));
@@ -143,7 +169,7 @@ fn a_reset_is_told_once() {
 
 #[test]
 fn a_listener_that_closes_resets_who_was_not_accepted() {
-    let mut script = Script::new();
+    let mut script = Script::new(V4);
     script.open();
     assert_eq!(script.poll(script.listener, 0), (1, POLLIN));
     script.adapter.close(script.listener).unwrap();
@@ -181,7 +207,7 @@ fn what_is_not_there_yet_is_refused() {
     let adapter = &script.adapter;
     assert_eq!(adapter.send(fd), Err(Errno::OPNOTSUPP));
     assert_eq!(adapter.shutdown(fd, SHUT_WR), Ok(()));
-    let fresh = adapter.socket(Family::V4, true).unwrap();
+    let fresh = adapter.socket(Domain::V4, true).unwrap();
     assert_eq!(adapter.connect(fresh), Err(Errno::OPNOTSUPP));
     assert_eq!(adapter.read(fresh, &mut [0; 1]), Err(Errno::NOTCONN));
     assert_eq!(adapter.accept(fresh), Err(Errno::INVAL));

@@ -6,7 +6,7 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
 
 use prequeue::buf::HeapBuf;
@@ -17,6 +17,7 @@ use prequeue::tcp::Settings;
 use prequeue::tcp::isn::Secret;
 use prequeue::time::Instant;
 
+use crate::address::Head;
 use crate::clock::Timed;
 use crate::device::{Device, Packet};
 use crate::fds::Fds;
@@ -32,7 +33,7 @@ const MAX_CONNECTIONS: u32 = 256;
 #[derive(Debug)]
 pub enum File {
     /// A TCP socket.
-    Socket(Socket),
+    Socket(Box<Socket>),
     /// An epoll instance.
     Epoll(Epoll),
     /// One end of a kernel's pipe.
@@ -84,11 +85,11 @@ impl World {
     /// Begins to listen; `None` if somebody does already.
     pub fn listen(
         &mut self,
-        local: SocketAddrV4,
+        local: SocketAddr,
         options: ListenOptions,
     ) -> Option<TcpListener<HeapBuf>> {
         let backlog = options.backlog.min(self.settings.somaxconn);
-        let net = self.net(*local.ip());
+        let net = self.net(local.ip());
         let queue =
             net.listeners.listen_with(local.port(), ListenOptions { backlog, ..options })?;
         Some(TcpListener::new(queue, local))
@@ -96,12 +97,11 @@ impl World {
 
     /// A packet arrives.
     pub fn receive(&mut self, packet: &[u8], now: Instant) {
-        let Some(to) = destination(packet) else { return };
-        let is_syn = is_syn(packet);
+        let Some(head) = Head::of(packet) else { return };
         self.reload();
-        let settings = self.settings_of(to.port(), is_syn);
-        let frame = Device::frame(packet, self.flags.mss);
-        let net = self.net(*to.ip());
+        let settings = self.settings_of(head.to.port(), head.is_syn);
+        let frame = Device::frame(packet, &head, self.flags.mss);
+        let net = self.net(head.to.ip());
         *net.engine.settings_mut() = settings;
         net.device.set_now(now);
         net.engine.input(&mut [Some(frame)], now, &mut net.device);
@@ -129,7 +129,7 @@ impl World {
     fn settings_of(&mut self, port: u16, is_syn: bool) -> Settings {
         let mut settings = self.settings.clone();
         let listening = self.files.iter_mut().find_map(|(_, file)| match file {
-            File::Socket(socket) if socket.listens_on(port) => Some(&*socket),
+            File::Socket(socket) if socket.listens_on(port) => Some(&**socket),
             _ => None,
         });
         if let Some(socket) = listening {
@@ -149,14 +149,14 @@ impl World {
     }
 
     /// The stack, at this address if it is new.
-    fn net(&mut self, addr: Ipv4Addr) -> &mut Net {
+    fn net(&mut self, addr: IpAddr) -> &mut Net {
         let Self { flags, settings, net, .. } = self;
         net.get_or_insert_with(|| Net::new(flags, settings, addr))
     }
 }
 
 impl Net {
-    fn new(flags: &Flags, settings: &Settings, addr: Ipv4Addr) -> Self {
+    fn new(flags: &Flags, settings: &Settings, addr: IpAddr) -> Self {
         let addr = flags.local_addr.unwrap_or(addr);
         let config = EngineConfig {
             settings: settings.clone(),
@@ -191,25 +191,6 @@ impl Timed for World {
         }
         self.sysctl.publish(net.engine.counters());
     }
-}
-
-/// Where an IPv4 packet with TCP goes; other packets have port 0.
-fn destination(packet: &[u8]) -> Option<SocketAddrV4> {
-    let (header, _) = packet.split_first_chunk::<20>()?;
-    let [version, .., a, b, c, d] = *header;
-    let tcp = usize::from(version & 0xf) * 4;
-    let port = match packet.get(tcp + 2..tcp + 4) {
-        Some(&[high, low]) => u16::from_be_bytes([high, low]),
-        _ => 0,
-    };
-    (version >> 4 == 4).then(|| SocketAddrV4::new(Ipv4Addr::new(a, b, c, d), port))
-}
-
-/// Whether an IPv4 packet begins a connection.
-fn is_syn(packet: &[u8]) -> bool {
-    let tcp = packet.first().map_or(0, |version| usize::from(version & 0xf) * 4);
-    // Protocol 6; SYN without ACK in the flags.
-    packet.get(9) == Some(&6) && packet.get(tcp + 13).is_some_and(|flags| flags & 0x12 == 0x02)
 }
 
 /// A number that is another in each process.

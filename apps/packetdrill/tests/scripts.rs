@@ -36,13 +36,28 @@ fn every_script_starts_from_the_same_settings_and_expects_something() {
 }
 
 #[test]
-fn the_scripts_pass() {
+fn the_scripts_pass_over_ipv4() {
+    run_over("ipv4");
+}
+
+#[test]
+fn the_scripts_pass_over_ipv6() {
+    run_over("ipv6");
+}
+
+#[test]
+fn the_scripts_pass_over_ipv4_in_sockets_of_ipv6() {
+    run_over("ipv4-mapped-ipv6");
+}
+
+fn run_over(version: &str) {
     if std::env::var_os("PD").is_none() {
         println!("passed over: PD names no packetdrill binary");
         return;
     }
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();
     let run = Command::new(top.join("scripts/packetdrill"))
+        .arg(format!("--ip_version={version}"))
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts"))
         .output()
         .unwrap();

@@ -6,7 +6,7 @@ use libc::{sockaddr, socklen_t};
 use rustix::io::Errno;
 
 use crate::address::{emit_addr, parse_addr};
-use crate::socket::Family;
+use crate::socket::Domain;
 
 use super::call;
 use super::memory::{bytes, fill, fill_option};
@@ -18,9 +18,9 @@ pub(super) extern "C" fn socket(
     protocol: c_int,
 ) -> c_int {
     call(|adapter| {
-        let family = match domain {
-            libc::AF_INET => Family::V4,
-            libc::AF_INET6 => Family::Mapped,
+        let domain = match domain {
+            libc::AF_INET => Domain::V4,
+            libc::AF_INET6 => Domain::V6,
             _ => return Err(Errno::AFNOSUPPORT),
         };
         let nonblocking = kind & libc::SOCK_NONBLOCK != 0;
@@ -28,7 +28,7 @@ pub(super) extern "C" fn socket(
         if kind != libc::SOCK_STREAM || !matches!(protocol, 0 | libc::IPPROTO_TCP) {
             return Err(Errno::PROTONOSUPPORT);
         }
-        adapter.socket(family, nonblocking)
+        adapter.socket(domain, nonblocking)
     })
 }
 
@@ -57,9 +57,9 @@ pub(super) unsafe extern "C" fn accept(
     len: *mut socklen_t,
 ) -> c_int {
     call(|adapter| {
-        let (number, peer, family) = adapter.accept(fd)?;
+        let (number, peer, domain) = adapter.accept(fd)?;
         // SAFETY: packetdrill gives room for as many bytes as the length says, or no room.
-        unsafe { fill(&emit_addr(peer, family), addr.cast(), len) };
+        unsafe { fill(&emit_addr(peer, domain), addr.cast(), len) };
         Ok(number)
     })
 }
