@@ -60,11 +60,12 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
         {
             return None;
         }
-        let mtu = listening.mtu(tcp.tuple.family(), work.base.interface.mtu);
+        let bounds =
+            listening.bounds(tcp.tuple.family(), work.base.interface.mtu, &work.base.settings);
         let secret = work.base.secret;
         let mut narrowed = None;
-        let mut cx = work.cx_of(listening.sockets(), true, &mut narrowed);
-        cookie::open(&mut cx, &secret, &tcp.tuple, &tcp.segment, mtu)
+        let mut cx = work.cx_of(listening.sockets(), &mut narrowed);
+        cookie::open(&mut cx, &secret, &tcp.tuple, &tcp.segment, bounds)
     }
 
     /// A good cookie has come back. If there is no room for the connection nothing is said,
@@ -103,21 +104,22 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
         }
         let header = &frame.data()[usize::from(tcp.header)..usize::from(tcp.payload)];
         let options = tcp::syn_options(header);
-        let mtu = listening.mtu(tcp.tuple.family(), work.base.interface.mtu);
+        let bounds =
+            listening.bounds(tcp.tuple.family(), work.base.interface.mtu, &work.base.settings);
         let mut narrowed = None;
         match listen::on_syn(&mut work.cx(), origin, &queues) {
             SynVerdict::Drop => return,
             SynVerdict::Cookie => {
                 listening.cookies.note(work.now);
                 let (secret, syn) = (work.base.secret, &tcp.segment);
-                let mut cx = work.cx_of(listening.sockets(), true, &mut narrowed);
-                let out = cookie::syn_ack(&mut cx, &secret, &tcp.tuple, syn, &options, mtu);
+                let mut cx = work.cx_of(listening.sockets(), &mut narrowed);
+                let out = cookie::syn_ack(&mut cx, &secret, &tcp.tuple, syn, &options, bounds);
                 return work.send(&tcp.tuple, &out);
             }
             SynVerdict::Admit => {}
         }
-        let cx = work.cx_of(listening.sockets(), true, &mut narrowed);
-        let mut request = Request::new(&cx, tcp.tuple, &tcp.segment, &options, numbers, mtu);
+        let cx = work.cx_of(listening.sockets(), &mut narrowed);
+        let mut request = Request::new(&cx, tcp.tuple, &tcp.segment, &options, numbers, bounds);
         let syn_ack = request.syn_ack(&work.cx());
         let deadline = request.next_deadline();
         let Self { requests, wheel, flows, .. } = self;

@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::buf::PacketBuf;
 use crate::socket::{Mode, SocketOptions, Threaded};
+use crate::tcp::Settings;
 use crate::tcp::listen::{COOKIES_TAKEN, QueueState};
-use crate::tcp::negotiate;
+use crate::tcp::negotiate::{self, Bounds};
 use crate::time::Instant;
 use crate::wire::Family;
 
@@ -43,8 +44,9 @@ pub(crate) struct Listening<B: PacketBuf, M: Mode<B> = Threaded> {
     pub port: u16,
     pub queue: M::Accept,
     options: ListenOptions,
-    pub requests: RequestCounts,
-    pub cookies: CookieStamp,
+    /// Shared with what the listener was before its options were changed.
+    pub requests: Arc<RequestCounts>,
+    pub cookies: Arc<CookieStamp>,
 }
 
 /// When a listener has last sent a SYN cookie, on whichever lcore.
@@ -113,11 +115,14 @@ impl<B: PacketBuf, M: Mode<B>> Listening<B, M> {
         &self.options.sockets
     }
 
-    /// The MTU that connections of this listener go by on an interface with this one.
-    pub fn mtu(&self, family: Family, interface: u16) -> u16 {
+    /// What bounds the connections of this listener on an interface with this MTU.
+    pub fn bounds(&self, family: Family, interface_mtu: u16, settings: &Settings) -> Bounds {
         let headers = negotiate::headers(family);
         let wanted = self.options.mss.map(|mss| mss.saturating_add(headers));
-        wanted.map_or(interface, |mtu| mtu.min(interface))
+        Bounds {
+            mtu: wanted.map_or(interface_mtu, |mtu| mtu.min(interface_mtu)),
+            window_clamp: self.options.sockets.first_clamp(settings),
+        }
     }
 
     /// Whether it takes connections to this address and port of ours.
@@ -168,11 +173,30 @@ impl<B: PacketBuf, M: Mode<B>> Listeners<B, M> {
             return None;
         }
         let queue = M::accept_queue(options.backlog);
-        let requests = RequestCounts::default();
-        let cookies = CookieStamp::default();
+        let (requests, cookies) = (Arc::default(), Arc::default());
         list.push(Arc::new(Listening { port, queue: queue.clone(), options, requests, cookies }));
         self.0.changed();
         Some(queue)
+    }
+
+    /// Has the listener at this port and these addresses go by other options; whether there is one. Requests
+    /// whose SYN has come keep theirs, and the backlog stays.
+    pub fn change(&self, port: u16, options: ListenOptions) -> bool {
+        let mut list = self.0.lock();
+        let is_meant = |listening: &Listening<B, M>| {
+            listening.port == port && listening.options.bind == options.bind && listening.is_open()
+        };
+        let Some(place) = list.iter_mut().find(|listening| is_meant(listening)) else {
+            return false;
+        };
+        let Listening { port, queue, options: before, requests, cookies } = &**place;
+        let options = ListenOptions { backlog: before.backlog, ..options };
+        let (requests, cookies) = (requests.clone(), cookies.clone());
+        *place =
+            Arc::new(Listening { port: *port, queue: queue.clone(), options, requests, cookies });
+        drop(list);
+        self.0.changed();
+        true
     }
 
     /// The version of the list: an engine that knows it knows every listener there is.

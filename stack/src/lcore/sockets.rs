@@ -217,7 +217,7 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
         let key = sockets.insert_with(|key| {
             let id = SocketId { slot: key.index, generation: key.generation };
             let mut narrowed = None;
-            let mut cx = work.cx_of(options, false, &mut narrowed);
+            let mut cx = work.cx_of(options, &mut narrowed);
             let mut tcb = Tcb::new(&mut cx, opened);
             let low_water = options.apply(&cx, &mut tcb);
             let (lcore, handle) = M::open(tcb, home, id, *tuple);

@@ -62,16 +62,14 @@ impl<T: Transmit> Work<'_, T> {
         Cx { now: self.now, settings, counters }
     }
 
-    /// The core's context for a connection of a listener with these options, in its handshake or behind
-    /// it. `narrowed` is where settings of its own are kept.
+    /// The core's context for a connection of a listener with these options. `narrowed` is where settings of its own are kept.
     pub fn cx_of<'s>(
         &'s mut self,
         options: &SocketOptions,
-        is_handshake: bool,
         narrowed: &'s mut Option<Settings>,
     ) -> Cx<'s> {
         let Base { settings, counters, .. } = &mut *self.base;
-        *narrowed = options.narrow(settings, is_handshake);
+        *narrowed = options.narrow(settings);
         Cx { now: self.now, settings: narrowed.as_ref().unwrap_or(settings), counters }
     }
 

@@ -7,7 +7,7 @@ use std::num::NonZeroU8;
 use std::time::Duration;
 
 use crate::buf::PacketBuf;
-use crate::tcp::tcb::{KeepAlive, Linger2, Tcb};
+use crate::tcp::tcb::{KeepAlive, LEAST_CLAMP, Linger2, Tcb};
 use crate::tcp::{Cx, Settings};
 
 use super::options::Options;
@@ -48,7 +48,7 @@ pub struct SocketOptions {
     /// SO_KEEPALIVE, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT. Values that
     /// [`KeepAlive::is_valid`] refuses are as none.
     pub keepalive: Option<KeepAlive>,
-    /// TCP_WINDOW_CLAMP in bytes.
+    /// TCP_WINDOW_CLAMP in bytes. The handshake goes by it already.
     pub window_clamp: Option<u32>,
     /// TCP_USER_TIMEOUT.
     pub user_timeout: Option<Duration>,
@@ -64,19 +64,22 @@ pub struct SocketOptions {
 
 impl SocketOptions {
     /// The settings that the connections of this listener go by, if they are others than the stack's.
-    ///
-    /// A buffer that was asked for is the largest there will be: the window scale in the answer to a SYN
-    /// covers half of it, which is what payload is taken to be at first.
-    pub(crate) fn narrow(&self, settings: &Settings, is_handshake: bool) -> Option<Settings> {
+    pub(crate) fn narrow(&self, settings: &Settings) -> Option<Settings> {
         let rcvbuf = settings.granted_rcvbuf(self.receive_buffer?);
         let mut narrowed = settings.clone();
         narrowed.tcp_rmem[1] = rcvbuf;
-        if is_handshake {
-            let most = settings.tcp_rmem[2].max(settings.rmem_max).min(rcvbuf / 2);
-            narrowed.tcp_rmem[2] = most;
-            narrowed.rmem_max = most;
-        }
         Some(narrowed)
+    }
+
+    /// The largest window that the answer to a SYN is to make room for, in bytes; 0 if there is no limit.
+    ///
+    /// A buffer that was asked for is the largest there will be, and half of it is what payload is taken to
+    /// be at first.
+    pub(crate) fn first_clamp(&self, settings: &Settings) -> u32 {
+        let clamp = self.window_clamp.map_or(0, |bytes| bytes.max(LEAST_CLAMP));
+        let Some(asked) = self.receive_buffer else { return clamp };
+        let full = settings.granted_rcvbuf(asked) / 2;
+        if clamp == 0 { full } else { clamp.min(full) }
     }
 
     /// Has a connection that is being made begin with the options of the connection. Returns the
@@ -100,7 +103,8 @@ impl SocketOptions {
             tcb.keep_rcvbuf();
         }
         if let Some(bytes) = *window_clamp {
-            tcb.set_window_clamp(bytes);
+            // Unless the buffer holds less.
+            tcb.set_window_clamp(bytes.min(tcb.window_clamp()));
         }
         if user_timeout.is_some() {
             tcb.set_user_timeout(*user_timeout);

@@ -129,8 +129,10 @@ macro_rules! options_of_the_connection {
                 self.look(|tcb| tcb.rcvbuf())
             }
 
-            /// Bytes that the window is never larger than (TCP_WINDOW_CLAMP); at least 1152. What was offered
-            /// stays offered.
+            /// Bytes that the window is opened no further than (TCP_WINDOW_CLAMP); at least 1152. What was
+            /// offered stays offered. As in Linux 6.18 the limit is gone as soon as segments of another
+            /// size show how much of a buffer they fill: who wants small windows for good asks for a small
+            /// buffer.
             ///
             /// # Errors
             /// `InvalidInput` for 0, `Deadlock` if the calling thread holds a guard.
@@ -141,7 +143,8 @@ macro_rules! options_of_the_connection {
                 self.change(|tcb| tcb.set_window_clamp(bytes))
             }
 
-            /// Bytes that the window is never larger than.
+            /// Bytes that the window is opened no further than: what was set, or what the buffer is
+            /// expected to hold.
             ///
             /// # Errors
             /// `Deadlock` if the calling thread holds a guard.

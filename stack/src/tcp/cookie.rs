@@ -8,7 +8,7 @@ use crate::time::Instant;
 use crate::wire::{Family, FourTuple, Outgoing, Segment, SynOptions, Timestamps};
 
 use super::isn::Secret;
-use super::negotiate::Negotiated;
+use super::negotiate::{Bounds, Negotiated, unscaled};
 use super::request::{Opened, echoed, syn_ack_flags};
 use super::timestamps::{TsState, ts_val};
 use super::{Counter, Cx, SeqNum};
@@ -49,11 +49,11 @@ pub fn syn_ack(
     tuple: &FourTuple,
     syn: &Segment,
     options: &SynOptions,
-    mtu: u16,
+    bounds: Bounds,
 ) -> Outgoing {
     cx.counters.bump(Counter::SyncookiesSent);
     let Negotiated { mss, mss_option, advmss: _, scale, sack_ok, ts_recent, ecn_ok, window } =
-        Negotiated::from_syn(cx.settings, syn, options, tuple.family(), mtu);
+        Negotiated::from_syn(cx.settings, syn, options, tuple.family(), bounds);
     let offset = cx.settings.ts_offset(secret.numbers(tuple, cx.now).ts_offset);
     let agreed = Agreed { scale: scale.map(|scale| scale.snd), sack_ok, ecn_ok };
     let ts = ts_recent
@@ -62,7 +62,7 @@ pub fn syn_ack(
         seq: isn(secret, tuple, syn.seq, index(tuple.family(), mss), cx.now),
         ack: syn.seq.wrapping_add(1),
         flags: syn_ack_flags(ecn_ok && ts.is_some()),
-        window,
+        window: unscaled(window),
         mss: Some(mss_option),
         window_scale: scale.filter(|_| ts.is_some()).map(|scale| scale.rcv),
         sack_permitted: sack_ok && ts.is_some(),
@@ -74,14 +74,14 @@ pub fn syn_ack(
 /// The connection that `ack` opens if it brings a good cookie of the last two minutes back.
 ///
 /// The caller has made sure that the listener has sent cookies of late, and that `ack` has ACK and
-/// neither SYN nor RST. What it asks for on an interface with this MTU must be what
+/// neither SYN nor RST. What it asks for within these bounds must be what
 /// [`syn_ack`] was given.
 pub fn open(
     cx: &mut Cx<'_>,
     secret: &Secret,
     tuple: &FourTuple,
     ack: &Segment,
-    mtu: u16,
+    bounds: Bounds,
 ) -> Option<Opened> {
     let (iss, irs) = (SeqNum::new(ack.ack).minus(1), SeqNum::new(ack.seq).minus(1));
     let Some(mss) = mss(secret, tuple, irs.raw(), iss.raw(), cx.now) else {
@@ -105,7 +105,7 @@ pub fn open(
     let syn = Segment { ts, ..*ack };
     let options = SynOptions { mss: Some(mss), window_scale: scale, sack_permitted: sack_ok };
     let Negotiated { mss, mss_option: _, advmss, scale, sack_ok, ts_recent, ecn_ok: _, window } =
-        Negotiated::from_syn(cx.settings, &syn, &options, tuple.family(), mtu);
+        Negotiated::from_syn(cx.settings, &syn, &options, tuple.family(), bounds);
     Some(Opened {
         family: tuple.family(),
         iss,

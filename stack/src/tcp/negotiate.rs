@@ -50,8 +50,23 @@ pub struct Negotiated {
     pub ts_recent: Option<u32>,
     /// Congestion marks are echoed (RFC 3168): the SYN asked for it, by both flags and unmarked itself.
     pub ecn_ok: bool,
-    /// The window of our SYN-ACK in bytes; windows in SYNs are never scaled (RFC 7323 §2.2).
-    pub window: u16,
+    /// The window in bytes that the SYN-ACK opens, though its header may not be able to say so: windows in
+    /// SYNs are never scaled (RFC 7323 §2.2).
+    pub window: u32,
+}
+
+/// What bounds a connection from the outside: the link, and the listener.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Bounds {
+    /// MTU in bytes, at least 68.
+    pub mtu: u16,
+    /// The largest window in bytes that there is to be; none if 0.
+    pub window_clamp: u32,
+}
+
+/// What the header of a segment whose window is not scaled can say of a window.
+pub(super) fn unscaled(window: u32) -> u16 {
+    window.try_into().unwrap_or(u16::MAX)
 }
 
 /// Window-scale shifts that were agreed on.
@@ -64,24 +79,24 @@ pub struct Scale {
 }
 
 impl Negotiated {
-    /// What comes of a SYN with these options on a link with this MTU (at least 68 bytes).
+    /// What comes of a SYN with these options within these bounds.
     pub fn from_syn(
         settings: &Settings,
         syn: &Segment,
         options: &SynOptions,
         family: Family,
-        mtu: u16,
+        bounds: Bounds,
     ) -> Self {
         let SynOptions { mss, window_scale, sack_permitted } = *options;
         let ts_recent = syn.ts.filter(|_| settings.takes_timestamps()).map(|ts| ts.val);
-        let mss_option = mtu.saturating_sub(headers(family)).max(LEAST_MSS);
+        let mss_option = bounds.mtu.saturating_sub(headers(family)).max(LEAST_MSS);
         let advmss = match ts_recent {
             Some(_) => mss_option.saturating_sub(TIMESTAMPS_ROOM),
             None => mss_option,
         };
         let scale = window_scale
             .filter(|_| settings.tcp_window_scaling)
-            .map(|shift| Scale { rcv: our_shift(settings), snd: shift.min(MOST_SHIFT) });
+            .map(|shift| Scale { rcv: our_shift(settings, bounds), snd: shift.min(MOST_SHIFT) });
         Self {
             mss: mss.filter(|&mss| mss != 0).unwrap_or(default_mss(family)).max(LEAST_MSS),
             mss_option,
@@ -90,7 +105,18 @@ impl Negotiated {
             sack_ok: sack_permitted && settings.tcp_sack,
             ts_recent,
             ecn_ok: settings.tcp_ecn != 0 && syn.ecn == 0 && asks_for_ecn(syn.flags),
-            window: initial_window(settings, advmss),
+            window: initial_window(settings, advmss, bounds),
+        }
+    }
+}
+
+impl Bounds {
+    /// As much of a window as there may be.
+    const fn of(self, window: u32) -> u32 {
+        if self.window_clamp != 0 && self.window_clamp < window {
+            self.window_clamp
+        } else {
+            window
         }
     }
 }
@@ -102,27 +128,26 @@ const fn asks_for_ecn(flags: Flags) -> bool {
 }
 
 /// The smallest shift with which the largest receive buffer that the settings allow can be
-/// advertised.
-fn our_shift(settings: &Settings) -> u8 {
-    let most = settings.tcp_rmem[2].max(settings.rmem_max);
+/// advertised, or the largest window that there is to be.
+fn our_shift(settings: &Settings, bounds: Bounds) -> u8 {
+    let most = bounds.of(settings.tcp_rmem[2].max(settings.rmem_max));
     (0..MOST_SHIFT).find(|&shift| most <= u32::from(u16::MAX) << shift).unwrap_or(MOST_SHIFT)
 }
 
-/// The window of the SYN-ACK: half the initial buffer in whole segments, or as much as 16 bits can
-/// say of it, whether or not later windows are scaled.
+/// The first window: half the initial buffer in whole segments. Like Linux since 6.10 we go by it even
+/// where the SYN-ACK cannot say so.
 ///
 /// Half is what Linux assumes payload to be of its truesize before it has seen any. With the
 /// default buffer this gives 64240 for an MSS of 1460 and 65160 for one of 1448.
-fn initial_window(settings: &Settings, advmss: u16) -> u16 {
-    let most = u32::from(u16::MAX);
-    let space = settings.tcp_rmem[1] / 2;
+fn initial_window(settings: &Settings, advmss: u16, bounds: Bounds) -> u32 {
+    let space = bounds.of(settings.tcp_rmem[1] / 2);
     let advmss = u32::from(advmss);
-    let whole = if space > advmss { space - space % advmss } else { space };
-    whole.min(most) as u16
+    if space > advmss { space - space % advmss } else { space }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::FREE;
     use super::*;
     use crate::wire::{Flags, Timestamps};
 
@@ -141,7 +166,7 @@ mod tests {
         SynOptions { mss: Some(1460), window_scale: Some(7), sack_permitted: true };
 
     fn negotiate(settings: &Settings, syn: &Segment, options: &SynOptions) -> Negotiated {
-        Negotiated::from_syn(settings, syn, options, Family::V4, 1500)
+        Negotiated::from_syn(settings, syn, options, Family::V4, FREE)
     }
 
     #[test]
@@ -211,7 +236,7 @@ mod tests {
     #[test]
     fn an_ipv6_peer_without_mss_takes_what_the_least_mtu_leaves() {
         let settings = Settings::default();
-        let n = Negotiated::from_syn(&settings, &SYN, &SynOptions::default(), Family::V6, 1500);
+        let n = Negotiated::from_syn(&settings, &SYN, &SynOptions::default(), Family::V6, FREE);
         assert_eq!((n.mss, n.mss_option, n.advmss), (1220, 1440, 1440));
     }
 
@@ -237,24 +262,37 @@ mod tests {
         ] {
             let settings =
                 Settings { tcp_rmem: [4096, 131_072, most], rmem_max: 0, ..Settings::default() };
-            assert_eq!(our_shift(&settings), shift, "for {most}");
+            assert_eq!(our_shift(&settings, FREE), shift, "for {most}");
             let settings = Settings { tcp_rmem: [0; 3], rmem_max: most, ..settings };
-            assert_eq!(our_shift(&settings), shift, "for rmem_max {most}");
+            assert_eq!(our_shift(&settings, FREE), shift, "for rmem_max {most}");
         }
     }
 
     #[test]
-    fn the_initial_window_is_whole_segments_in_16_bits() {
+    fn the_initial_window_is_whole_segments() {
         for (rcvbuf, advmss, window) in [
             (131_072, 1460, 64_240),
             (131_072, 1448, 65_160),
             (131_072, 8960, 62_720),
             (20_000, 1460, 8_760),
             (2_000, 1460, 1_000),
-            (1_000_000, 1460, 65_535),
+            (1_000_000, 1460, 499_320),
         ] {
             let settings = Settings { tcp_rmem: [4096, rcvbuf, rcvbuf], ..Settings::default() };
-            assert_eq!(initial_window(&settings, advmss), window, "{rcvbuf} {advmss}");
+            assert_eq!(initial_window(&settings, advmss, FREE), window, "{rcvbuf} {advmss}");
+        }
+        assert_eq!((unscaled(499_320), unscaled(64_240)), (65_535, 64_240));
+    }
+
+    #[test]
+    fn a_clamp_bounds_the_first_window_and_its_scale() {
+        for (window_clamp, window, shift) in
+            [(0, 64_240, 10), (10_000, 8760, 0), (70_000, 64_240, 1), (1152, 1152, 0)]
+        {
+            let bounds = Bounds { window_clamp, ..FREE };
+            let settings = Settings::default();
+            let n = Negotiated::from_syn(&settings, &SYN, &ALL, Family::V4, bounds);
+            assert_eq!((n.window, n.scale.unwrap().rcv), (window, shift), "{window_clamp}");
         }
     }
 
@@ -265,7 +303,8 @@ mod tests {
         let all =
             v4.map(|row| (Family::V4, row)).into_iter().chain(v6.map(|row| (Family::V6, row)));
         for (family, (mtu, mss)) in all {
-            let n = Negotiated::from_syn(&Settings::default(), &SYN, &ALL, family, mtu);
+            let bounds = Bounds { mtu, ..FREE };
+            let n = Negotiated::from_syn(&Settings::default(), &SYN, &ALL, family, bounds);
             assert_eq!(n.mss_option, mss);
         }
     }

@@ -12,7 +12,7 @@ use crate::wire::{Family, Flags, FourTuple, Outgoing, Segment, SynOptions, Times
 use super::icmp::Report;
 use super::isn::Numbers;
 use super::listen::{INITIAL_TIMEOUT, QueueState};
-use super::negotiate::{Negotiated, Scale};
+use super::negotiate::{Bounds, Negotiated, Scale, unscaled};
 use super::ratelimit::ReplyStamp;
 use super::settings::RTO_MAX;
 use super::timestamps::{TsState, ts_val};
@@ -27,8 +27,9 @@ pub struct Opened {
     pub iss: SeqNum,
     /// The peer's initial sequence number; rcv_nxt is one more.
     pub irs: SeqNum,
-    /// The window of our SYN-ACK, in bytes (never scaled), advertised at rcv_nxt = irs + 1.
-    pub rcv_wnd: u16,
+    /// The window in bytes that our SYN-ACK has opened at rcv_nxt = irs + 1, though its header, which is
+    /// never scaled, may not have been able to say so.
+    pub rcv_wnd: u32,
     /// The window field of the segment that has completed the handshake, as it stood there.
     pub snd_wnd: u16,
     /// Shifts of all further windows; `None` means that none was agreed on, and no window may
@@ -72,7 +73,7 @@ pub struct Request {
     tuple: FourTuple,
     iss: SeqNum,
     irs: SeqNum,
-    rcv_wnd: u16,
+    rcv_wnd: u32,
     mss: u16,
     mss_option: u16,
     advmss: u16,
@@ -148,11 +149,11 @@ impl Request {
         syn: &Segment,
         options: &SynOptions,
         numbers: Numbers,
-        mtu: u16,
+        bounds: Bounds,
     ) -> Self {
         let Numbers { isn, ts_offset } = numbers;
         let Negotiated { mss, mss_option, advmss, scale, sack_ok, ts_recent, ecn_ok, window } =
-            Negotiated::from_syn(cx.settings, syn, options, tuple.family(), mtu);
+            Negotiated::from_syn(cx.settings, syn, options, tuple.family(), bounds);
         let offset = cx.settings.ts_offset(ts_offset);
         let val = ts_val(cx.now, offset);
         Self {
@@ -206,7 +207,7 @@ impl Request {
             seq: self.iss.raw(),
             ack: self.rcv_nxt().raw(),
             flags: syn_ack_flags(self.ecn_ok),
-            window: self.rcv_wnd,
+            window: unscaled(self.rcv_wnd),
             mss: Some(self.mss_option),
             window_scale: self.scale.map(|scale| scale.rcv),
             sack_permitted: self.sack_ok,
@@ -382,7 +383,7 @@ impl Request {
             seq: self.snd_nxt().raw(),
             ack: self.rcv_nxt().raw(),
             flags: Flags::ACK,
-            window: self.rcv_wnd >> self.scale.map_or(0, |scale| scale.rcv),
+            window: unscaled(self.rcv_wnd) >> self.scale.map_or(0, |scale| scale.rcv),
             ts: self.ts.map(|ts| Timestamps { val: ts_val(cx.now, ts.offset), ecr: ts.recent }),
             ..Outgoing::default()
         }
@@ -410,10 +411,10 @@ impl Request {
         })
     }
 
-    /// Whether some of the segment lies in the window of the SYN-ACK.
+    /// Whether some of the segment lies in the window that the SYN-ACK could tell.
     fn in_window(&self, seg: &Segment) -> bool {
         let (seq, end) = (SeqNum::new(seg.seq), SeqNum::new(seg.end_seq()));
-        in_window(seq, end, self.rcv_nxt(), u32::from(self.rcv_wnd))
+        in_window(seq, end, self.rcv_nxt(), unscaled(self.rcv_wnd).into())
     }
 
     /// What the connection starts from that `ack` opens.

@@ -39,6 +39,7 @@ use close::Closing;
 use info::Tally;
 pub use info::{MemInfo, TcpInfo};
 pub use keepalive::KeepAlive;
+pub(crate) use options::LEAST_CLAMP;
 pub use options::Linger2;
 use options::{Asked, Limits};
 pub use relief::{Queues, Won};

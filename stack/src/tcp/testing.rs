@@ -2,7 +2,11 @@
 
 use crate::time::Instant;
 
+use super::negotiate::Bounds;
 use super::{Counter, Counters, Cx, Settings};
+
+/// An Ethernet link, and a listener without wishes.
+pub(crate) const FREE: Bounds = Bounds { mtu: 1500, window_clamp: 0 };
 
 /// Owns what a [`Cx`] borrows.
 #[derive(Debug, Default)]

@@ -12,6 +12,7 @@ use prequeue::tcp::isn::Secret;
 use prequeue::tcp::listen::{
     self, COOKIES_TAKEN, ListenVerdict, QueueState, SynOrigin, SynVerdict,
 };
+use prequeue::tcp::negotiate::Bounds;
 use prequeue::tcp::ratelimit::RstLimiter;
 use prequeue::tcp::request::{Opened, Request, RequestTimer, RequestVerdict};
 use prequeue::tcp::tcb::{ConnError, NoSink, State, Tcb, Verdict};
@@ -26,7 +27,7 @@ use prequeue::wire::{
 
 use crate::dsl::{Conn, How, Received, Subject};
 
-const MTU: u16 = 1500;
+const BOUNDS: Bounds = Bounds { mtu: 1500, window_clamp: 0 };
 
 /// A host made of the core alone.
 pub fn make(settings: Settings, seed: u64) -> Box<dyn Subject> {
@@ -234,7 +235,7 @@ impl CoreHost {
                     && self.listeners.contains_key(&tuple.local_port)
                     && listen::may_be_cookie(&self.settings, seg)
                     && let Some(opened) =
-                        cookie::open(&mut cx!(self, now), &self.secret, tuple, seg, MTU)
+                        cookie::open(&mut cx!(self, now), &self.secret, tuple, seg, BOUNDS)
                 {
                     if self.queue_state(tuple.local_port).accept_queue_is_full() {
                         self.counters.bump(Counter::ListenOverflows);
@@ -270,14 +271,14 @@ impl CoreHost {
             SynVerdict::Cookie => {
                 self.last_cookie = Some(now);
                 let (cx, secret) = (&mut cx!(self, now), &self.secret);
-                let out = cookie::syn_ack(cx, secret, tuple, syn, options, MTU);
+                let out = cookie::syn_ack(cx, secret, tuple, syn, options, BOUNDS);
                 return self.send(tuple, &out);
             }
         }
         let mut numbers = self.secret.numbers(tuple, now);
         numbers.isn = isn.unwrap_or(numbers.isn);
         let cx = cx!(self, now);
-        let mut request = Request::new(&cx, *tuple, syn, options, numbers, MTU);
+        let mut request = Request::new(&cx, *tuple, syn, options, numbers, BOUNDS);
         let out = request.syn_ack(&cx);
         self.flows.insert(*tuple, Flow::Request(request));
         self.send(tuple, &out);

@@ -91,6 +91,32 @@ fn the_handshake_goes_by_the_buffer_that_was_asked_for() {
 }
 
 #[test]
+fn the_handshake_goes_by_the_clamp_of_the_listener_as_it_is_when_the_syn_comes() {
+    let mut world = World::new(Settings::default());
+    let listener = listening_with(&mut world, SocketOptions::default());
+    let mut streams = Vec::new();
+    for (port, clamp, window, shift) in
+        [(40_000, None, 64_240, 10), (40_001, Some(10_000), 8760, 0), (40_002, None, 64_240, 10)]
+    {
+        let sockets = SocketOptions { window_clamp: clamp, ..SocketOptions::default() };
+        let options = ListenOptions { sockets, ..ListenOptions::default() };
+        assert!(world.listeners.change(PORT, options));
+        world.turn();
+        let mut peer = Peer::new(port);
+        world.receive([peer.syn()]);
+        let syn_ack = world.expect_segment();
+        let said = (syn_ack.segment.window, syn_ack.options.window_scale);
+        assert_eq!(said, (window, Some(shift)), "{clamp:?}");
+        peer.take(&syn_ack);
+        world.receive([peer.ack()]);
+        let stream = accept(&listener).expect("accepted");
+        assert_eq!(stream.window_clamp().unwrap(), clamp.unwrap_or(65_536 - 1460));
+        streams.push(stream);
+    }
+    assert!(!world.listeners.change(PORT + 1, ListenOptions::default()), "nobody listens there");
+}
+
+#[test]
 fn keepalive_goes_by_the_settings_where_the_socket_does_not_say() {
     let settings = Settings {
         tcp_keepalive_time: Duration::from_secs(20),

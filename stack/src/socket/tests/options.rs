@@ -73,6 +73,9 @@ fn the_window_is_clamped() {
     assert_eq!(stream.set_window_clamp(0).unwrap_err().kind(), ErrorKind::InvalidInput);
     stream.set_window_clamp(1).unwrap();
     assert_eq!(stream.window_clamp().unwrap(), 1152);
+    // Before segments of their size are known, it would be gone with the first.
+    hand.data(&[0; 1460]);
+    assert!(stream.window_clamp().unwrap() > 10_000);
     stream.set_window_clamp(10_000).unwrap();
     for _ in 0..200 {
         hand.data(&[0; 1460]);

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::super::testing::World;
+use super::super::testing::{FREE, World};
 use super::super::{Settings, SynCookies};
 use super::*;
 use crate::tcp::negotiate::Scale;
@@ -33,11 +33,11 @@ fn the_values_of_ipv6_are_its_own() {
         let mut table = Table::new();
         let options = SynOptions { mss: offered, ..ALL };
         let secret = table.secret;
-        let sent = syn_ack(&mut table.world.cx(), &secret, &six, &syn(100, None), &options, 1500);
+        let sent = syn_ack(&mut table.world.cx(), &secret, &six, &syn(100, None), &options, FREE);
         assert_eq!(sent.mss, Some(1440));
-        let opened = open(&mut table.world.cx(), &secret, &six, &ack_of(&sent), 1500).unwrap();
+        let opened = open(&mut table.world.cx(), &secret, &six, &ack_of(&sent), FREE).unwrap();
         assert_eq!((opened.mss, opened.family), (taken, Family::V6));
-        assert_eq!(open(&mut table.world.cx(), &secret, &TUPLE, &ack_of(&sent), 1500), None);
+        assert_eq!(open(&mut table.world.cx(), &secret, &TUPLE, &ack_of(&sent), FREE), None);
     }
 }
 
@@ -55,11 +55,11 @@ impl Table {
     }
 
     fn syn_ack(&mut self, syn: &Segment, options: &SynOptions) -> Outgoing {
-        syn_ack(&mut self.world.cx(), &self.secret, &TUPLE, syn, options, 1500)
+        syn_ack(&mut self.world.cx(), &self.secret, &TUPLE, syn, options, FREE)
     }
 
     fn open(&mut self, ack: &Segment) -> Option<Opened> {
-        open(&mut self.world.cx(), &self.secret, &TUPLE, ack, 1500)
+        open(&mut self.world.cx(), &self.secret, &TUPLE, ack, FREE)
     }
 }
 
@@ -111,7 +111,7 @@ fn a_cookie_that_comes_back_opens_what_the_syn_ack_said() {
         family: Family::V4,
         iss: SeqNum::new(sent.seq),
         irs: SeqNum::new(100),
-        rcv_wnd: sent.window,
+        rcv_wnd: sent.window.into(),
         snd_wnd: 700,
         scale: Some(Scale { rcv: 10, snd: 7 }),
         mss: 1460,
@@ -128,7 +128,7 @@ fn a_cookie_that_comes_back_opens_what_the_syn_ack_said() {
 
     let sent = table.syn_ack(&syn(100, None), &ALL);
     let opened = table.open(&ack_of(&sent)).expect("a good cookie");
-    assert_eq!((opened.rcv_wnd, opened.advmss, opened.mss), (sent.window, 1460, 1460));
+    assert_eq!((opened.rcv_wnd, opened.advmss, opened.mss), (sent.window.into(), 1460, 1460));
     assert_eq!((opened.scale, opened.sack_ok, opened.ts), (None, false, None));
     assert_eq!(table.world.counted(), [(Counter::SyncookiesSent, 2), (Counter::SyncookiesRecv, 2)]);
 }
@@ -183,14 +183,14 @@ fn a_cookie_is_good_for_its_four_tuple_its_numbers_and_its_secret_alone() {
         FourTuple { local_port: 7001, ..TUPLE },
         FourTuple { remote_port: 40_001, ..TUPLE },
     ] {
-        assert_eq!(open(&mut table.world.cx(), &table.secret, &tuple, &good, 1500), None);
+        assert_eq!(open(&mut table.world.cx(), &table.secret, &tuple, &good, FREE), None);
     }
     for lost in [1, 2, 3, 1460] {
         assert_eq!(table.open(&Segment { seq: good.seq + lost, ..good }), None, "{lost} bytes");
     }
     assert_eq!(table.open(&Segment { ack: good.ack + 4, ..good }), None);
     let secret = Secret::from_seed(2);
-    assert_eq!(open(&mut table.world.cx(), &secret, &TUPLE, &good, 1500), None);
+    assert_eq!(open(&mut table.world.cx(), &secret, &TUPLE, &good, FREE), None);
     assert_eq!(table.world.count(Counter::SyncookiesFailed), 10);
     assert!(table.open(&good).is_some(), "none of which has spoilt it");
 }
@@ -298,7 +298,7 @@ proptest! {
         let secret = Secret::from_seed(seed);
         let mut world = World { now: Instant::from_millis(sent_at), ..World::default() };
         let options = SynOptions { mss: Some(mss), window_scale: shift, sack_permitted: sack };
-        let sent = syn_ack(&mut world.cx(), &secret, &tuple, &syn(seq, ts), &options, 1500);
+        let sent = syn_ack(&mut world.cx(), &secret, &tuple, &syn(seq, ts), &options, FREE);
         if let Some(ts) = sent.ts {
             // Later TSvals of the connection must not seem to be older than this one.
             let clock = ts_val(world.now, secret.numbers(&tuple, world.now).ts_offset);
@@ -306,10 +306,10 @@ proptest! {
         }
 
         world.now = Instant::from_millis(sent_at + later);
-        let opened = open(&mut world.cx(), &secret, &tuple, &ack_of(&sent), 1500);
+        let opened = open(&mut world.cx(), &secret, &tuple, &ack_of(&sent), FREE);
         let opened = opened.expect("a good cookie");
         prop_assert_eq!((opened.iss.raw(), opened.irs.raw()), (sent.seq, seq));
-        prop_assert_eq!(opened.rcv_wnd, sent.window);
+        prop_assert_eq!(opened.rcv_wnd, u32::from(sent.window));
         let least = MSS.into_iter().rev().find(|&least| least <= mss).unwrap_or(MSS[0]);
         prop_assert_eq!(opened.mss, least);
         let remembers = ts.is_some() && sent.ts.is_some_and(|ts| ts.val != 0);

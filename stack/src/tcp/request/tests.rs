@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::super::PathError;
-use super::super::testing::World;
+use super::super::testing::{FREE, World};
 use super::*;
 
 /// Initial sequence numbers (ours, the peer's) that every script is run with.
@@ -40,7 +40,7 @@ impl Peer {
         let syn = Segment { seq: irs, flags: SYN, ts, ..segment(SYN, 0, 0, 0) };
         let numbers = Numbers { isn: iss, ts_offset: 1_000_000 };
         let options = SynOptions { mss: Some(1460), window_scale: Some(7), sack_permitted: false };
-        let mut request = Request::new(&world.cx(), tuple, &syn, &options, numbers, 1500);
+        let mut request = Request::new(&world.cx(), tuple, &syn, &options, numbers, FREE);
         let _ = request.syn_ack(&world.cx());
         Self { world, request, iss, irs }
     }

@@ -228,7 +228,7 @@ impl AckState {
         } else {
             load.unit == u32::from(self.rcv_mss)
                 && !load.flags.has(Flags::PSH)
-                && window.is_about_opened()
+                && window.is_about_opened(load.unit)
         };
         if teaches_nothing && self.follows_quickly(cx.now) {
             self.last_small = 0;

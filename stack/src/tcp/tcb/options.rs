@@ -16,7 +16,7 @@ use super::keepalive::Keeping;
 use super::path::Path;
 
 /// The least limit of the window.
-const LEAST_CLAMP: u32 = LEAST_RCVBUF / 2;
+pub(crate) const LEAST_CLAMP: u32 = LEAST_RCVBUF / 2;
 
 /// Longer than this no orphan waits by wish of the application.
 const MOST_LINGER2: Duration = Duration::from_secs(120);
@@ -111,8 +111,9 @@ impl<B: PacketBuf> Tcb<B> {
         self.asked_mut().rcvbuf_is_set = true;
     }
 
-    /// Has the window never be larger than this (TCP_WINDOW_CLAMP), 1152 bytes at least. What was
-    /// offered already stays offered.
+    /// Has the window opened no further than this (TCP_WINDOW_CLAMP), 1152 bytes at least. What was
+    /// offered already stays offered. As in Linux 6.18 the limit is gone as soon as segments of another
+    /// size show how much of a buffer they fill.
     pub fn set_window_clamp(&mut self, bytes: u32) {
         self.window.clamp_to(bytes.max(LEAST_CLAMP));
         self.check();

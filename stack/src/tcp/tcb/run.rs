@@ -317,7 +317,7 @@ impl<B: PacketBuf> Tcb<B> {
         } else {
             words.len == u32::from(self.ack.rcv_mss)
                 && words.control & PSH == 0
-                && self.window.is_about_opened()
+                && self.window.is_about_opened(words.len)
         };
         nothing_new && self.ack.follows_quickly(now)
     }

@@ -19,25 +19,11 @@ const FREED: u8 = 1;
 /// since.
 const SQUEEZED: u8 = 2;
 
-/// The window's limit is the application's.
-const CLAMPED: u8 = 1;
-
 /// tcp_shrink_window, as it was when the window was last advertised.
-const MAY_SHRINK: u8 = 2;
+const MAY_SHRINK: u8 = 1;
 
 /// The largest window field.
 const MAX_FIELD: u32 = 65_535;
-
-/// The window in bytes that the SYN-ACK stood for, though its header may not have been able to say
-/// so: like Linux since 6.10 we go by that.
-fn meant(settings: &Settings, opened: &Opened) -> u32 {
-    let (said, advmss) = (u32::from(opened.rcv_wnd), u32::from(opened.advmss).max(1));
-    if said + advmss <= MAX_FIELD {
-        return said;
-    }
-    let space = ((u64::from(settings.tcp_rmem[1]) * u64::from(INITIAL_RATIO)) >> 8) as u32;
-    said.max(space - space % advmss)
-}
 
 /// Receive memory and what has been promised of it.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +31,7 @@ fn meant(settings: &Settings, opened: &Opened) -> u32 {
 pub(super) struct Window {
     /// rcv_nxt when the window was last advertised.
     pub(super) wup: SeqNum,
-    /// The window advertised then, in bytes.
+    /// The window advertised then, in bytes: also what no header could tell.
     pub(super) wnd: u32,
     /// Truesize charged: receive queue, out-of-order queue, readers' hands.
     pub(super) rmem: u32,
@@ -53,7 +39,8 @@ pub(super) struct Window {
     pub(super) rcvbuf: u32,
     /// The window is opened no further than this, which grows with well-filled segments.
     pub(super) ssthresh: u32,
-    /// The window is never opened further than this.
+    /// The window is opened no further than this: what the buffer is expected to hold, or the
+    /// application's wish.
     pub(super) clamp: u32,
     /// Share of truesize that is payload, of 256, as measured on full segments.
     ratio: u8,
@@ -61,7 +48,7 @@ pub(super) struct Window {
     shift: u8,
     /// [`FREED`] and [`SQUEEZED`], in one byte so that the in-order path's lines suffice.
     marks: u8,
-    /// [`CLAMPED`] and [`MAY_SHRINK`].
+    /// [`MAY_SHRINK`].
     modes: u8,
 }
 
@@ -76,19 +63,14 @@ pub(super) struct Target {
 
 impl Window {
     pub(super) fn new(settings: &Settings, opened: &Opened, rcv_nxt: SeqNum) -> Self {
-        let ssthresh = meant(settings, opened);
         let shift = opened.scale.map_or(0, |scale| scale.rcv);
-        // The first ACK tells it, as far as the scale goes; unscaled it can never be told.
-        let wnd = match shift {
-            0 => opened.rcv_wnd.into(),
-            _ => ssthresh.min(MAX_FIELD << shift),
-        };
         let mut window = Self {
             wup: rcv_nxt,
-            wnd,
+            // The first ACK tells it, as far as the scale goes.
+            wnd: opened.rcv_wnd,
             rmem: 0,
             rcvbuf: settings.tcp_rmem[1].min(RCVBUF_MAX),
-            ssthresh,
+            ssthresh: opened.rcv_wnd,
             clamp: 0,
             ratio: INITIAL_RATIO,
             shift,
@@ -189,10 +171,13 @@ impl Window {
     /// Measures how much of a buffer a full segment of this connection fills.
     pub(super) fn measure(&mut self, len: u32, truesize: u32) {
         let ratio = (len.min(MAX_FIELD) << 8) / truesize.max(1);
+        let before = self.ratio;
         self.ratio = ratio.clamp(1, 255) as u8;
-        // What the header cannot say is left out when it is written.
-        let most = self.payload_of(self.rcvbuf);
-        self.set_clamp(if self.modes & CLAMPED != 0 { self.clamp.min(most) } else { most });
+        // As in Linux a new measurement overrides what the application has wished for, too. What the
+        // header cannot say is left out when it is written.
+        if self.ratio != before {
+            self.set_clamp(self.payload_of(self.rcvbuf));
+        }
     }
 
     /// The application limits the memory, in bytes of truesize. How far the window may open is left as
@@ -213,9 +198,8 @@ impl Window {
         }
     }
 
-    /// The application limits the window, in bytes.
+    /// The application limits the window, in bytes, until the filling of buffers is found to be another.
     pub(super) fn clamp_to(&mut self, bytes: u32) {
-        self.modes |= CLAMPED;
         self.set_clamp(bytes);
         self.marks |= FREED;
     }
@@ -279,10 +263,10 @@ impl Window {
         false
     }
 
-    /// Whether the limit has grown to within a sixteenth of all that it can: a rest that is not
-    /// worth looking for with every segment.
-    pub(super) const fn is_about_opened(&self) -> bool {
-        self.ssthresh >= self.clamp - self.clamp / 16
+    /// Whether the limit has grown to within a segment of this length of all that it can: no more is left
+    /// of the buffer while that segment is in it.
+    pub(super) const fn is_about_opened(&self, len: u32) -> bool {
+        self.ssthresh >= self.clamp.saturating_sub(len)
     }
 
     /// Closes the limit to two segments: memory had to be won back.
@@ -351,7 +335,6 @@ impl Window {
             }
             window = self.round_up(open);
         }
-        let window = window.min(MAX_FIELD << self.shift);
         debug_assert!(no_memory || shrinks || window >= open, "the right edge moved left");
         self.wnd = window;
         self.wup = rcv_nxt;
@@ -360,7 +343,7 @@ impl Window {
             (true, false) => cx.counters.bump(Counter::TCPFromZeroWindowAdv),
             _ => {}
         }
-        (window >> self.shift) as u16
+        (window >> self.shift).min(MAX_FIELD) as u16
     }
 
     /// Whether the window could be at least doubled if memory were free. The limit is that of

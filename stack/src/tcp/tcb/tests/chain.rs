@@ -64,14 +64,16 @@ impl Conn {
     fn seen(&self) -> String {
         let buffers = [ToPrequeue, ToReceiveQueue, TCPOFOMerge];
         let counted = self.counted().into_iter().filter(|(c, _)| !buffers.contains(c));
-        let info = TcpInfo { tcpi_rcv_ssthresh: 0, ..self.tcb.info(self.world.now) };
+        let info = self.tcb.info(self.world.now);
+        let told = info.tcpi_rcv_wnd.min(MOST_TOLD);
+        let info = TcpInfo { tcpi_rcv_ssthresh: 0, tcpi_rcv_wnd: told, ..info };
         let tcb = &self.tcb;
         format!(
             "{:?} {:?} {:?} {} {:?} {:?} {info:?} {:?}",
             tcb.state(),
             tcb.error(),
             tcb.rcv_nxt(),
-            tcb.offered_window(),
+            told,
             tcb.urgent(),
             self.raw.iter().map(without_old_report).collect::<Vec<_>>(),
             counted.collect::<Vec<_>>(),
@@ -100,11 +102,12 @@ struct Setup {
 fn conn(setup: &Setup) -> Conn {
     let mut world = World::default();
     // Memory is taken buffer by buffer, and is another test's.
-    world.settings.tcp_rmem[1] = 128 << 20;
+    world.settings.tcp_rmem[1] = 2 * HALF;
     let ts = TsState { recent: 500, offset: 7, recent_at: Instant::from_millis(1000) };
     let opened = Opened {
         advmss: 8948,
         mss: 8960,
+        rcv_wnd: HALF,
         scale: Some(Scale { rcv: 7, snd: 3 }),
         sack_ok: setup.sack,
         ts: setup.ts.then_some(ts),
@@ -178,6 +181,12 @@ fn segment(c: &Conn, a: &Arrival) -> Segment {
         ..data(0, a.len)
     }
 }
+
+/// Half of a buffer that nothing fills.
+const HALF: u32 = 64 << 20;
+
+/// The largest window that a header with a shift of seven tells.
+const MOST_TOLD: u32 = 0xffff << 7;
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]

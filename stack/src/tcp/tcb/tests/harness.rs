@@ -157,7 +157,7 @@ pub(super) fn opened() -> Opened {
         family: Family::V4,
         iss: SeqNum::new(ISS),
         irs: SeqNum::new(IRS),
-        rcv_wnd: W as u16,
+        rcv_wnd: W,
         snd_wnd: 1000,
         scale: None,
         mss: 1460,

@@ -101,7 +101,7 @@ fn conn(setup: &Setup) -> Conn {
     world.settings.tcp_rmem[1] = setup.rcvbuf;
     let ts = TsState { recent: 500, offset: 7, recent_at: Instant::from_millis(1000) };
     let opened = Opened {
-        rcv_wnd: (setup.rcvbuf / 2).min(W) as u16,
+        rcv_wnd: (setup.rcvbuf / 2).min(W),
         scale: setup.shift.map(|rcv| Scale { rcv, snd: 3 }),
         sack_ok: setup.sack,
         ecn_ok: false,

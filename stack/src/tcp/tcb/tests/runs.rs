@@ -107,7 +107,7 @@ fn conn(setup: &Setup) -> Conn {
     let ts = TsState { recent: 500, offset: 7, recent_at: Instant::from_millis(1000) };
     let opened = Opened {
         family: setup.family,
-        rcv_wnd: (setup.rcvbuf / 2).min(W) as u16,
+        rcv_wnd: (setup.rcvbuf / 2).min(W),
         scale: Some(Scale { rcv: 7, snd: 3 }),
         sack_ok: setup.sack,
         ecn_ok: false,

@@ -377,14 +377,39 @@ fn a_window_that_was_tightened_for_small_segments_opens_for_larger_ones() {
 #[test]
 fn a_window_that_the_handshake_could_not_tell_is_told_by_the_first_ack() {
     let scale = Conn::with_scale_of(8);
-    let mut c = with_rcvbuf(540_000, &Opened { rcv_wnd: 65_535, scale, ..opened() });
     let whole = 270_000 - 270_000 % 1460;
+    let mut c = with_rcvbuf(540_000, &Opened { rcv_wnd: whole, scale, ..opened() });
     assert_eq!(c.tcb.offered_window(), whole);
     assert_eq!(c.on(ack(100_001)), [], "inside of what was meant");
     c.on(data(1, 100));
     assert_eq!(last_window(&c), (270_000_u32 - 1460).div_ceil(256), "one segment is kept back");
-    let unscaled = with_rcvbuf(540_000, &Opened { rcv_wnd: 65_535, ..opened() });
-    assert_eq!(unscaled.tcb.offered_window(), 65_535);
+}
+
+#[test]
+fn a_window_that_no_header_can_tell_is_open_all_the_same() {
+    let mut c = with_rcvbuf(540_000, &Opened { rcv_wnd: 268_640, ..opened() });
+    c.on(data(1, 1000));
+    assert_eq!(last_window(&c), 65_535);
+    assert_eq!(c.tcb.offered_window(), 267_640, "the edge stays");
+    assert_eq!(c.on(rst(268_641)), [Ack(1001)], "at the edge, so challenged");
+    assert_eq!(c.on(rst(268_642)), []);
+}
+
+#[test]
+fn a_clamp_is_gone_when_buffers_are_found_to_be_filled_otherwise() {
+    let mut c = Conn::new();
+    c.on(data(1, 1460));
+    let measured = c.tcb.window_clamp();
+    c.tcb.set_window_clamp(5000);
+    c.on(data(1461, 1460));
+    assert_eq!(c.tcb.window_clamp(), 5000);
+    let seg = data(2921, 1460);
+    c.arrive(&seg, payload(&seg).with_room(3000));
+    assert_eq!(c.tcb.window_clamp(), 5000, "no larger segment, nothing is measured");
+    let seg = data(4381, 1461);
+    c.arrive(&seg, payload(&seg).with_room(3000));
+    let now = c.tcb.window_clamp();
+    assert!(now != 5000 && now < measured, "{now}");
 }
 
 #[test]
