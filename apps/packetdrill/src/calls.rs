@@ -5,11 +5,12 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU8;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
 use libc::{SHUT_RD, SHUT_RDWR, SHUT_WR, pollfd};
-use prequeue::lcore::{Bind, ListenOptions};
+use prequeue::lcore::ListenOptions;
 use prequeue::socket::{Recv, RecvError, RecvFlags, Step, TcpStream};
 use prequeue::tcp::tcb::{ConnError, Tcb};
 use prequeue::time::Instant;
@@ -72,7 +73,7 @@ impl Adapter {
     pub fn bind(&self, fd: RawFd, addr: SocketAddr) -> Result<(), Errno> {
         let mut turn = self.clock.enter();
         match &mut turn.socket(fd)?.role {
-            Role::Fresh { local: local @ None } => *local = Some(addr),
+            Role::Fresh { local: local @ None, .. } => *local = Some(addr),
             Role::Fresh { .. } | Role::Listener(_) | Role::Connected(_) => {
                 return Err(Errno::INVAL);
             }
@@ -85,9 +86,8 @@ impl Adapter {
         let mut turn = self.clock.enter();
         turn.reload();
         let socket = turn.socket(fd)?;
-        let mss = socket.options.maxseg;
         let local = match &socket.role {
-            Role::Fresh { local } => {
+            Role::Fresh { local, .. } => {
                 local.unwrap_or(SocketAddr::new(any(socket.domain), *EPHEMERAL.start()))
             }
             // The backlog of a listener does not change.
@@ -95,10 +95,8 @@ impl Adapter {
             Role::Connected(_) => return Err(Errno::INVAL),
         };
         let backlog = u32::try_from(backlog).unwrap_or(NO_LIMIT);
-        let bind = Bind::at(local.ip(), socket.options.only_v6);
-        let listener = turn
-            .listen(local, ListenOptions { backlog, mss, bind, ..ListenOptions::default() })
-            .ok_or(Errno::ADDRINUSE)?;
+        let options = ListenOptions { backlog, ..socket.options.of_listener(local.ip()) };
+        let listener = turn.listen(local, options).ok_or(Errno::ADDRINUSE)?;
         let socket = turn.socket(fd)?;
         socket.role = Role::Listener(Listening { listener, local, accepted: 0 });
         socket.apply_options();
@@ -120,10 +118,9 @@ impl Adapter {
         let listener = turn.socket(fd)?;
         let (domain, options) = (listener.domain, listener.options.clone());
         let initial_rcvbuf = listener.initial_rcvbuf;
-        let role = Role::Connected(Box::new(Connected::new(stream)));
+        let role = Role::Connected(Box::new(Connected::new(stream, options.maxseg)));
         let socket = Socket { domain, nonblocking: false, initial_rcvbuf, options, role };
         socket.apply_options();
-        socket.inherit_options();
         let number = turn.files.open(File::Socket(Box::new(socket)))?;
         turn.settle();
         Ok((number, peer, domain))
@@ -154,10 +151,14 @@ impl Adapter {
     /// recv(2), recvfrom(2), recvmsg(2).
     pub fn recv(&self, fd: RawFd, buf: &mut [u8], flags: i32) -> Result<Received, Errno> {
         let mut turn = self.clock.enter();
-        turn.socket(fd)?.connected()?;
+        let socket = turn.socket(fd)?;
         if flags & libc::MSG_ERRQUEUE != 0 {
             return Err(Errno::AGAIN);
         }
+        if flags & libc::MSG_OOB != 0 && matches!(socket.role, Role::Fresh { .. }) {
+            return Err(Errno::INVAL);
+        }
+        socket.connected()?;
         let len = recv_plain(&mut turn, fd, buf, recv_flags(flags))?;
         turn.settle();
         let socket = turn.socket(fd)?;
@@ -231,10 +232,14 @@ impl Adapter {
             _ => return Err(Errno::INVAL),
         };
         match &mut socket.role {
-            Role::Fresh { .. } => return Err(Errno::NOTCONN),
+            Role::Fresh { read_shut, .. } => {
+                // It fails, and has an effect.
+                *read_shut |= read;
+                return Err(Errno::NOTCONN);
+            }
             Role::Listener(listening) if read => {
                 let local = Some(listening.local);
-                socket.role = Role::Fresh { local };
+                socket.role = Role::Fresh { local, read_shut: false };
             }
             Role::Listener(_) => {}
             Role::Connected(connected) => {
@@ -261,6 +266,7 @@ impl Adapter {
         let now = turn.now();
         let world = &mut *turn;
         let settings = world.settings.clone();
+        let syn_retries = world.sysctl.syn_retries();
         let socket = world.socket(fd)?;
         match (level, name) {
             (libc::SOL_SOCKET, libc::SO_ERROR) => {
@@ -278,12 +284,22 @@ impl Adapter {
             (libc::IPPROTO_TCP, libc::TCP_MAXSEG)
                 if let Role::Connected(connected) = &socket.role =>
             {
-                Ok(info::send_mss(connected, &socket.options, now).to_ne_bytes().to_vec())
+                Ok(info::send_mss(connected, now).to_ne_bytes().to_vec())
+            }
+            (libc::IPPROTO_TCP, libc::TCP_SYNCNT) => {
+                let retries = socket.options.syncnt.map_or(syn_retries, NonZeroU8::get);
+                Ok(i32::from(retries).to_ne_bytes().to_vec())
             }
             (libc::IPPROTO_TCP, libc::TCP_QUICKACK)
                 if let Role::Connected(connected) = &socket.role =>
             {
                 Ok(i32::from(connected.look(Tcb::is_quick_ack)).to_ne_bytes().to_vec())
+            }
+            (libc::IPPROTO_TCP, libc::TCP_WINDOW_CLAMP)
+                if let Role::Connected(connected) = &socket.role =>
+            {
+                let clamp = connected.look(Tcb::window_clamp);
+                Ok((clamp as i32).to_ne_bytes().to_vec())
             }
             (libc::SOL_SOCKET, info::SO_MEMINFO) => Ok(info::memory(socket, &settings)),
             (libc::IPPROTO_TCP, libc::TCP_INFO) => Ok(info::tcp(socket, now)),
@@ -303,6 +319,10 @@ impl Adapter {
             Effect::Changed(change) => socket.apply(change),
         };
         socket.apply_options();
+        if let Role::Listener(Listening { local, .. }) = socket.role {
+            let options = socket.options.of_listener(local.ip());
+            turn.change(local, options);
+        }
         turn.settle();
         result
     }

@@ -181,7 +181,7 @@ mod tests {
     }
 
     fn head(to: &str, payload: usize) -> Head {
-        Head { to: SocketAddr::new(to.parse().unwrap(), 8080), is_syn: false, payload }
+        Head { to: SocketAddr::new(to.parse().unwrap(), 8080), payload }
     }
 
     #[test]

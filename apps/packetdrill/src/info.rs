@@ -7,7 +7,6 @@ use prequeue::tcp::Settings;
 use prequeue::tcp::tcb::{Tcb, TcpInfo};
 use prequeue::time::Instant;
 
-use crate::options::Options;
 use crate::socket::{Connected, Role, Socket};
 
 /// `SO_MEMINFO` of Linux.
@@ -32,7 +31,7 @@ pub fn tcp(socket: &Socket, now: Instant) -> Vec<u8> {
         Role::Fresh { .. } => TcpInfo { tcpi_state: TCP_CLOSE, ..TcpInfo::default() },
         Role::Listener(_) => TcpInfo { tcpi_state: TCP_LISTEN, ..TcpInfo::default() },
         Role::Connected(connected) => {
-            let tcpi_snd_mss = send_mss(connected, &socket.options, now) as u32;
+            let tcpi_snd_mss = send_mss(connected, now) as u32;
             TcpInfo { tcpi_snd_mss, ..connected.look(|tcb| tcb.info(now)) }
         }
     };
@@ -57,12 +56,12 @@ pub fn memory(socket: &Socket, settings: &Settings) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_ne_bytes()).collect()
 }
 
-/// The payload that we would send in a segment: what the peer announced, or less if TCP_MAXSEG says
-/// so, and less the room of timestamps.
-pub fn send_mss(connected: &Connected, options: &Options, now: Instant) -> i32 {
+/// The payload that we would send in a segment: what the peer announced, or less if TCP_MAXSEG of the
+/// listener said so, and less the room of timestamps.
+pub fn send_mss(connected: &Connected, now: Instant) -> i32 {
     let info = connected.look(|tcb| tcb.info(now));
     let room = if info.tcpi_options & TcpInfo::TIMESTAMPS != 0 { TIMESTAMPS_ROOM } else { 0 };
-    let mss = options.maxseg.map_or(info.tcpi_snd_mss, |maxseg| {
+    let mss = connected.maxseg.map_or(info.tcpi_snd_mss, |maxseg| {
         info.tcpi_snd_mss.min(u32::from(maxseg).saturating_sub(room))
     });
     mss as i32

@@ -3,10 +3,13 @@
 //! A listener's options are those of the sockets accepted from it. Used under the clock's lock. What
 //! depends on the connection is answered by the caller; unknown options are refused, not ignored.
 
+use std::net::IpAddr;
 use std::num::NonZeroU8;
 use std::time::Duration;
 
 use libc::{IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, SOL_SOCKET};
+use prequeue::lcore::{Bind, ListenOptions};
+use prequeue::socket::SocketOptions;
 use prequeue::tcp::tcb::{KeepAlive, Linger2};
 use prequeue::tcp::{Settings, listen};
 use rustix::io::Errno;
@@ -245,7 +248,7 @@ impl Options {
                 return Ok(Effect::Changed(Change::Linger2));
             }
             (IPPROTO_TCP, libc::TCP_QUICKACK) => {
-                return Ok(Effect::Changed(Change::QuickAck(int(value)? & 1 != 0)));
+                return Ok(Effect::Changed(Change::QuickAck(int(value)? != 0)));
             }
             (IPPROTO_TCP, TCP_WINDOW_CLAMP) => {
                 self.window_clamp = match int(value)? {
@@ -300,9 +303,6 @@ impl Options {
             (IPPROTO_TCP, libc::TCP_DEFER_ACCEPT) => {
                 listen::deferred(self.defer_accept).as_secs() as i32
             }
-            (IPPROTO_TCP, libc::TCP_SYNCNT) => {
-                self.syncnt.map_or(settings.tcp_synack_retries, NonZeroU8::get).into()
-            }
             (IPPROTO_TCP, libc::TCP_LINGER2) => match self.linger2 {
                 Linger2::Reset => -1,
                 Linger2::Setting => settings.tcp_fin_timeout.as_secs() as i32,
@@ -330,6 +330,23 @@ impl Options {
             }
         };
         Ok(number.to_ne_bytes().to_vec())
+    }
+
+    /// What a listener is told: whoever is accepted from it begins with this.
+    pub fn of_listener(&self, local: IpAddr) -> ListenOptions {
+        let sockets = SocketOptions {
+            // As asked for: it is doubled again.
+            receive_buffer: self.rcvbuf.map(|rcvbuf| rcvbuf / 2),
+            receive_low_water: (self.low_water != 1).then_some(self.low_water),
+            keepalive: self.keepalive.then_some(self.keep),
+            window_clamp: (self.window_clamp != 0).then_some(self.window_clamp),
+            user_timeout: (self.user_timeout != 0)
+                .then_some(Duration::from_millis(self.user_timeout.into())),
+            linger2: self.linger2,
+            ..SocketOptions::default()
+        };
+        let bind = Bind::at(local, self.only_v6);
+        ListenOptions { mss: self.maxseg, sockets, bind, ..ListenOptions::default() }
     }
 
     fn set_keep(

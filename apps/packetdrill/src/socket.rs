@@ -46,6 +46,8 @@ pub enum Role {
     Fresh {
         /// What it is bound to.
         local: Option<SocketAddr>,
+        /// shutdown of the reading side was asked for.
+        read_shut: bool,
     },
     /// It listens.
     Listener(Listening),
@@ -69,6 +71,8 @@ pub struct Listening {
 pub struct Connected {
     /// The library's.
     pub stream: TcpStream<HeapBuf>,
+    /// TCP_MAXSEG of the listener: a later one changes nothing.
+    pub maxseg: Option<u16>,
     /// shutdown of the reading side was asked for.
     pub read_shut: bool,
     /// shutdown of the writing side was asked for.
@@ -80,7 +84,7 @@ pub struct Connected {
 impl Socket {
     /// As socket(2) makes it.
     pub fn new(domain: Domain, nonblocking: bool, initial_rcvbuf: u32) -> Self {
-        let role = Role::Fresh { local: None };
+        let role = Role::Fresh { local: None, read_shut: false };
         Self { domain, nonblocking, initial_rcvbuf, options: Options::default(), role }
     }
 
@@ -134,24 +138,6 @@ impl Socket {
         stream.set_out_of_band_inline(self.options.urgent_inline);
     }
 
-    /// What an accepted socket has of its listener's options beyond those.
-    pub fn inherit_options(&self) {
-        let fresh = Options::default();
-        let Options { rcvbuf, low_water, keepalive, user_timeout, linger2, .. } = self.options;
-        let set = [
-            (rcvbuf.is_some(), Change::Rcvbuf(rcvbuf.unwrap_or(0) / 2)),
-            (low_water != fresh.low_water, Change::LowWater),
-            (keepalive, Change::KeepAlive),
-            (user_timeout != 0, Change::UserTimeout),
-            (linger2 != fresh.linger2, Change::Linger2),
-            (self.options.window_clamp != 0, Change::WindowClamp),
-        ];
-        for (_, change) in set.into_iter().filter(|&(is_set, _)| is_set) {
-            // None of these can be refused, being taken once.
-            let _ = self.apply(change);
-        }
-    }
-
     /// Tells the connection of an option that was set.
     ///
     /// # Errors
@@ -184,7 +170,9 @@ impl Socket {
     /// What it can be asked for without waiting.
     pub fn readiness(&self) -> Readiness {
         match &self.role {
-            Role::Fresh { .. } => Readiness { closed: true, ..Readiness::default() },
+            &Role::Fresh { read_shut, .. } => {
+                Readiness { closed: true, read_shut, ..Readiness::default() }
+            }
             Role::Listener(listening) => {
                 let waiting = listening.listener.queue().len();
                 Readiness {
@@ -201,8 +189,8 @@ impl Socket {
 
 impl Connected {
     /// A connection just accepted.
-    pub fn new(stream: TcpStream<HeapBuf>) -> Self {
-        Self { stream, read_shut: false, write_shut: false, error_told: false }
+    pub fn new(stream: TcpStream<HeapBuf>, maxseg: Option<u16>) -> Self {
+        Self { stream, maxseg, read_shut: false, write_shut: false, error_told: false }
     }
 
     /// The library's handle.

@@ -43,6 +43,12 @@ impl Sysctl {
         settings
     }
 
+    /// `tcp_syn_retries`: a number that the stack has no use for, but the default of TCP_SYNCNT.
+    pub fn syn_retries(&self) -> u8 {
+        let text = self.text("net/ipv4/tcp_syn_retries");
+        text.and_then(|text| text.trim().parse().ok()).unwrap_or(6)
+    }
+
     /// Writes the counters if any has changed. A file that cannot be written shows in the script.
     pub fn publish(&mut self, counters: &Counters) {
         let Some(path) = &self.counters else { return };

@@ -95,11 +95,16 @@ impl World {
         Some(TcpListener::new(queue, local))
     }
 
+    /// The options of a listener have changed.
+    pub fn change(&mut self, local: SocketAddr, options: ListenOptions) {
+        self.net(local.ip()).listeners.change(local.port(), options);
+    }
+
     /// A packet arrives.
     pub fn receive(&mut self, packet: &[u8], now: Instant) {
         let Some(head) = Head::of(packet) else { return };
         self.reload();
-        let settings = self.settings_of(head.to.port(), head.is_syn);
+        let settings = self.settings_of(head.to.port());
         let frame = Device::frame(packet, &head, self.flags.mss);
         let net = self.net(head.to.ip());
         *net.engine.settings_mut() = settings;
@@ -121,12 +126,9 @@ impl World {
         }
     }
 
-    /// The settings as the listener on a port has narrowed them: the stack has them for all
-    /// connections, packetdrill has but one listener.
-    ///
-    /// A buffer that was set is the largest there will be: the window scale that a SYN is answered
-    /// with covers half of it, which is what Linux takes to be payload.
-    fn settings_of(&mut self, port: u16, is_syn: bool) -> Settings {
+    /// The settings as they were for the listener on a port: a socket has the buffer with which it was made,
+    /// and so have those that are accepted from it.
+    fn settings_of(&mut self, port: u16) -> Settings {
         let mut settings = self.settings.clone();
         let listening = self.files.iter_mut().find_map(|(_, file)| match file {
             File::Socket(socket) if socket.listens_on(port) => Some(&**socket),
@@ -134,16 +136,6 @@ impl World {
         });
         if let Some(socket) = listening {
             settings.tcp_rmem[1] = socket.initial_rcvbuf;
-        }
-        if let Some(rcvbuf) = listening.and_then(|socket| socket.options.rcvbuf) {
-            settings.tcp_rmem[1] = rcvbuf;
-            // What the application has set does not grow, not even before it is accepted.
-            settings.tcp_moderate_rcvbuf = false;
-            if is_syn {
-                let most = settings.tcp_rmem[2].max(settings.rmem_max).min(rcvbuf / 2);
-                settings.tcp_rmem[2] = most;
-                settings.rmem_max = most;
-            }
         }
         settings
     }
