@@ -93,12 +93,59 @@ impl Sum {
         (!self.folded()).to_ne_bytes()
     }
 
+    /// The sum of both.
+    #[inline]
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+
     const fn folded(self) -> u16 {
-        let sum = (self.0 & 0xffff_ffff) + (self.0 >> 32);
-        let sum = (sum & 0xffff_ffff) + (sum >> 32);
-        let sum = (sum & 0xffff) + (sum >> 16);
-        let sum = (sum & 0xffff) + (sum >> 16);
-        ((sum & 0xffff) + (sum >> 16)) as u16
+        // Added to itself with the halves exchanged, the upper half is the sum of both with the carry
+        // of the lower one: the ones' complement sum.
+        let sum = (self.0.wrapping_add(self.0.rotate_right(32)) >> 32) as u32;
+        (sum.wrapping_add(sum.rotate_right(16)) >> 16) as u16
+    }
+}
+
+/// Words of 32 bits written one behind the other, and added up on the way: what has just been in a
+/// register need not be read again for the checksum.
+#[derive(Debug)]
+pub(super) struct Writer<'a> {
+    room: &'a mut [[u8; 4]],
+    len: usize,
+    sum: u64,
+}
+
+impl<'a> Writer<'a> {
+    /// Writes into the front of `buf`.
+    #[inline]
+    pub(super) fn new(buf: &'a mut [u8]) -> Self {
+        Self { room: buf.as_chunks_mut().0, len: 0, sum: 0 }
+    }
+
+    /// Writes a word, in network order.
+    ///
+    /// # Panics
+    /// If there is no room for it.
+    #[inline]
+    pub(super) fn word(&mut self, word: u32) {
+        let bytes = word.to_be_bytes();
+        self.room[self.len] = bytes;
+        self.len += 1;
+        self.sum += u64::from(u32::from_ne_bytes(bytes));
+    }
+
+    /// Bytes written.
+    #[inline]
+    pub(super) const fn len(&self) -> usize {
+        4 * self.len
+    }
+
+    /// The sum of what was written.
+    #[inline]
+    pub(super) const fn sum(&self) -> Sum {
+        Sum(self.sum)
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::checksum::Sum;
+use super::checksum::{Sum, Writer};
 use crate::buf::Checksum;
 
 /// Bytes of a header without options.
@@ -18,6 +18,10 @@ pub const TCP: u8 = 6;
 
 /// Time to live of what is sent: the recommended default (RFC 1700), and Linux's.
 pub const TTL: u8 = 64;
+
+/// The word of identification and fragmentation of what is sent: never to be fragmented, and so without an
+/// identification (RFC 6864 §4.1).
+const DONT_FRAGMENT: u32 = 0x4000;
 
 /// The More-Fragments bit and the fragment offset: any of them set means a fragment.
 pub(super) const FRAGMENT_MASK: u16 = 0x3fff;
@@ -164,13 +168,14 @@ pub fn emit(
     payload_len: usize,
 ) -> usize {
     let total_len = u16::try_from(HEADER_LEN + payload_len).expect("payload fits a datagram");
-    let header = &mut buf[..HEADER_LEN];
-    header[0..2].copy_from_slice(&[0x45, tos]);
-    header[2..4].copy_from_slice(&total_len.to_be_bytes());
-    header[4..12].copy_from_slice(&[0, 0, 0x40, 0, TTL, protocol, 0, 0]);
-    header[12..16].copy_from_slice(&src.octets());
-    header[16..20].copy_from_slice(&dst.octets());
-    let field = Sum::new().plus(header).field();
+    let header: &mut [u8; HEADER_LEN] = buf.first_chunk_mut().expect("room for a header");
+    let mut words = Writer::new(header);
+    words.word(0x4500_0000 | u32::from(tos) << 16 | u32::from(total_len));
+    words.word(DONT_FRAGMENT);
+    words.word(u32::from(TTL) << 24 | u32::from(protocol) << 16);
+    words.word(src.to_bits());
+    words.word(dst.to_bits());
+    let field = words.sum().field();
     header[10..12].copy_from_slice(&field);
     HEADER_LEN
 }

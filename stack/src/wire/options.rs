@@ -3,6 +3,7 @@
 //! Called by the TCP parsers and emitter. A malformed list never costs the segment: the walk stops
 //! where the list makes no sense, and what was read before stays (RFC 9293 §3.1, MUST-6, MUST-7).
 
+use super::checksum::Writer;
 use super::{Outgoing, SackBlocks, SynOptions, Timestamps};
 
 /// Most bytes that options take: a data offset of 15 words less the fixed header.
@@ -101,55 +102,49 @@ pub(super) fn sack_blocks(list: &[u8]) -> SackBlocks {
 
 /// Bytes of the options of `out`, a multiple of 4.
 pub(super) fn len(out: &Outgoing) -> usize {
-    emit(&mut [0; MAX_LEN], out)
+    let mut scratch = [0; MAX_LEN];
+    let mut list = Writer::new(&mut scratch);
+    emit(&mut list, out);
+    list.len()
 }
 
-/// Writes the options of `out` in the order and alignment of Linux; returns their length, a multiple
-/// of 4. SACK ranges that do not fit are left out, the first ones are kept.
-pub(super) fn emit(buf: &mut [u8; MAX_LEN], out: &Outgoing) -> usize {
-    let mut list = List { buf, len: 0 };
+/// Writes the options of `out` in the order and alignment of Linux: whole words, [`MAX_LEN`] bytes at
+/// most. SACK ranges that do not fit are left out, the first ones are kept.
+#[inline]
+pub(super) fn emit(list: &mut Writer<'_>, out: &Outgoing) {
     if let Some(mss) = out.mss {
         let [high, low] = mss.to_be_bytes();
-        list.push([MSS, MSS_LEN, high, low]);
+        list.word(u32::from_be_bytes([MSS, MSS_LEN, high, low]));
     }
     match (out.sack_permitted, out.ts) {
         (true, Some(_)) => {
-            list.push([SACK_PERMITTED, SACK_PERMITTED_LEN, TIMESTAMPS, TIMESTAMPS_LEN]);
+            let both = [SACK_PERMITTED, SACK_PERMITTED_LEN, TIMESTAMPS, TIMESTAMPS_LEN];
+            list.word(u32::from_be_bytes(both));
         }
-        (true, None) => list.push([NOP, NOP, SACK_PERMITTED, SACK_PERMITTED_LEN]),
-        (false, Some(_)) => list.push(ALIGNED_TIMESTAMPS),
+        (true, None) => {
+            list.word(u32::from_be_bytes([NOP, NOP, SACK_PERMITTED, SACK_PERMITTED_LEN]));
+        }
+        (false, Some(_)) => list.word(u32::from_be_bytes(ALIGNED_TIMESTAMPS)),
         (false, None) => {}
     }
     if let Some(Timestamps { val, ecr }) = out.ts {
-        list.push(val.to_be_bytes());
-        list.push(ecr.to_be_bytes());
+        list.word(val);
+        list.word(ecr);
     }
     if let Some(shift) = out.window_scale {
-        list.push([NOP, WINDOW_SCALE, WINDOW_SCALE_LEN, shift]);
+        list.word(u32::from_be_bytes([NOP, WINDOW_SCALE, WINDOW_SCALE_LEN, shift]));
     }
-    let fit = (MAX_LEN - list.len).saturating_sub(4) / SACK_BLOCK_LEN;
-    let count = out.sack.len().min(fit);
-    if count > 0 {
-        list.push([NOP, NOP, SACK, (2 + SACK_BLOCK_LEN * count) as u8]);
-        for (start, end) in &out.sack[..count] {
-            list.push(start.to_be_bytes());
-            list.push(end.to_be_bytes());
+    // All there is besides takes 24 bytes of the 40, so that this cannot be less than nothing.
+    let fit = (MAX_LEN - list.len()).saturating_sub(4) / SACK_BLOCK_LEN;
+    let blocks = &out.sack[..];
+    let blocks = blocks.get(..fit).unwrap_or(blocks);
+    if !blocks.is_empty() {
+        let len = 2 + SACK_BLOCK_LEN * blocks.len();
+        list.word(u32::from_be_bytes([NOP, NOP, SACK, len as u8]));
+        for (start, end) in blocks {
+            list.word(*start);
+            list.word(*end);
         }
-    }
-    list.len
-}
-
-/// A list being written, word by word. All there is besides SACK takes 24 bytes of the 40, and SACK
-/// takes what is left, so no push can exceed the buffer.
-struct List<'a> {
-    buf: &'a mut [u8; MAX_LEN],
-    len: usize,
-}
-
-impl List<'_> {
-    fn push(&mut self, word: [u8; 4]) {
-        self.buf[self.len..self.len + 4].copy_from_slice(&word);
-        self.len += 4;
     }
 }
 
@@ -280,8 +275,9 @@ mod tests {
             let mut out = Outgoing { ts, ..Outgoing::default() };
             out.sack = (0..9).map(|n| (n, n + 1)).collect();
             let mut list = [0; MAX_LEN];
-            let len = emit(&mut list, &out);
-            assert!(len <= MAX_LEN);
+            let mut writer = Writer::new(&mut list);
+            emit(&mut writer, &out);
+            let len = writer.len();
             assert_eq!(sack_blocks(&list[..len]).as_slice(), &out.sack[..most]);
         }
     }

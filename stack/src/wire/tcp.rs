@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use super::checksum::Sum;
+use super::checksum::{Sum, Writer};
 use super::ipv4::{self, Ipv4};
 use super::ipv6::{self, Ipv6};
 use super::{Flags, FourTuple, Outgoing, SackBlocks, Segment, SynOptions, Timestamps, options};
@@ -127,40 +127,61 @@ pub fn header_len(out: &Outgoing) -> usize {
 /// # Panics
 /// If `buf` is too short ([`MAX_HEADERS_LEN`] and the payload always suffice), or the payload is more
 /// than a datagram holds.
+#[inline]
 pub fn emit(buf: &mut [u8], tuple: &FourTuple, out: &Outgoing, tos: u8, payload: &[u8]) -> usize {
-    let FourTuple { local_addr, remote_addr, local_port, remote_port } = *tuple;
-    let Outgoing { seq, ack, flags, window, .. } = *out;
-    let mut list = [0; options::MAX_LEN];
-    let options_len = options::emit(&mut list, out);
-    let header_len = HEADER_LEN + options_len;
-    let tcp_len = header_len + payload.len();
-    let (at, pseudo) = match (local_addr, remote_addr) {
-        (IpAddr::V4(src), IpAddr::V4(dst)) => {
-            let at = ipv4::emit(buf, src, dst, ipv4::TCP, tos, tcp_len);
+    if let (IpAddr::V4(src), IpAddr::V4(dst)) = (tuple.local_addr, tuple.remote_addr) {
+        emit_behind::<{ ipv4::HEADER_LEN }>(buf, tuple, out, payload, |buf, len| {
+            ipv4::emit(buf, src, dst, ipv4::TCP, tos, len);
             // A datagram's length fits in 16 bits, which ipv4::emit has asserted.
-            (at, Sum::pseudo_header(src, dst, ipv4::TCP, tcp_len as u16))
-        }
-        (src, dst) => {
-            let (src, dst) = (ipv6::or_mapped(src), ipv6::or_mapped(dst));
-            let at = ipv6::emit(buf, src, dst, ipv4::TCP, tos, tcp_len);
-            (at, Sum::pseudo_header_v6(src, dst, ipv4::TCP, tcp_len as u32))
-        }
-    };
+            Sum::pseudo_header(src, dst, ipv4::TCP, len as u16)
+        })
+    } else {
+        emit_v6(buf, tuple, out, tos, payload)
+    }
+}
 
-    let bytes = &mut buf[at..at + tcp_len];
-    let ack = if flags.has(Flags::ACK) { ack } else { 0 };
-    bytes[0..2].copy_from_slice(&local_port.to_be_bytes());
-    bytes[2..4].copy_from_slice(&remote_port.to_be_bytes());
-    bytes[4..8].copy_from_slice(&seq.to_be_bytes());
-    bytes[8..12].copy_from_slice(&ack.to_be_bytes());
-    bytes[12..14].copy_from_slice(&[(header_len as u8) << 2, flags.0]);
-    bytes[14..16].copy_from_slice(&window.to_be_bytes());
-    bytes[16..20].fill(0);
-    bytes[HEADER_LEN..header_len].copy_from_slice(&list[..options_len]);
-    bytes[header_len..].copy_from_slice(payload);
-    let field = pseudo.plus(bytes).field();
-    bytes[16..18].copy_from_slice(&field);
-    at + tcp_len
+#[inline(never)]
+fn emit_v6(buf: &mut [u8], tuple: &FourTuple, out: &Outgoing, tos: u8, payload: &[u8]) -> usize {
+    let (src, dst) = (ipv6::or_mapped(tuple.local_addr), ipv6::or_mapped(tuple.remote_addr));
+    emit_behind::<{ ipv6::HEADER_LEN }>(buf, tuple, out, payload, |buf, len| {
+        ipv6::emit(buf, src, dst, ipv4::TCP, tos, len);
+        Sum::pseudo_header_v6(src, dst, ipv4::TCP, len as u32)
+    })
+}
+
+/// Writes a segment behind `AT` bytes for the IP header. That is written by `ip`, which is told the
+/// segment's length and returns the sum of the pseudo header.
+#[inline(always)]
+fn emit_behind<const AT: usize>(
+    buf: &mut [u8],
+    tuple: &FourTuple,
+    out: &Outgoing,
+    payload: &[u8],
+    ip: impl FnOnce(&mut [u8], usize) -> Sum,
+) -> usize {
+    let Outgoing { seq, ack, flags, window, .. } = *out;
+    // The options first: the lengths in all headers hang on them.
+    let mut list = Writer::new(&mut buf[AT + HEADER_LEN..]);
+    options::emit(&mut list, out);
+    let header_len = HEADER_LEN + list.len();
+    let len = header_len + payload.len();
+    let mut sum = list.sum().and(ip(buf, len));
+
+    let (header, rest) = buf[AT..].split_first_chunk_mut::<HEADER_LEN>().expect("room for it");
+    let mut words = Writer::new(header);
+    words.word(u32::from(tuple.local_port) << 16 | u32::from(tuple.remote_port));
+    words.word(seq);
+    words.word(if flags.has(Flags::ACK) { ack } else { 0 });
+    let offset = (header_len / 4) as u32;
+    words.word(offset << 28 | u32::from(flags.0) << 16 | u32::from(window));
+    words.word(0);
+    sum = sum.and(words.sum());
+    if !payload.is_empty() {
+        rest[header_len - HEADER_LEN..][..payload.len()].copy_from_slice(payload);
+        sum = sum.plus(payload);
+    }
+    header[16..18].copy_from_slice(&sum.field());
+    AT + len
 }
 
 /// Changes the time to live, or hop limit, of a datagram that [`emit`] has written.
