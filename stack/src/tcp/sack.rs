@@ -96,6 +96,10 @@ impl SackList {
     /// The blocks of the next ACK, at most `max`: the duplicate, then the range that holds it if
     /// it lies above rcv_nxt (RFC 2883 §4), then the others, newest first.
     pub fn blocks(&self, dsack: Option<SeqRange>, max: usize) -> SackBlocks {
+        let block = |range: &SeqRange| (range.start.raw(), range.end.raw());
+        if dsack.is_none() {
+            return self.ranges().iter().take(max).map(block).collect();
+        }
         let around = dsack.and_then(|d| {
             self.ranges()
                 .iter()
@@ -103,7 +107,7 @@ impl SackList {
         });
         let others = (0..self.len()).filter(|i| Some(*i) != around);
         let held = around.into_iter().chain(others).map(|i| self.ranges[i]);
-        dsack.into_iter().chain(held).take(max).map(|r| (r.start.raw(), r.end.raw())).collect()
+        dsack.into_iter().chain(held).take(max).map(|range| block(&range)).collect()
     }
 
     /// The right edge of the highest range: a RST there is taken as one at rcv_nxt, since a peer

@@ -512,7 +512,9 @@ impl<B: PacketBuf> Tcb<B> {
         if dsack.is_none() && self.sack.is_empty() {
             return SackBlocks::new();
         }
-        self.predict();
+        if dsack.is_some() {
+            self.predict();
+        }
         self.sack.blocks(dsack, room)
     }
 

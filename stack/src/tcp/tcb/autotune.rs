@@ -112,9 +112,11 @@ impl Autotune {
         let window = u64::from(read) * 2;
         let growth = if self.rtt_us() < LOW_RTT {
             window * u64::from(self.rtt_us()) / u64::from(LOW_RTT)
-        } else {
+        } else if read > before {
             // In slow start the sender doubles its rate.
-            window * 2 * u64::from(read.saturating_sub(before)) / u64::from(before.max(1))
+            window * 2 * u64::from(read - before) / u64::from(before.max(1))
+        } else {
+            0
         };
         u32::try_from(window + growth + u64::from(span)).unwrap_or(u32::MAX)
     }
@@ -203,8 +205,11 @@ impl<B: PacketBuf> Tcb<B> {
         }
         let span = self.ofo.end().map_or(0, |end| end.since(self.rcv_nxt));
         let window = self.autotune.window_for(read, before, span);
-        let most = u64::from(cx.settings.tcp_rmem[2]);
-        self.window.widen(self.window.space_of(window).min(most) as u32);
+        // It seldom grows: that is found out without a division.
+        if self.window.is_outgrown_by(window) {
+            let most = u64::from(cx.settings.tcp_rmem[2]);
+            self.window.widen(self.window.space_of(window).min(most) as u32);
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::wire::{Flags, Segment};
 
 use super::ack::Load;
 use super::urgent::Gate;
-use super::{Owed, Sink, State, Tcb, Verdict};
+use super::{Owed, Sink, State, Tcb, UNPREDICTABLE, Verdict};
 
 /// The prediction for a peer whose last window field was `window`: that window, and ACK alone.
 pub(super) const fn predicted_header(window: u16) -> u32 {
@@ -386,7 +386,10 @@ impl<B: PacketBuf> Tcb<B> {
         range: SeqRange,
         duplicate: Option<SeqRange>,
     ) -> Verdict {
-        self.predict();
+        // It stays so until the hole is filled.
+        if self.prediction != UNPREDICTABLE {
+            self.predict();
+        }
 
         let mut earlier = duplicate.and_then(|range| self.note_dsack(cx, range));
         if self.sack_ok {

@@ -163,6 +163,11 @@ impl Window {
         ((window as u64) << 8) / self.ratio as u64
     }
 
+    /// Whether so much payload is expected to take more than the buffer may hold.
+    pub(super) const fn is_outgrown_by(&self, window: u32) -> bool {
+        (window as u64) << 8 >= (self.rcvbuf as u64 + 1) * self.ratio as u64
+    }
+
     /// Payload for which there is room.
     const fn free(&self) -> u32 {
         self.payload_of(self.rcvbuf.saturating_sub(self.rmem))
