@@ -123,6 +123,11 @@ unsigned int pqs_pool_size(const struct rte_mempool *pool)
 	return pool->size;
 }
 
+struct rte_mbuf *pqs_alloc(struct rte_mempool *pool)
+{
+	return rte_pktmbuf_alloc(pool);
+}
+
 int pqs_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned int n)
 {
 	return rte_pktmbuf_alloc_bulk(pool, mbufs, n);

@@ -192,11 +192,11 @@ impl Mempool {
 
     /// One mbuf, empty, or `None` if the pool is.
     pub fn alloc(&self) -> Option<Mbuf> {
-        let mut mbuf = std::ptr::null_mut();
-        self.alloc_raw(std::slice::from_mut(&mut mbuf)).then(|| {
-            // SAFETY: fresh from the pool, and ours.
-            unsafe { Mbuf::from_raw(NonNull::new_unchecked(mbuf)) }
-        })
+        self.check_use();
+        // SAFETY: the handle keeps the pool.
+        let mbuf = NonNull::new(unsafe { sys::pqs_alloc(self.raw()) })?;
+        // SAFETY: fresh from the pool, and ours.
+        Some(unsafe { Mbuf::from_raw(mbuf) })
     }
 
     /// Appends `n` empty mbufs to `burst`, or none if the pool has fewer or the burst no room.
@@ -246,11 +246,15 @@ impl Mempool {
         unsafe { self.0.0.as_ref() }
     }
 
-    fn alloc_raw(&self, places: &mut [*mut sys::rte_mbuf]) -> bool {
+    fn check_use(&self) {
         debug_assert!(
             self.core().may_be_used_here(),
             "an mbuf is to be allocated by the lcore that owns the pool"
         );
+    }
+
+    fn alloc_raw(&self, places: &mut [*mut sys::rte_mbuf]) -> bool {
+        self.check_use();
         // SAFETY: the handle keeps the pool; as many places as are asked for.
         unsafe { sys::pqs_alloc_bulk(self.raw(), places.as_mut_ptr(), places.len() as u32) == 0 }
     }
