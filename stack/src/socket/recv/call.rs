@@ -292,6 +292,19 @@ impl<'a> Call<'a> {
     }
 }
 
+/// Copies all of `data` to the front of `room`, which is what is left of it then; nothing if it does not
+/// fit. Whether it did.
+#[inline(always)]
+pub(super) fn fill(room: &mut &mut [u8], data: &[u8]) -> bool {
+    let fits = data.len() <= room.len();
+    if fits {
+        let (front, rest) = std::mem::take(room).split_at_mut(data.len());
+        front.copy_from_slice(data);
+        *room = rest;
+    }
+    fits
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;

@@ -14,7 +14,7 @@ use super::super::options::Options;
 use super::super::park::{Status, UrgentRead, UrgentWord};
 use super::super::ring::Consumer;
 use super::super::sync::mutant;
-use super::call::Call;
+use super::call::{Call, fill};
 use super::urgent::ReadUrgent;
 use super::{ReaderSide, RecvError, Seen, Sleep, Step};
 
@@ -221,7 +221,15 @@ pub(in crate::socket) trait Source<B: PacketBuf> {
         let before = call.copied;
         side.urgency.begin(side.copied_seq);
         let most = CHAIN.saturating_sub(side.spent.len());
-        let mut spent = side.taken.split_front(most, |buf| call.take_whole(buf.data()));
+        let mut spent = if let Some(mut room) = call.lendable() {
+            // What `take_whole` does, with the place of the next byte in a register.
+            let spent = side.taken.split_front(most, |buf| fill(&mut room, buf.data()));
+            let left = room.len();
+            call.copied = call.most - left;
+            spent
+        } else {
+            side.taken.split_front(most, |buf| call.take_whole(buf.data()))
+        };
         side.copied_seq = side.copied_seq.plus((call.copied - before) as u32);
         let chain_is_full = spent.len() == most;
         side.spent.append(&mut spent);
