@@ -141,6 +141,7 @@ impl<B: PacketBuf> OutOfOrder<B> {
     /// It must start after rcv_nxt and inside the window. Where copies of a byte differ, the
     /// segment with the smaller start wins, of equal starts the longer, of equals the older, as in
     /// Linux: an observer on the way can know what the application will read.
+    #[inline]
     pub fn insert(&mut self, buf: B) -> Inserted {
         let range = numbers_of(&buf);
         if range.is_empty() {
@@ -154,6 +155,7 @@ impl<B: PacketBuf> OutOfOrder<B> {
     /// may be all that is left. Segments wholly below are dropped on the way.
     ///
     /// After a segment with FIN nothing more belongs to the stream: [`Self::clear`] is due.
+    #[inline(always)] // into the one loop that asks for it
     pub fn pop_ready(&mut self, walk: &mut Walk, rcv_nxt: SeqNum) -> Option<B> {
         let ready = self.0.as_mut()?.pop_ready(walk, rcv_nxt);
         self.let_go_if_empty();
@@ -205,6 +207,7 @@ impl<B: PacketBuf> Queue<B> {
         Self { segments: Segments::new(), truesize: 0 }
     }
 
+    #[inline]
     fn insert(&mut self, buf: B, range: SeqRange) -> Inserted {
         let stored = Inserted::stored(range);
         let buf = match self.segments.last_mut() {
@@ -301,12 +304,11 @@ impl<B: PacketBuf> Queue<B> {
         note_duplicate(&mut result.dsack, covered.range);
     }
 
+    #[inline(always)]
     fn pop_ready(&mut self, walk: &mut Walk, rcv_nxt: SeqNum) -> Option<B> {
         loop {
-            if self.segments.first()?.range.start.after(rcv_nxt) {
-                return None;
-            }
-            let Slot { range, mut buf } = self.segments.pop_first()?;
+            let is_due = |slot: &Slot<B>| !slot.range.start.after(rcv_nxt);
+            let Slot { range, mut buf } = self.segments.pop_first_if(is_due)?;
             self.truesize -= buf.truesize();
             if range.start.before(walk.began_at) {
                 // What overlaps beyond that point was reported when it was queued.

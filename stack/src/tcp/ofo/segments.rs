@@ -56,11 +56,6 @@ impl<B> Segments<B> {
         self.len == 0
     }
 
-    /// The lowest segment.
-    pub(super) fn first(&self) -> Option<&Slot<B>> {
-        self.chunks.first()?.front()
-    }
-
     /// The highest segment.
     pub(super) fn last(&self) -> Option<&Slot<B>> {
         self.chunks.last()?.back()
@@ -175,10 +170,14 @@ impl<B> Segments<B> {
         }
     }
 
-    /// Takes the lowest segment.
-    pub(super) fn pop_first(&mut self) -> Option<Slot<B>> {
+    /// Takes the lowest segment if `is_due` says so.
+    #[inline]
+    pub(super) fn pop_first_if(
+        &mut self,
+        is_due: impl FnOnce(&Slot<B>) -> bool,
+    ) -> Option<Slot<B>> {
         let chunk = self.chunks.first_mut()?;
-        let slot = chunk.pop_front()?;
+        let slot = chunk.pop_front_if(|slot| is_due(slot))?;
         if chunk.is_empty() {
             self.remove_chunk(0);
         }
