@@ -14,6 +14,7 @@ mod input;
 mod keepalive;
 mod options;
 mod path;
+mod progress;
 mod relief;
 mod run;
 mod urgent;
