@@ -34,9 +34,9 @@ pub(super) struct Base {
     pub echoes: EchoLimit,
     pub problems: ProblemLimit,
     pub pressure: Pressure,
-    pub presence: Presence,
     /// When that last was not none.
     pub pressed_since: Instant,
+    pub presence: Presence,
 }
 
 impl Base {

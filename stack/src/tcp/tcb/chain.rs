@@ -55,12 +55,7 @@ impl<B: PacketBuf> Tcb<B> {
         pieces: Pieces<B>,
         sink: &mut impl Sink<B>,
     ) {
-        if self.rcv_nxt == self.window.wup
-            && let (Some(ts), Some(option)) = (&mut self.ts, seg.ts)
-        {
-            ts.learn(option.val, cx.now);
-        }
-        self.snd_wl1 = self.rcv_nxt;
+        self.begin_predicted(cx, seg);
         cx.counters.bump(Counter::TCPHPHits);
         if let Some(ts) = seg.ts {
             self.on_echo(cx.now, ts, seg.len);
@@ -69,12 +64,7 @@ impl<B: PacketBuf> Tcb<B> {
         for piece in pieces {
             self.enqueue(cx, piece, sink);
         }
-        self.rcv_nxt = self.rcv_nxt.plus(seg.len);
-        self.on_window_progress(cx.now);
-        self.ack.on_data(cx, &mut self.window, load, &self.closing);
-        if self.ecn.is_on() {
-            self.note_mark(seg.ecn);
-        }
+        self.end_predicted(cx, seg, load);
     }
 
     /// The five cases: see `on_text`, of which this is the form for many buffers.

@@ -78,12 +78,7 @@ impl<B: PacketBuf> Tcb<B> {
         mut buf: B,
         sink: &mut impl Sink<B>,
     ) {
-        if self.rcv_nxt == self.window.wup
-            && let (Some(ts), Some(option)) = (&mut self.ts, seg.ts)
-        {
-            ts.learn(option.val, cx.now);
-        }
-        self.snd_wl1 = self.rcv_nxt;
+        self.begin_predicted(cx, seg);
         if seg.len == 0 {
             cx.counters.bump(Counter::TCPHPAcks);
             self.tally.bare();
@@ -100,6 +95,23 @@ impl<B: PacketBuf> Tcb<B> {
         cb.seq = seg.seq;
         cb.fin = false;
         self.enqueue(cx, buf, sink);
+        self.end_predicted(cx, seg, load);
+    }
+
+    /// What the header of a predicted segment says.
+    #[inline(always)]
+    pub(super) fn begin_predicted(&mut self, cx: &Cx<'_>, seg: &Segment) {
+        if self.rcv_nxt == self.window.wup
+            && let (Some(ts), Some(option)) = (&mut self.ts, seg.ts)
+        {
+            ts.learn(option.val, cx.now);
+        }
+        self.snd_wl1 = self.rcv_nxt;
+    }
+
+    /// Goes on behind a predicted segment whose payload has been queued.
+    #[inline(always)]
+    pub(super) fn end_predicted(&mut self, cx: &Cx<'_>, seg: &Segment, load: Load) {
         self.rcv_nxt = self.rcv_nxt.plus(seg.len);
         self.on_window_progress(cx.now);
         self.ack.on_data(cx, &mut self.window, load, &self.closing);
@@ -246,7 +258,8 @@ impl<B: PacketBuf> Tcb<B> {
             match self.admit(cx, buf) {
                 Admission::Admitted(admitted) => buf = admitted,
                 Admission::Copied { len, fin } => {
-                    return self.advanced(cx, len, fin, load, sink);
+                    self.rcv_nxt = self.rcv_nxt.plus(len);
+                    return self.has_advanced(cx, len, fin, load, sink);
                 }
                 Admission::Refused => return Verdict::Later,
             }
@@ -258,23 +271,11 @@ impl<B: PacketBuf> Tcb<B> {
         if len > 0 {
             self.enqueue(cx, buf, sink);
         }
-        self.advanced(cx, len, fin, load, sink)
-    }
-
-    /// `len` bytes, and perhaps the FIN, have been taken at rcv_nxt.
-    fn advanced(
-        &mut self,
-        cx: &mut Cx<'_>,
-        len: u32,
-        fin: bool,
-        load: Load,
-        sink: &mut impl Sink<B>,
-    ) -> Verdict {
         self.rcv_nxt = self.rcv_nxt.plus(len);
         self.has_advanced(cx, len, fin, load, sink)
     }
 
-    /// The same when rcv_nxt has been moved already.
+    /// `len` bytes, and perhaps the FIN, have been taken: rcv_nxt is behind the bytes.
     pub(super) fn has_advanced(
         &mut self,
         cx: &mut Cx<'_>,
