@@ -23,10 +23,40 @@ pub struct SegCb {
     pub fin: bool,
     /// When the burst that brought the segment was read.
     pub rx_time: Instant,
-    /// Socket that is charged for the buffer: index in its lcore's table.
-    pub socket: u32,
-    /// Generation of that index, so that a late return does not credit its next user.
-    pub generation: u32,
+    /// Socket that is charged for the buffer.
+    pub owner: Owner,
+}
+
+/// A socket that buffers are charged to: its index in its lcore's table, and the generation of that index,
+/// so that a late return does not credit its next user. One number, which is written and compared at once.
+///
+/// ```
+/// use prequeue::buf::Owner;
+///
+/// let owner = Owner::new(7, 2);
+/// assert_eq!((owner.socket(), owner.generation()), (7, 2));
+/// ```
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Owner(u64);
+
+impl Owner {
+    /// The socket with this index and generation.
+    #[inline]
+    pub const fn new(socket: u32, generation: u32) -> Self {
+        Self((generation as u64) << 32 | socket as u64)
+    }
+
+    /// Index of the socket.
+    #[inline]
+    pub const fn socket(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// Generation of the index.
+    #[inline]
+    pub const fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
 }
 
 /// What the device said of a received frame's IP and TCP checksums.
@@ -154,9 +184,9 @@ pub trait PacketBuf: Debug + Send + Sized + 'static {
 pub trait BufQueue<B>: Debug + Default + Send {
     /// Appends one buffer.
     fn push_back(&mut self, buf: B);
-    /// Appends the buffers of all places, in order.
-    fn push_all(&mut self, places: &mut [Option<B>]) {
-        places.iter_mut().filter_map(Option::take).for_each(|buf| self.push_back(buf));
+    /// Appends all that an iterator gives; how many.
+    fn push_each(&mut self, bufs: impl Iterator<Item = B>) -> usize {
+        bufs.map(|buf| self.push_back(buf)).count()
     }
     /// Puts one buffer in front of all others.
     fn push_front(&mut self, buf: B);

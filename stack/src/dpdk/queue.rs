@@ -101,30 +101,22 @@ impl BufQueue<Mbuf> for MbufQueue {
         self.len += 1;
     }
 
-    #[inline]
-    fn push_all(&mut self, places: &mut [Option<Mbuf>]) {
-        let mut tail = self.tail.0;
-        // Where the next mbuf is to be linked: behind the last one, which is ours.
-        let mut end: *mut *mut sys::rte_mbuf = match NonNull::new(tail) {
-            // SAFETY: the tail is ours.
-            Some(tail) => unsafe { link(tail) },
-            None => &raw mut self.head.0,
-        };
-        let mut more = 0;
-        for raw in places.iter_mut().filter_map(Option::take).map(Mbuf::into_raw) {
-            tail = raw.as_ptr();
-            // SAFETY: the place of the link of an mbuf that is ours, or of our head; and this mbuf
-            // is ours now.
-            unsafe {
-                end.write(tail);
-                end = link(raw);
-            }
-            more += 1;
+    #[inline(always)]
+    fn push_each(&mut self, mut mbufs: impl Iterator<Item = Mbuf>) -> usize {
+        // If the iterator panics they are lost, as if it had never given them.
+        let Some(first) = mbufs.next().map(Mbuf::into_raw) else { return 0 };
+        let (mut last, mut len) = (first, 1);
+        for mbuf in mbufs {
+            let raw = mbuf.into_raw();
+            // SAFETY: given away to us, both.
+            unsafe { link(last).write(raw.as_ptr()) };
+            last = raw;
+            len += 1;
         }
-        // SAFETY: as above.
-        unsafe { end.write(ptr::null_mut()) };
-        self.tail = Link(tail);
-        self.len += more;
+        // SAFETY: the mbuf is ours.
+        unsafe { link(last).write(ptr::null_mut()) };
+        self.append(&mut Self { head: Link(first.as_ptr()), tail: Link(last.as_ptr()), len });
+        len
     }
 
     #[inline]

@@ -12,7 +12,7 @@ use dpdk_sys as sys;
 
 use super::eal::{Eal, errno_text};
 use super::mbuf::Mbuf;
-use crate::buf::{Checksum, Headers, Lost, PacketBuf, Reassembly, SegCb};
+use crate::buf::{Checksum, Headers, Lost, Owner, PacketBuf, Reassembly, SegCb};
 use crate::time::Instant;
 use crate::wire::{Family, fragment, ipv4, ipv6};
 
@@ -196,5 +196,5 @@ fn name(fragment: &Mbuf, headers: Headers) -> SegCb {
             (fold(8), fold(24), word(ipv6::HEADER_LEN + 4))
         }
     };
-    SegCb { seq: src, socket: dst, generation: id, ..SegCb::default() }
+    SegCb { seq: src, owner: Owner::new(dst, id), ..SegCb::default() }
 }

@@ -9,16 +9,16 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::buf::{PacketBuf, Reassembly, Spare};
+use crate::buf::{Checksum, PacketBuf, Reassembly, Spare};
 use crate::socket::{Local, Mode, Threaded};
 use crate::tcp::isn::Secret;
 use crate::tcp::ratelimit::RstLimiter;
 use crate::tcp::{Counter, Counters, Settings};
 use crate::time::Instant;
 use crate::watch::Span;
-use crate::wire::FourTuple;
 use crate::wire::frame::{self, Station, TcpFrame};
-use crate::wire::frame6;
+use crate::wire::words::{self, Alike, Likeness, Words};
+use crate::wire::{FourTuple, frame6};
 
 use super::claims::Role;
 use super::dispatch::Frame;
@@ -314,41 +314,59 @@ impl Sum for Population {
     }
 }
 
+/// How many frames at the beginning of `places` are like `first`, and verified as it is.
+#[inline(never)] // so that what it compares with stays in registers
+fn count_like<B: PacketBuf>(first: &B, places: &[Option<B>]) -> usize {
+    if first.checksum() != Checksum::Good {
+        return 0;
+    }
+    let Some(likeness) = Likeness::of(first.data()) else { return 0 };
+    let is_like =
+        |frame: &B| frame.checksum() == Checksum::Good && likeness.is_that_of(frame.data());
+    places.iter().take_while(|place| place.as_ref().is_some_and(is_like)).count()
+}
+
 impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
     fn input<T: Transmit>(&mut self, work: &mut Work<'_, T>, burst: &mut [Option<B>]) {
         self.free_returned();
-        // Frames of one connection that follow each other are found with one look-up.
+        // Frames of one connection that follow each other are found with one look-up. Most are just like
+        // the one before them, which is all that is looked at.
         let mut runs = Runs::new();
         let mut last = None;
-        let (mut absent, mut unusual) = (0, 0);
+        let mut alike = Alike::default();
+        let mut are_usual = true;
         let us = Station::new(work.base.interface.mac);
-        for (at, slot) in burst.iter_mut().enumerate() {
-            let Some(frame) = slot else {
-                absent += 1;
+        let mut at = 0;
+        while let Some(slot) = burst.get(at) {
+            let start = at;
+            at += 1;
+            let Some(frame) = slot else { continue };
+            let ends = frame::usual_ends(frame.data(), us, frame.checksum());
+            let flow = ends.map_or(Flow::UNKNOWN, Flow::of_ends);
+            if ends.is_none() || ends != last {
+                runs.push(Run { flow, hash: self.flows.hash(&flow), start });
+            }
+            last = ends;
+            if ends.is_none() {
+                are_usual = false;
                 continue;
-            };
-            let flow = match frame::usual_ends(frame.data(), us, frame.checksum()) {
-                Some(ends) if last == Some(ends) => continue,
-                Some(ends) => {
-                    last = Some(ends);
-                    Flow::of_ends(ends)
-                }
-                None => {
-                    last = None;
-                    unusual += 1;
-                    Flow::UNKNOWN
-                }
-            };
-            runs.push(Run { flow, hash: self.flows.hash(&flow), start: at });
+            }
+            // Where each frame is of another connection, no more than that is to be found out.
+            if let Some(Some(next)) = burst.get(at)
+                && words::have_same_ports(frame.data(), next.data())
+            {
+                at += count_like(frame, &burst[at..]);
+                alike.note(start + 1..at);
+            }
+            let field = Counter::of_ecn(Words::ecn::<{ Words::WITHOUT_OPTIONS }>(frame.data()));
+            work.base.counters.add(field, (at - start) as u64);
         }
-        let usual = burst.len() - absent - unusual;
-        work.base.counters.add(Counter::InNoECTPkts, usual as u64);
-        if unusual != 0 {
+        if !are_usual {
             self.find_flows(work, burst, &mut runs);
         }
 
         // All look-ups in a row: none depends on another, so that their cache misses overlap.
-        let mut groups = Groups::default();
+        let mut groups = Groups::new(alike);
         let mut others = 0_u32;
         for (number, run) in runs.iter().enumerate() {
             let end = runs.get(number + 1).map_or(burst.len(), |next| next.start);
@@ -390,10 +408,8 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
                 let Some(frame) = place.as_mut() else { return true };
                 let (data, checksum) = (frame.data(), frame.checksum());
                 work.count_ecn(data);
-                let usual = match frame6::usual_ends(data, us, checksum) {
-                    Some(ends) => Some(Flow::of_ends6(&ends)),
-                    None => frame::ends_with_ecn(data, us, checksum).map(Flow::of_ends),
-                };
+                let usual = frame6::usual_ends(data, us, checksum);
+                let usual = usual.map(|ends| Flow::of_ends6(&ends));
                 match usual.or_else(|| self.unusual_flow(work, place)) {
                     Some(flow) => run.flow = flow,
                     None => *place = None,

@@ -9,6 +9,8 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
+use crate::wire::words::Alike;
+
 /// Frames that are worked on together. As many as a device gives at once, and few enough that
 /// what is parsed of them stays in the first-level cache.
 pub const BURST: usize = 32;
@@ -16,6 +18,7 @@ pub const BURST: usize = 32;
 /// The runs of a burst that belong to sockets.
 #[derive(Debug, Default)]
 pub(super) struct Groups {
+    alike: Alike,
     groups: SmallVec<[Group; BURST]>,
     runs: SmallVec<[Run; BURST]>,
 }
@@ -40,6 +43,11 @@ struct Run {
 const END: u8 = u8::MAX;
 
 impl Groups {
+    /// Of a burst of which these frames are like the one before.
+    pub fn new(alike: Alike) -> Self {
+        Self { alike, ..Self::default() }
+    }
+
     /// Adds a run of frames, later ones than all before, to the group of `socket`.
     pub fn add(&mut self, frames: Range<usize>, socket: u32) {
         // Runs and places in a burst are few enough for a byte.
@@ -57,7 +65,8 @@ impl Groups {
     /// The sockets in the order of their first frames, with their frames.
     pub fn iter(&self) -> impl Iterator<Item = (u32, Members<'_>)> {
         self.groups.iter().map(|group| {
-            let members = Members { runs: &self.runs, frames: 0..0, next: group.first };
+            let Self { runs, alike, .. } = self;
+            let members = Members { runs, frames: 0..0, next: group.first, alike: *alike };
             (group.socket, members)
         })
     }
@@ -69,12 +78,19 @@ pub(super) struct Members<'a> {
     runs: &'a [Run],
     frames: Range<usize>,
     next: u8,
+    alike: Alike,
 }
 
 impl Members<'_> {
     /// The one place of a single frame.
-    pub const fn single() -> Self {
-        Self { runs: &[], frames: 0..1, next: END }
+    pub fn single() -> Self {
+        Self { runs: &[], frames: 0..1, next: END, alike: Alike::default() }
+    }
+
+    /// Which frames of [`Self::run`] are like the one before.
+    #[inline]
+    pub fn alike(&self) -> Alike {
+        self.alike.from(self.frames.start)
     }
 
     /// The places that follow each other from the next one on; empty if there is none.

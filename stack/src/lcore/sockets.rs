@@ -6,10 +6,10 @@
 
 use std::marker::PhantomData;
 
-use crate::buf::{PacketBuf, Spare};
+use crate::buf::{Owner, PacketBuf, Spare};
 use crate::socket::{Claimed, Deferred, Mode, SocketId, SocketOptions};
 use crate::tcp::request::Opened;
-use crate::tcp::tcb::{Owner, State, Tcb, Verdict, Won};
+use crate::tcp::tcb::{State, Tcb, Verdict, Won};
 use crate::tcp::time_wait::Ending;
 use crate::tcp::{Counter, SeqNum};
 use crate::time::Instant;
@@ -142,11 +142,10 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
     /// be uncharged when it is next claimed.
     pub(super) fn free_returned(&mut self) {
         let Self { home, sockets, with_returns, .. } = self;
-        let mut returned = Returned { owner: Key { index: u32::MAX, generation: 0 }, truesize: 0 };
+        let mut returned = Returned { owner: Owner::new(u32::MAX, 0), truesize: 0 };
         M::free_returned(home, |cb, truesize| {
-            let owner = Key { index: cb.socket, generation: cb.generation };
-            if owner != returned.owner {
-                returned.note(sockets, with_returns, owner);
+            if cb.owner != returned.owner {
+                returned.note(sockets, with_returns, cb.owner);
             }
             returned.truesize += truesize;
         });
@@ -299,7 +298,7 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
 /// What came back of one socket's buffers in a row.
 #[derive(Debug)]
 struct Returned {
-    owner: Key,
+    owner: Owner,
     truesize: u32,
 }
 
@@ -311,12 +310,13 @@ impl Returned {
         &mut self,
         sockets: &mut Slab<SocketSlot<B, M>>,
         with_returns: &mut Vec<u32>,
-        next: Key,
+        next: Owner,
     ) {
         let Self { owner, truesize } = std::mem::replace(self, Self { owner: next, truesize: 0 });
-        if let Some(slot) = sockets.get_mut(owner) {
+        let key = Key { index: owner.socket(), generation: owner.generation() };
+        if let Some(slot) = sockets.get_mut(key) {
             if slot.wants_memory && slot.returned == 0 {
-                with_returns.push(owner.index);
+                with_returns.push(key.index);
             }
             slot.returned += truesize;
         }
@@ -390,8 +390,7 @@ fn any_payload<B: PacketBuf>(mut frame: B, tcp: &TcpFrame, id: SocketId, now: In
     }
     chain::cut_to_payload(&mut frame, tcp);
     let cb = frame.cb_mut();
-    cb.socket = id.slot;
-    cb.generation = id.generation;
+    cb.owner = Owner::new(id.slot, id.generation);
     cb.rx_time = now;
     frame
 }
@@ -402,8 +401,7 @@ fn any_payload<B: PacketBuf>(mut frame: B, tcp: &TcpFrame, id: SocketId, now: In
 fn payload<B: PacketBuf>(mut frame: B, tcp: &TcpFrame, id: SocketId, now: Instant) -> B {
     frame.narrow(usize::from(tcp.payload), tcp.segment.len as usize);
     let cb = frame.cb_mut();
-    cb.socket = id.slot;
-    cb.generation = id.generation;
+    cb.owner = Owner::new(id.slot, id.generation);
     cb.rx_time = now;
     frame
 }
@@ -458,16 +456,17 @@ impl<'a, 'w, B: PacketBuf, K: Claimed<B>, T: Transmit> Visit<'a, 'w, B, K, T> {
     /// Frames that are segments of this connection, until it ends.
     #[inline(always)]
     fn frames(&mut self, burst: &mut [Option<B>], members: &mut Members<'_>, id: SocketId) {
-        let owner = Owner { socket: id.slot, generation: id.generation };
+        let owner = Owner::new(id.slot, id.generation);
         loop {
             let run = members.run();
             if run.is_empty() {
                 return;
             }
+            let alike = members.alike();
             if self.work.base.pressure == Pressure::None {
                 let (tcb, sink) = self.claim.parts();
                 let run = &mut burst[run];
-                let taken = tcb.on_frames(&mut self.work.cx(), run, owner, sink);
+                let taken = tcb.on_frames(&mut self.work.cx(), run, alike, owner, sink);
                 self.work.base.counters.add(Counter::InSegs, taken as u64);
                 members.skip_places(taken);
                 if taken == run.len() {

@@ -44,7 +44,6 @@ pub(crate) use options::LEAST_CLAMP;
 pub use options::Linger2;
 use options::{Asked, Limits};
 pub use relief::{Queues, Won};
-pub use run::Owner;
 pub use urgent::Urgent;
 use window::Window;
 

@@ -11,26 +11,22 @@ use super::checksum::Sum;
 use super::ipv4::{self, Ipv4Error};
 use super::ipv6::{self, Ipv6Error};
 use super::tcp::{self, TcpError};
-use super::{Flags, FourTuple, MacAddr, Segment, ethernet, frame6, layers, options};
+use super::{FourTuple, MacAddr, Segment, ethernet, frame6, layers, options};
 use crate::buf::Checksum;
 
 /// Bytes of the longest frame without payload: tagged Ethernet, IPv4, TCP with all options.
 pub const MAX_CONTROL_LEN: usize = ethernet::MAX_HEADER_LEN + tcp::MAX_HEADERS_LEN;
 
 /// Offset of the TCP header in a frame of the usual shape.
-const TCP_AT: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN;
+pub(super) const TCP_AT: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN;
 /// EtherType, IP version and header length of the usual shape, the type of service left out.
-const IPV4_WITHOUT_OPTIONS: u32 = (ethernet::IPV4 as u32) << 16 | 0x45 << 8;
-/// What tells in that word, whatever the type of service.
-const ANY_SERVICE: u32 = 0xffff_ff00;
-/// The same where the transport must not be ECN-capable.
-const NOT_ECT: u32 = ANY_SERVICE | 3;
+pub(super) const IPV4_WITHOUT_OPTIONS: u32 = (ethernet::IPV4 as u32) << 16 | 0x45 << 8;
 /// What tells in the word of fragmentation, time to live and protocol.
 const FRAGMENT_AND_PROTOCOL: u32 = (ipv4::FRAGMENT_MASK as u32) << 16 | 0xff;
 /// That word for a TCP segment in one piece.
 const WHOLE_TCP: u32 = ipv4::TCP as u32;
 /// Bytes of the headers of a frame of the usual shape, without TCP options.
-const HEADERS_LEN: usize = TCP_AT + tcp::HEADER_LEN;
+pub(super) const HEADERS_LEN: usize = TCP_AT + tcp::HEADER_LEN;
 /// The same, of the datagram alone.
 const DATAGRAM_HEADERS_LEN: usize = ipv4::HEADER_LEN + tcp::HEADER_LEN;
 
@@ -119,26 +115,14 @@ impl Ends {
     }
 }
 
-/// The ends of a segment for this station whose headers stand where they usually do, whose checksums
-/// are right and whose ECN field is 0; `None` for everything else, which [`ends_with_ecn`] and
-/// [`parse_tcp`] have to look at.
+/// The ends of a segment for this station whose headers stand where they usually do and whose
+/// checksums are right; `None` for everything else, which [`parse_tcp`] has to look at.
 ///
 /// `checksum` is the device's word. What [`parse_checked`] says of the frame is still to be seen.
 #[inline(always)]
 pub fn usual_ends(frame: &[u8], us: Station, checksum: Checksum) -> Option<Ends> {
-    ends::<NOT_ECT>(frame, us, checksum)
-}
-
-/// As [`usual_ends`], whatever the ECN field.
-#[inline(never)]
-pub fn ends_with_ecn(frame: &[u8], us: Station, checksum: Checksum) -> Option<Ends> {
-    ends::<ANY_SERVICE>(frame, us, checksum)
-}
-
-#[inline(always)]
-fn ends<const SERVICE: u32>(frame: &[u8], us: Station, checksum: Checksum) -> Option<Ends> {
     let headers = frame.first_chunk()?;
-    let (ip, tcp) = usual_headers::<SERVICE>(headers)?;
+    let (ip, tcp) = usual_headers(headers)?;
     if !us.is_addressed_by(headers) || (checksum != Checksum::Good && !is_intact(frame)) {
         return None;
     }
@@ -175,7 +159,7 @@ impl Station {
 #[inline]
 pub fn parse_tcp(frame: &[u8], checksum: Checksum) -> Result<TcpFrame, Reject> {
     let usual =
-        frame.first_chunk().is_some_and(|headers| usual_headers::<ANY_SERVICE>(headers).is_some());
+        frame.first_chunk().is_some_and(|headers| usual_headers(headers).is_some());
     let usual6 = frame.first_chunk::<{ frame6::HEADERS_LEN }>().is_some_and(frame6::is_usual);
     let transport = matches!(checksum, Checksum::Good | Checksum::Transport);
     if usual && (checksum == Checksum::Good || is_intact(frame))
@@ -250,127 +234,20 @@ pub fn parse_usual(frame: &[u8]) -> Option<TcpFrame> {
     })
 }
 
-/// The headers of a segment with payload as few wide words, to be compared with what is expected.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Words {
-    /// Sequence number, and the acknowledgement number below it.
-    pub numbers: u64,
-    /// Data offset, control bits and window as they stand in the header: see [`Self::control`].
-    pub control: u32,
-    /// TSval; 0 where the headers have no timestamps.
-    pub ts_val: u32,
-    /// Bytes of payload, at least one. They begin behind the headers.
-    pub len: u32,
-}
-
-/// Lengths of payload that are looked for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Lens {
-    least: u32,
-    /// By how much they may be more.
-    span: u32,
-}
-
-impl Lens {
-    /// Every one but 0.
-    pub const ANY: Self = Self::new(1, u16::MAX as u32);
-
-    /// From `least`, which is not 0, to `most`, which is not less.
-    pub const fn new(least: u32, most: u32) -> Self {
-        assert!(least != 0 && least <= most);
-        Self { least, span: most - least }
-    }
-}
-
-impl Words {
-    /// Bytes of the headers of the usual shape, with aligned timestamps or without options.
-    pub const WITH_TIMESTAMPS: usize = HEADERS_LEN + options::TIMESTAMPS_ONLY_LEN;
-    /// See [`Self::WITH_TIMESTAMPS`].
-    pub const WITHOUT_OPTIONS: usize = HEADERS_LEN;
-    /// The same with IPv6.
-    pub const WITH_TIMESTAMPS_6: usize = frame6::HEADERS_LEN + options::TIMESTAMPS_ONLY_LEN;
-    /// See [`Self::WITH_TIMESTAMPS_6`].
-    pub const WITHOUT_OPTIONS_6: usize = frame6::HEADERS_LEN;
-
-    /// Data offset, control bits and window of headers of `headers` bytes, nothing reserved set.
-    pub const fn control(headers: usize, flags: Flags, window: u16) -> u32 {
-        let offset = (headers - tcp_at(headers)) as u32 / 4;
-        offset << 28 | (flags.0 as u32) << 16 | window as u32
-    }
-
-    /// TSecr of a frame that was read [`Self::WITH_TIMESTAMPS`].
-    #[inline(always)]
-    pub fn echo(frame: &[u8]) -> u32 {
-        let word =
-            frame.first_chunk::<{ Self::WITH_TIMESTAMPS }>().and_then(|all| all.last_chunk());
-        word.map_or(0, |word| u32::from_be_bytes(*word))
-    }
-
-    /// Reads a frame whose ends were taken as those of a segment, as if its headers were `HEADERS`
-    /// bytes long, one of the four lengths above. Whether they are is for the caller to see in the
-    /// words; if so they say what [`parse_usual`] does.
-    ///
-    /// `None` if the frame has another shape or its payload another length.
-    #[inline(always)]
-    pub fn read<const HEADERS: usize>(frame: &[u8], lens: Lens) -> Option<Self> {
-        let headers = frame.first_chunk::<HEADERS>()?;
-        let is_v6 = const { tcp_at(HEADERS) == frame6::TCP_AT };
-        // A datagram shorter than its headers has a length beyond all that are looked for.
-        let (len, is_usual) = if is_v6 {
-            let len = word::<18, HEADERS>(headers) >> 16;
-            (len.wrapping_sub((HEADERS - frame6::TCP_AT) as u32), frame6::is_usual(headers))
-        } else {
-            let len = word::<14, HEADERS>(headers) & 0xffff;
-            let is_usual = word::<12, HEADERS>(headers) & ANY_SERVICE == IPV4_WITHOUT_OPTIONS;
-            (len.wrapping_sub((HEADERS - ethernet::HEADER_LEN) as u32), is_usual)
-        };
-        if !is_usual
-            || len.wrapping_sub(lens.least) > lens.span
-            || HEADERS + len as usize > frame.len()
-        {
-            return None;
-        }
-        let mut ts_val = 0;
-        if HEADERS > tcp_at(HEADERS) + tcp::HEADER_LEN {
-            let list = headers.last_chunk()?;
-            ts_val = options::aligned_timestamps(list)?.val;
-        }
-        let numbers = headers[tcp_at(HEADERS) + 4..].first_chunk()?;
-        let control = if is_v6 {
-            word_at(headers, frame6::TCP_AT + 12)
-        } else {
-            word::<{ TCP_AT + 12 }, HEADERS>(headers)
-        };
-        Some(Self { numbers: u64::from_be_bytes(*numbers), control, ts_val, len })
-    }
-}
-
-/// The IPv4 and TCP headers, if they stand where they usually do, with a type of service of which
-/// `SERVICE` says what tells.
+/// The IPv4 and TCP headers, if they stand where they usually do.
 #[inline(always)]
-fn usual_headers<const SERVICE: u32>(
+fn usual_headers(
     headers: &[u8; HEADERS_LEN],
 ) -> Option<(&[u8; ipv4::HEADER_LEN], &[u8; tcp::HEADER_LEN])> {
     let (_, datagram) = headers.split_first_chunk::<{ ethernet::HEADER_LEN }>()?;
     let (ip, tcp) = datagram.split_first_chunk::<{ ipv4::HEADER_LEN }>()?;
     // EtherType, version and header length; then fragmentation and protocol.
-    let usual = word::<12, HEADERS_LEN>(headers) & SERVICE == IPV4_WITHOUT_OPTIONS
+    let usual = word::<12, HEADERS_LEN>(headers) & 0xffff_ff00 == IPV4_WITHOUT_OPTIONS
         && word::<20, HEADERS_LEN>(headers) & FRAGMENT_AND_PROTOCOL == WHOLE_TCP;
     if usual { Some((ip, tcp.first_chunk()?)) } else { None }
 }
 
-/// Where the TCP header stands in headers of this length.
-const fn tcp_at(headers: usize) -> usize {
-    if headers < frame6::HEADERS_LEN { TCP_AT } else { frame6::TCP_AT }
-}
-
 /// Four bytes of the headers, read as one.
-#[inline(always)]
-fn word_at(headers: &[u8], at: usize) -> u32 {
-    headers[at..].first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes))
-}
-
-/// As [`word_at`], its place being known.
 #[inline(always)]
 pub(super) fn word<const AT: usize, const LEN: usize>(headers: &[u8; LEN]) -> u32 {
     const { assert!(AT + 4 <= LEN) };
@@ -405,7 +282,7 @@ pub fn end_of_datagram(frame: &[u8]) -> Option<usize> {
 /// Whether a frame has the usual shape and both checksums are right. The rest is left to the layers.
 #[inline(never)]
 fn is_intact(frame: &[u8]) -> bool {
-    let Some((ip, _)) = frame.first_chunk().and_then(usual_headers::<ANY_SERVICE>) else {
+    let Some((ip, _)) = frame.first_chunk().and_then(usual_headers) else {
         return false;
     };
     let [_, _, l0, l1, _, _, _, _, _, _, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = *ip;
@@ -421,8 +298,8 @@ fn is_intact(frame: &[u8]) -> bool {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::samples::{TUPLE, emitted, frame, frame6, spoiled, spoiled_frame};
-    use super::super::{Outgoing, Timestamps};
+    use super::super::samples::{TUPLE, emitted, frame, spoiled_frame};
+    use super::super::{Flags, Outgoing, Timestamps};
     use super::*;
 
     const WORDS: [Checksum; 3] = [Checksum::Unknown, Checksum::Good, Checksum::Bad];
@@ -496,30 +373,6 @@ mod tests {
         }
     }
 
-    /// Words of headers of that length, if the frame has them and a payload, and only then.
-    fn same_words<const HEADERS: usize>(
-        bytes: &[u8],
-        parsed: Option<TcpFrame>,
-        (least, most): (u32, u32),
-    ) -> Result<(), TestCaseError> {
-        let lens = Lens::new(least, most);
-        let offset = |words: &Words| words.control >> 28 == (HEADERS - tcp_at(HEADERS)) as u32 / 4;
-        let words = Words::read::<HEADERS>(bytes, lens).filter(offset);
-        let parsed = parsed.filter(|parsed| {
-            usize::from(parsed.payload) == HEADERS && (least..=most).contains(&parsed.segment.len)
-        });
-        let expected = parsed.map(|TcpFrame { segment, .. }| Words {
-            numbers: u64::from(segment.seq) << 32 | u64::from(segment.ack),
-            control: Words::control(HEADERS, segment.flags, segment.window),
-            ts_val: segment.ts.map_or(0, |ts| ts.val),
-            len: segment.len,
-        });
-        let without_reserved =
-            words.map(|words| Words { control: words.control & 0xf0ff_ffff, ..words });
-        prop_assert_eq!(without_reserved, expected);
-        Ok(())
-    }
-
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2048))]
 
@@ -541,26 +394,6 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(parse_tcp(&bytes, word), layers::parse(&bytes, word));
-            }
-        }
-
-        #[test]
-        fn words_say_what_is_parsed(bytes in prop_oneof![frame(), spoiled_frame()]) {
-            let parsed = parse_usual(&bytes);
-            for lens in [(1, u32::from(u16::MAX)), (1, 5), (6, 20)] {
-                same_words::<{ Words::WITHOUT_OPTIONS }>(&bytes, parsed, lens)?;
-                same_words::<{ Words::WITH_TIMESTAMPS }>(&bytes, parsed, lens)?;
-            }
-        }
-
-        #[test]
-        fn words_say_what_is_parsed_of_ipv6(bytes in prop_oneof![frame6(), spoiled(frame6())]) {
-            let parsed = frame6::parse_usual(&bytes);
-            for lens in [(1, u32::from(u16::MAX)), (1, 5), (6, 20)] {
-                same_words::<{ Words::WITHOUT_OPTIONS_6 }>(&bytes, parsed, lens)?;
-                same_words::<{ Words::WITH_TIMESTAMPS_6 }>(&bytes, parsed, lens)?;
-                // Whose family it is not of they say nothing.
-                prop_assert_eq!(Words::read::<{ Words::WITHOUT_OPTIONS }>(&bytes, Lens::ANY), None);
             }
         }
 

@@ -20,6 +20,7 @@ mod oracle;
 #[cfg(test)]
 mod samples;
 pub mod tcp;
+pub mod words;
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU8;

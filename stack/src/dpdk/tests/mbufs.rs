@@ -28,7 +28,7 @@ fn costs_its_header_its_block_and_its_whole_buffer() {
 fn the_control_block_is_apart_from_data_and_link() {
     let pool = pool();
     let mut mbuf = frame(&pool, &[0xa5; 64]);
-    let block = SegCb { seq: u32::MAX, fin: true, socket: 7, generation: 9, ..SegCb::default() };
+    let block = SegCb { seq: u32::MAX, fin: true, owner: Owner::new(7, 9), ..SegCb::default() };
     *mbuf.cb_mut() = block;
     mbuf.data_mut().fill(0xff);
     mbuf.trim_front(10);

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 
 use super::ring_port::RingPort;
 use super::*;
-use crate::buf::{BufQueue, Checksum, HeapBuf, PacketBuf, Returns, SegCb};
+use crate::buf::{BufQueue, Checksum, HeapBuf, Owner, PacketBuf, Returns, SegCb};
 
 mod mbufs;
 mod pools;

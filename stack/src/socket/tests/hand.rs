@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::buf::{HeapBuf, PacketBuf, Returns, SegCb};
+use crate::buf::{HeapBuf, Owner, PacketBuf, Returns, SegCb};
 use crate::socket::{
     Claim, Deferred, Home, LcoreRef, Recv, RecvError, RecvFlags, SocketId, Step, TcpStream,
 };
@@ -115,7 +115,7 @@ impl Hand {
         let mut buf = HeapBuf::new(bytes);
         let fin = flags.has(Flags::FIN);
         *buf.cb_mut() =
-            SegCb { seq, fin, rx_time: self.now, socket: ID.slot, generation: ID.generation };
+            SegCb { seq, fin, rx_time: self.now, owner: Owner::new(ID.slot, ID.generation) };
         self.visit(Some((segment, buf)));
     }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError};
 use std::thread::{self, JoinHandle, ThreadId};
 use std::time::Duration;
 
-use crate::buf::{HeapBuf, PacketBuf, Returns, SegCb};
+use crate::buf::{HeapBuf, Owner, PacketBuf, Returns, SegCb};
 use crate::socket::{Claim, Deferred, Handle, Home, LcoreRef, SocketId};
 use crate::tcp::negotiate::Scale;
 use crate::tcp::request::Opened;
@@ -15,6 +15,8 @@ use crate::tcp::tcb::{State, Tcb, Verdict};
 use crate::tcp::{Counters, Cx, SeqNum, Settings};
 use crate::time::Instant;
 use crate::wire::{Family, Flags, FourTuple, Outgoing, Segment};
+
+const OWNER: Owner = Owner::new(3, 9);
 
 /// Shortly before the wrap.
 const IRS: u32 = u32::MAX - 100_000;
@@ -333,7 +335,7 @@ impl Running {
         let now = Instant::from_nanos(1_000_000 + self.start.elapsed().as_nanos() as u64);
         let mut returned = 0;
         self.home.returns().free_all(|cb, truesize| {
-            assert_eq!((cb.socket, cb.generation), (3, 9));
+            assert_eq!(cb.owner, OWNER);
             returned += truesize;
         });
         let rung = self.home.take_bells().inspect(|id| assert_eq!(id.slot, 3)).count() != 0;
@@ -489,8 +491,7 @@ impl Running {
 
     fn segment(&self, seq: u32, bytes: &[u8], flags: Flags, now: Instant) -> (Segment, Buf) {
         let mut buf = Buf::new(bytes, &self.live);
-        *buf.cb_mut() =
-            SegCb { seq, fin: flags.has(Flags::FIN), rx_time: now, socket: 3, generation: 9 };
+        *buf.cb_mut() = SegCb { seq, fin: flags.has(Flags::FIN), rx_time: now, owner: OWNER };
         let (len, ack) = (bytes.len() as u32, 1001 + u32::from(self.peer.closing));
         let segment = Segment { seq, ack, len, window: 1000, urgent: 0, flags, ecn: 0, ts: None };
         (segment, buf)

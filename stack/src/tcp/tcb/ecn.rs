@@ -44,6 +44,13 @@ impl Ecn {
         self.0 & Self::SEEN != 0
     }
 
+    /// Whether payload with this field teaches nothing: none is looked at, or it only says again that the
+    /// sender takes part.
+    #[inline]
+    pub(super) const fn expects(self, field: u8) -> bool {
+        !self.is_on() || (self.is_seen() && field != CE && field != NOT_ECT)
+    }
+
     /// What every segment carries until the sender answers: ECE, or nothing.
     pub(super) const fn echo(self) -> Flags {
         if self.0 & Self::ECHO == 0 { Flags(0) } else { Flags::ECE }

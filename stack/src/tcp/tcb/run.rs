@@ -4,11 +4,15 @@
 //! next in order and teach nothing are taken, and the first other one ends the run: it goes through
 //! [`Tcb::on_segment`]. Nothing is decided here that is not decided there, and in the same way.
 
-use crate::buf::{BufQueue, PacketBuf, SegCb};
+use std::slice;
+
+use smallvec::SmallVec;
+
+use crate::buf::{BufQueue, Owner, PacketBuf, SegCb};
 use crate::tcp::ofo::COPY_LIMIT;
 use crate::tcp::{Counter, Cx, SeqNum};
 use crate::time::Instant;
-use crate::wire::frame::{Lens, Words};
+use crate::wire::words::{Alike, Lens, Words};
 use crate::wire::{Family, Flags, Timestamps};
 
 use super::ack::{LEAST_MSS, Load, Owed};
@@ -20,14 +24,8 @@ use super::{Sink, State, Tcb, UNPREDICTABLE, Verdict};
 const PSH: u32 = Words::control(Words::WITHOUT_OPTIONS, Flags::PSH, 0)
     ^ Words::control(Words::WITHOUT_OPTIONS, Flags(0), 0);
 
-/// Whose the buffers of a run are: what their control blocks shall say.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Owner {
-    /// Socket that is charged.
-    pub socket: u32,
-    /// Its generation.
-    pub generation: u32,
-}
+/// Buffers that are made before the first is handed on: as many as a device gives at once.
+const AT_ONCE: usize = 32;
 
 /// What the next segment of a run has to be, and how many there may be: few enough numbers to stay
 /// in registers.
@@ -45,14 +43,20 @@ struct Expected {
     recent: u32,
     /// Truesize that may be charged before the run ends, the last segment overshooting.
     memory: i64,
+    /// Payload of the last segment that was taken.
+    last_len: u32,
 }
 
 impl Expected {
     #[inline(always)]
     fn is(&self, words: &Words) -> bool {
+        words.control & self.mask == self.control && words.len <= self.room && self.is_next(words)
+    }
+
+    /// The same of words whose control bits and length have been looked at.
+    #[inline(always)]
+    fn is_next(&self, words: &Words) -> bool {
         words.numbers == self.numbers
-            && words.control & self.mask == self.control
-            && words.len <= self.room
             && self.memory > 0
             && words.ts_val.wrapping_sub(self.recent) as i32 >= 0
     }
@@ -60,40 +64,46 @@ impl Expected {
     /// Goes on behind a segment.
     #[inline(always)]
     fn pass(&mut self, len: u32, truesize: u32) {
+        self.last_len = len;
         self.numbers = self.numbers.wrapping_add(u64::from(len) << 32);
-        self.room -= len;
         self.memory -= i64::from(truesize);
     }
 
     const fn seq(&self) -> u32 {
         (self.numbers >> 32) as u32
     }
+}
 
-    /// Makes buffers in sequence of frames, for as long as they are what is expected; their number.
+/// Buffers in sequence made of frames, which are taken out of their places for as long as they are what is
+/// expected.
+struct Cut<'a, const HEADERS: usize, B, F> {
+    expected: &'a mut Expected,
+    places: slice::IterMut<'a, Option<B>>,
+    cb: SegCb,
+    /// The length of a frame's payload, if it is.
+    accepts: F,
+}
+
+impl<const HEADERS: usize, B, F> Iterator for Cut<'_, HEADERS, B, F>
+where
+    B: PacketBuf,
+    F: FnMut(&mut Expected, &[u8]) -> Option<u32>,
+{
+    type Item = B;
+
     #[inline(always)]
-    fn cut<const HEADERS: usize, B: PacketBuf>(
-        &mut self,
-        frames: &mut [Option<B>],
-        cb: &SegCb,
-    ) -> usize {
-        let mut expected = *self;
-        let most = frames.len();
-        let mut places = frames.iter_mut();
-        let left = loop {
-            let left = places.len();
-            let Some(Some(frame)) = places.next() else { break left };
-            let Some(words) = Words::read::<HEADERS>(frame.data(), expected.lens) else {
-                break left;
-            };
-            if !expected.is(&words) || frame.merged_from().is_some() {
-                break left;
-            }
-            frame.narrow(HEADERS, words.len as usize);
-            *frame.cb_mut() = SegCb { seq: expected.seq(), ..*cb };
-            expected.pass(words.len, frame.truesize());
-        };
-        *self = expected;
-        most - left
+    fn next(&mut self) -> Option<B> {
+        let place = self.places.next()?;
+        let frame = place.as_ref()?;
+        let len = (self.accepts)(self.expected, frame.data())?;
+        if frame.merged_from().is_some() {
+            return None;
+        }
+        let mut buf = place.take()?;
+        buf.narrow(HEADERS, len as usize);
+        *buf.cb_mut() = SegCb { seq: self.expected.seq(), ..self.cb };
+        self.expected.pass(len, buf.truesize());
+        Some(buf)
     }
 }
 
@@ -109,12 +119,25 @@ impl Run {
     const NONE: Self = Self { len: 0, is_cut_short: false };
 }
 
+/// Where the buffers of a run went.
+struct Went {
+    sunk: usize,
+    queued: usize,
+}
+
+impl Went {
+    const fn taken(&self) -> usize {
+        self.sunk + self.queued
+    }
+}
+
 impl<B: PacketBuf> Tcb<B> {
     /// Takes frames of this connection from the front of `frames` for as long as each is what
     /// [`Self::on_segment`] would say [`Verdict::Predicted`] of and has a payload. Their places are
     /// left empty; returns their number.
     ///
-    /// The frames are whole, their checksums right, and they are segments of this connection. What
+    /// The frames are whole, their checksums right, and they are segments of this connection; `alike` are
+    /// those of them that are known to be like the one before. What
     /// `on_segment` does for each of them has been done; the one behind them, if there is one, is to
     /// be given to it.
     #[inline]
@@ -122,30 +145,42 @@ impl<B: PacketBuf> Tcb<B> {
         &mut self,
         cx: &mut Cx<'_>,
         frames: &mut [Option<B>],
+        alike: Alike,
         owner: Owner,
         sink: &mut impl Sink<B>,
     ) -> usize {
         // A reader that waits for the bytes themselves gets them one segment after the other.
-        if sink.copies() {
+        if self.prediction == UNPREDICTABLE || sink.copies() {
             return 0;
         }
-        // Marks are looked at one by one.
-        if self.prediction == UNPREDICTABLE || self.ecn.is_on() {
-            return 0;
-        }
+        self.on_predictable_frames(cx, frames, alike, owner, sink)
+    }
+
+    #[inline(never)] // or what cannot be predicted would pay for its frame
+    fn on_predictable_frames(
+        &mut self,
+        cx: &mut Cx<'_>,
+        frames: &mut [Option<B>],
+        alike: Alike,
+        owner: Owner,
+        sink: &mut impl Sink<B>,
+    ) -> usize {
         let mut taken = 0;
         loop {
             let rest = &mut frames[taken..];
+            let alike = alike.from(taken).behind_first();
             let run = match (self.family(), self.ts) {
                 (Family::V4, Some(_)) => {
-                    self.run::<{ Words::WITH_TIMESTAMPS }>(cx, rest, owner, sink)
+                    self.run::<{ Words::WITH_TIMESTAMPS }>(cx, rest, alike, owner, sink)
                 }
-                (Family::V4, None) => self.run::<{ Words::WITHOUT_OPTIONS }>(cx, rest, owner, sink),
+                (Family::V4, None) => {
+                    self.run::<{ Words::WITHOUT_OPTIONS }>(cx, rest, alike, owner, sink)
+                }
                 (Family::V6, Some(_)) => {
-                    self.run::<{ Words::WITH_TIMESTAMPS_6 }>(cx, rest, owner, sink)
+                    self.run::<{ Words::WITH_TIMESTAMPS_6 }>(cx, rest, alike, owner, sink)
                 }
                 (Family::V6, None) => {
-                    self.run::<{ Words::WITHOUT_OPTIONS_6 }>(cx, rest, owner, sink)
+                    self.run::<{ Words::WITHOUT_OPTIONS_6 }>(cx, rest, alike, owner, sink)
                 }
             };
             self.check();
@@ -160,6 +195,7 @@ impl<B: PacketBuf> Tcb<B> {
         &mut self,
         cx: &mut Cx<'_>,
         frames: &mut [Option<B>],
+        alike: usize,
         owner: Owner,
         sink: &mut impl Sink<B>,
     ) -> Run {
@@ -173,10 +209,18 @@ impl<B: PacketBuf> Tcb<B> {
         if teaches {
             expected.mask = !PSH;
         }
-        if !expected.is(&words) || first.merged_from().is_some() {
+        if !expected.is(&words)
+            || first.merged_from().is_some()
+            || !self.ecn.expects(Words::ecn::<HEADERS>(first.data()))
+        {
             return Run::NONE;
         }
-        let most = if teaches { 1 } else { frames.len() };
+        // Where marks are looked at, only those that are known to have the same.
+        let most = match teaches {
+            true => 1,
+            false if self.ecn.is_on() => frames.len().min(1 + alike),
+            false => frames.len(),
+        };
         // Only the first can have nothing between itself and the last ACK: its timestamp counts.
         if self.rcv_nxt == self.window.wup
             && let Some(ts) = &mut self.ts
@@ -185,49 +229,77 @@ impl<B: PacketBuf> Tcb<B> {
             ts.learn(words.ts_val, cx.now);
         }
         let echo = (HEADERS == Words::WITH_TIMESTAMPS).then(|| Words::echo(first.data()));
-        let Owner { socket, generation } = owner;
-        let cb = SegCb { seq: 0, fin: false, rx_time: cx.now, socket, generation };
+        let cb = SegCb { seq: 0, fin: false, rx_time: cx.now, owner };
         let memory = expected.memory;
-        let taken = expected.cut::<HEADERS, B>(&mut frames[..most], &cb);
-        let taken = &mut frames[..taken];
-        if let Some(Some(last)) = taken.last() {
-            self.snd_wl1 = SeqNum::new(last.cb().seq);
+        let fit = (expected.room / words.len) as usize;
+        let (same, others) = frames[..most].split_at_mut(most.min(1 + alike).min(fit));
+        let all_alike = same.len();
+        let accepts = |expected: &mut Expected, frame: &[u8]| {
+            let words = words.of_like::<HEADERS>(frame)?;
+            expected.is_next(&words).then_some(words.len)
+        };
+        let places = same.iter_mut();
+        let cut = Cut::<HEADERS, _, _> { expected: &mut expected, places, cb, accepts };
+        let mut went = self.hand_on(cut, sink);
+        if went.taken() == all_alike && !others.is_empty() {
+            expected.room -= all_alike as u32 * words.len;
+            let accepts = |expected: &mut Expected, frame: &[u8]| {
+                let words = Words::read::<HEADERS>(frame, expected.lens)?;
+                expected.is(&words).then(|| {
+                    expected.room -= words.len;
+                    words.len
+                })
+            };
+            let places = others.iter_mut();
+            let cut = Cut::<HEADERS, _, _> { expected: &mut expected, places, cb, accepts };
+            let more = self.hand_on(cut, sink);
+            went = Went { sunk: went.sunk + more.sunk, queued: went.queued + more.queued };
         }
         if let Some(ecr) = echo {
             self.on_echo(cx.now, Timestamps { val: words.ts_val, ecr }, words.len);
         }
+        let charged = (memory - expected.memory) as u32;
         self.rcv_nxt = SeqNum::new(expected.seq());
-        self.window.rmem += (memory - expected.memory) as u32;
-        self.tally.data(taken.len() as u32);
-        if !teaches {
-            self.ack.on_more_of_the_same(cx.now);
-        } else if let [Some(only)] = taken {
-            let load = Load::of(words.len, flags_of(words.control), only);
+        self.snd_wl1 = self.rcv_nxt.minus(expected.last_len);
+        self.window.rmem += charged;
+        self.tally.data(went.taken() as u32);
+        if teaches {
+            let load = Load::of_many(words.len, flags_of(words.control), charged);
             self.ack.on_data(cx, &mut self.window, load, &self.closing);
+        } else {
+            self.ack.on_more_of_the_same(cx.now);
         }
-
-        let mut sunk = 0;
-        if self.receive.is_empty() && !sink.refuses_all() {
-            sunk = self.sink(taken, sink);
-        }
-        self.receive.push_all(&mut taken[sunk..]);
-        cx.counters.add(Counter::TCPHPHits, taken.len() as u64);
-        cx.counters.add(Counter::ToPrequeue, sunk as u64);
-        cx.counters.add(Counter::ToReceiveQueue, (taken.len() - sunk) as u64);
-        Run { len: taken.len(), is_cut_short: teaches }
+        cx.counters.add(Counter::TCPHPHits, went.taken() as u64);
+        cx.counters.add(Counter::ToPrequeue, went.sunk as u64);
+        cx.counters.add(Counter::ToReceiveQueue, went.queued as u64);
+        Run { len: went.taken(), is_cut_short: teaches }
     }
 
-    /// Hands buffers to the sink until it refuses one; how many it took.
-    #[inline(never)]
-    fn sink(&mut self, bufs: &mut [Option<B>], sink: &mut impl Sink<B>) -> usize {
-        for (at, place) in bufs.iter_mut().enumerate() {
-            let Some(buf) = place.take() else { continue };
-            if let Err(refused) = sink.push(buf) {
-                *place = Some(refused);
-                return at;
-            }
+    /// Hands buffers in sequence on, until there is none: to the sink as long as nothing older waits and it
+    /// takes them, the others to the receive queue.
+    #[inline(always)]
+    fn hand_on(&mut self, bufs: impl Iterator<Item = B>, sink: &mut impl Sink<B>) -> Went {
+        if !self.receive.is_empty() || sink.refuses_all() {
+            return Went { sunk: 0, queued: self.receive.push_each(bufs) };
         }
-        bufs.len()
+        let ready: SmallVec<[B; AT_ONCE]> = bufs.collect();
+        self.sink(ready, sink)
+    }
+
+    /// Hands them to the sink one right after the other: a reader that watches takes the ring's lines
+    /// away after each, if it is given the time.
+    #[inline(never)]
+    fn sink(&mut self, ready: SmallVec<[B; AT_ONCE]>, sink: &mut impl Sink<B>) -> Went {
+        let mut sunk = 0;
+        let mut ready = ready.into_iter();
+        while let Some(buf) = ready.next() {
+            if let Err(refused) = sink.push(buf) {
+                self.receive.push_back(refused);
+                return Went { sunk, queued: 1 + self.receive.push_each(ready) };
+            }
+            sunk += 1;
+        }
+        Went { sunk, queued: 0 }
     }
 
     /// Takes a frame of this connection that is data above a hole or begins to fill one, and has
@@ -289,8 +361,7 @@ impl<B: PacketBuf> Tcb<B> {
         }
         let mut buf = place.take()?;
         buf.narrow(HEADERS, len as usize);
-        let Owner { socket, generation } = owner;
-        *buf.cb_mut() = SegCb { seq: seq.raw(), fin: false, rx_time: cx.now, socket, generation };
+        *buf.cb_mut() = SegCb { seq: seq.raw(), fin: false, rx_time: cx.now, owner };
         if seq.after(self.snd_wl1) {
             self.take_window(seq, self.snd_window);
         }
@@ -348,6 +419,7 @@ impl<B: PacketBuf> Tcb<B> {
                 .min(self.autotune.room(self.rcv_nxt)),
             recent: self.ts.map_or(0, |ts| ts.recent),
             memory: i64::from(limit) - i64::from(rmem),
+            last_len: len,
         }
     }
 }

@@ -5,24 +5,26 @@ use std::net::IpAddr;
 use proptest::prelude::*;
 
 use super::harness::*;
-use crate::buf::{HeapBuf, PacketBuf};
+use crate::buf::{HeapBuf, Owner, PacketBuf};
 use crate::tcp::negotiate::Scale;
 use crate::tcp::request::Opened;
-use crate::tcp::tcb::{NoSink, Owner};
+use crate::tcp::tcb::NoSink;
 use crate::tcp::testing::World;
 use crate::tcp::timestamps::TsState;
 use crate::time::Instant;
+use crate::wire::words::{Alike, Likeness};
 use crate::wire::{
     Family, Flags, FourTuple, MacAddr, Outgoing, Segment, Timestamps, ethernet, frame, tcp,
 };
 
-const OWNER: Owner = Owner { socket: 3, generation: 9 };
+const OWNER: Owner = Owner::new(3, 9);
 
 #[derive(Clone, Debug)]
 struct Setup {
     family: Family,
     ts: bool,
     sack: bool,
+    ecn: bool,
     rcvbuf: u32,
     ring: usize,
 }
@@ -47,6 +49,8 @@ struct Arrival {
     ts: Option<i32>,
     merged_from: Option<u32>,
     reserved: u8,
+    /// The ECN field.
+    mark: u8,
     /// By how many places it is delayed.
     delay: usize,
 }
@@ -55,8 +59,9 @@ fn setup() -> impl Strategy<Value = Setup> {
     let rcvbuf = prop_oneof![Just(5000_u32), Just(20_000), Just(131_072)];
     let family = prop_oneof![2 => Just(Family::V4), 1 => Just(Family::V6)];
     let ring = prop_oneof![Just(0_usize), 1..40_usize];
-    (family, any::<bool>(), any::<bool>(), rcvbuf, ring)
-        .prop_map(|(family, ts, sack, rcvbuf, ring)| Setup { family, ts, sack, rcvbuf, ring })
+    (family, any::<bool>(), any::<bool>(), any::<bool>(), rcvbuf, ring).prop_map(
+        |(family, ts, sack, ecn, rcvbuf, ring)| Setup { family, ts, sack, ecn, rcvbuf, ring },
+    )
 }
 
 /// Frames of about one size, most of them as predicted.
@@ -75,9 +80,10 @@ fn arrival(len: u32, flags: u8) -> impl Strategy<Value = Arrival> {
     let ts = prop_oneof![1 => Just(None), 60 => (0..2).prop_map(Some), 1 => (-9..9).prop_map(Some)];
     let merged = prop_oneof![60 => Just(None), 1 => (1..1500_u32).prop_map(Some)];
     let reserved = prop_oneof![60 => Just(0_u8), 1 => 0..16_u8];
+    let mark = prop_oneof![60 => Just(2_u8), 1 => 0..4_u8];
     let delay = prop_oneof![20 => Just(0_usize), 1 => 1..16_usize];
-    (seq, len, flags, ack, window, ts, merged, reserved, delay).prop_map(
-        |(seq, len, flags, ack, window, ts, merged_from, reserved, delay)| Arrival {
+    (seq, len, flags, ack, window, ts, merged, (reserved, mark), delay).prop_map(
+        |(seq, len, flags, ack, window, ts, merged_from, (reserved, mark), delay)| Arrival {
             seq,
             len,
             flags,
@@ -86,6 +92,7 @@ fn arrival(len: u32, flags: u8) -> impl Strategy<Value = Arrival> {
             ts,
             merged_from,
             reserved,
+            mark,
             delay,
         },
     )
@@ -110,7 +117,7 @@ fn conn(setup: &Setup) -> Conn {
         rcv_wnd: (setup.rcvbuf / 2).min(W),
         scale: Some(Scale { rcv: 7, snd: 3 }),
         sack_ok: setup.sack,
-        ecn_ok: false,
+        ecn_ok: setup.ecn,
         ts: setup.ts.then_some(ts),
         ..opened()
     };
@@ -151,7 +158,7 @@ fn frames(c: &Conn, arrivals: &[Arrival]) -> Vec<HeapBuf> {
         let mut bytes = vec![0; frame::MAX_CONTROL_LEN + payload.len()];
         let (us, peer) = (MacAddr([2, 0, 0, 0, 0, 1]), MacAddr([2, 0, 0, 0, 0, 2]));
         let at = ethernet::emit(&mut bytes, us, peer, None, ethertype);
-        let len = tcp::emit(&mut bytes[at..], &tuple, &out, 0, payload.data());
+        let len = tcp::emit(&mut bytes[at..], &tuple, &out, a.mark, payload.data());
         bytes.truncate(at + len);
         bytes[offset_at] |= a.reserved;
         // The padding of a short frame.
@@ -175,7 +182,7 @@ impl Conn {
         let parsed = frame::parse_checked(buf.data()).expect("a segment");
         buf.narrow(usize::from(parsed.payload), parsed.segment.len as usize);
         let cb = buf.cb_mut();
-        (cb.socket, cb.generation) = (OWNER.socket, OWNER.generation);
+        cb.owner = OWNER;
         cb.rx_time = self.world.now;
         let segment = parsed.segment;
         let (seq, ack) = (segment.seq.wrapping_sub(IRS), segment.ack.wrapping_sub(ISS));
@@ -184,14 +191,24 @@ impl Conn {
 
     /// A burst by runs, and what ends them by the general path; how many were taken by runs.
     fn run(&mut self, frames: Vec<HeapBuf>) -> usize {
+        let mut alike = Alike::default();
+        for at in 1..frames.len() {
+            let [before, frame] = [at - 1, at].map(|at| frames[at].data());
+            if self.tcb.family() == Family::V4
+                && Likeness::of(before).is_some_and(|likeness| likeness.is_that_of(frame))
+            {
+                alike.note(at..at + 1);
+            }
+        }
         let mut frames: Vec<_> = frames.into_iter().map(Some).collect();
         let (mut at, mut taken) = (0, 0);
         while at < frames.len() {
             let cx = &mut self.world.cx();
+            let alike = alike.from(at);
             let n = if self.ring.room > 0 {
-                self.tcb.on_frames(cx, &mut frames[at..], OWNER, &mut self.ring)
+                self.tcb.on_frames(cx, &mut frames[at..], alike, OWNER, &mut self.ring)
             } else {
-                self.tcb.on_frames(cx, &mut frames[at..], OWNER, &mut NoSink)
+                self.tcb.on_frames(cx, &mut frames[at..], alike, OWNER, &mut NoSink)
             };
             assert!(frames[at..at + n].iter().all(Option::is_none));
             taken += n;
@@ -251,9 +268,10 @@ proptest! {
 #[test]
 fn what_is_as_predicted_is_taken_by_runs() {
     let all = [(false, 0, 1460), (true, 0, 1448), (false, 64, 1460), (true, 40, 64)];
-    let v6 = all.map(|row| (Family::V6, row));
-    for (family, (ts, ring, len)) in all.map(|row| (Family::V4, row)).into_iter().chain(v6) {
-        let mut c = conn(&Setup { family, ts, sack: true, rcvbuf: 400_000, ring });
+    let of = |family, ecn| all.map(|(ts, ring, len)| (family, ecn, ts, ring, len));
+    let rows = [of(Family::V4, false), of(Family::V4, true), of(Family::V6, false)];
+    for (family, ecn, ts, ring, len) in rows.into_iter().flatten() {
+        let mut c = conn(&Setup { family, ts, sack: true, ecn, rcvbuf: 400_000, ring });
         let arrival = Arrival {
             seq: 0,
             len,
@@ -263,6 +281,7 @@ fn what_is_as_predicted_is_taken_by_runs() {
             ts: Some(1),
             merged_from: None,
             reserved: 0,
+            mark: 2,
             delay: 0,
         };
         let arrivals = vec![arrival; 32];
@@ -273,13 +292,14 @@ fn what_is_as_predicted_is_taken_by_runs() {
             c.end_burst();
             c.read_all();
         }
-        assert_eq!(taken, 32, "{ts} {ring} {len}");
+        assert_eq!(taken, 32, "{ecn} {ts} {ring} {len}");
     }
 }
 
 #[test]
 fn what_fills_a_hole_stays_out_of_the_ring_while_urgent_data_is_pending() {
-    let setup = Setup { family: Family::V4, ts: false, sack: true, rcvbuf: 131_072, ring: 40 };
+    let (family, rcvbuf) = (Family::V4, 131_072);
+    let setup = Setup { family, ts: false, sack: true, ecn: false, rcvbuf, ring: 40 };
     let (mut single, mut by_runs) = (conn(&setup), conn(&setup));
     let arrival = |flags, delay| Arrival {
         seq: 0,
@@ -290,6 +310,7 @@ fn what_fills_a_hole_stays_out_of_the_ring_while_urgent_data_is_pending() {
         ts: None,
         merged_from: None,
         reserved: 0,
+        mark: 0,
         delay,
     };
     // The one with URG comes first, above the hole that the other fills.
