@@ -472,20 +472,15 @@ impl<'a, 'w, B: PacketBuf, K: Claimed<B>, T: Transmit> Visit<'a, 'w, B, K, T> {
                 if taken == run.len() {
                     continue;
                 }
-                let place = &mut run[taken];
-                match tcb.on_frame_at_hole(&mut self.work.cx(), place, owner, sink) {
-                    None => {}
-                    verdict => {
-                        self.work.bump(Counter::InSegs);
-                        members.skip_places(1);
-                        if let Some(verdict) = verdict
-                            && verdict != Verdict::Later
-                            && !self.follow(verdict)
-                        {
-                            return;
-                        }
-                        continue;
+                let rest = &mut run[taken..];
+                let (held, verdict) = tcb.on_frames_at_hole(&mut self.work.cx(), rest, owner, sink);
+                if held > 0 {
+                    self.work.base.counters.add(Counter::InSegs, held as u64);
+                    members.skip_places(held);
+                    if !matches!(verdict, Verdict::Later) && !self.follow(verdict) {
+                        return;
                     }
+                    continue;
                 }
             }
             let Some(at) = members.next() else { return };

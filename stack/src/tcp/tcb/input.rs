@@ -381,6 +381,7 @@ impl<B: PacketBuf> Tcb<B> {
     }
 
     /// What follows when a segment with these numbers was queued, of which `duplicate` was there.
+    #[inline(always)]
     pub(super) fn queued_above_hole(
         &mut self,
         cx: &mut Cx<'_>,

@@ -302,38 +302,57 @@ impl<B: PacketBuf> Tcb<B> {
         Went { sunk, queued: 0 }
     }
 
-    /// Takes a frame of this connection that is data above a hole or begins to fill one, and has
-    /// nothing else to say; what [`Self::on_segment`] would have said. `None`, and the frame stays,
-    /// if it is anything else.
+    /// Takes frames of this connection from the front of `frames` for as long as each is data above a hole
+    /// or begins to fill one, and has nothing else to say; each as [`Self::on_segment`] would. It ends behind
+    /// one that demands something, or leaves no hole. How many were taken, and the verdict on the last.
     ///
-    /// The frame is as those of [`Self::on_frames`].
-    pub fn on_frame_at_hole(
+    /// The frames are as those of [`Self::on_frames`].
+    pub fn on_frames_at_hole(
         &mut self,
         cx: &mut Cx<'_>,
-        place: &mut Option<B>,
+        frames: &mut [Option<B>],
         owner: Owner,
         sink: &mut impl Sink<B>,
-    ) -> Option<Verdict> {
-        let verdict = match (self.family(), self.ts) {
+    ) -> (usize, Verdict) {
+        match (self.family(), self.ts) {
             (Family::V4, Some(_)) => {
-                self.at_hole::<{ Words::WITH_TIMESTAMPS }>(cx, place, owner, sink)
+                self.at_hole::<{ Words::WITH_TIMESTAMPS }>(cx, frames, owner, sink)
             }
             (Family::V4, None) => {
-                self.at_hole::<{ Words::WITHOUT_OPTIONS }>(cx, place, owner, sink)
+                self.at_hole::<{ Words::WITHOUT_OPTIONS }>(cx, frames, owner, sink)
             }
             (Family::V6, Some(_)) => {
-                self.at_hole::<{ Words::WITH_TIMESTAMPS_6 }>(cx, place, owner, sink)
+                self.at_hole::<{ Words::WITH_TIMESTAMPS_6 }>(cx, frames, owner, sink)
             }
             (Family::V6, None) => {
-                self.at_hole::<{ Words::WITHOUT_OPTIONS_6 }>(cx, place, owner, sink)
+                self.at_hole::<{ Words::WITHOUT_OPTIONS_6 }>(cx, frames, owner, sink)
             }
-        };
-        self.check();
-        verdict
+        }
     }
 
     #[inline]
     fn at_hole<const HEADERS: usize>(
+        &mut self,
+        cx: &mut Cx<'_>,
+        frames: &mut [Option<B>],
+        owner: Owner,
+        sink: &mut impl Sink<B>,
+    ) -> (usize, Verdict) {
+        for (at, place) in frames.iter_mut().enumerate() {
+            let Some(verdict) = self.one_at_hole::<HEADERS>(cx, place, owner, sink) else {
+                return (at, Verdict::Later);
+            };
+            self.check();
+            if !matches!(verdict, Verdict::Later) || self.ofo.is_empty() {
+                return (at + 1, verdict);
+            }
+        }
+        (frames.len(), Verdict::Later)
+    }
+
+    /// `None`, and the frame stays, if it is anything else.
+    #[inline(always)]
+    fn one_at_hole<const HEADERS: usize>(
         &mut self,
         cx: &mut Cx<'_>,
         place: &mut Option<B>,

@@ -213,18 +213,19 @@ impl Conn {
             assert!(frames[at..at + n].iter().all(Option::is_none));
             taken += n;
             at += n;
-            let Some(place) = frames.get_mut(at) else { break };
+            let Some(rest) = frames.get_mut(at..).filter(|rest| !rest.is_empty()) else { break };
             let cx = &mut self.world.cx();
-            let verdict = if self.ring.room > 0 {
-                self.tcb.on_frame_at_hole(cx, place, OWNER, &mut self.ring)
+            let (n, verdict) = if self.ring.room > 0 {
+                self.tcb.on_frames_at_hole(cx, rest, OWNER, &mut self.ring)
             } else {
-                self.tcb.on_frame_at_hole(cx, place, OWNER, &mut NoSink)
+                self.tcb.on_frames_at_hole(cx, rest, OWNER, &mut NoSink)
             };
-            match verdict {
-                Some(verdict) => self.follow(verdict),
-                None => self.frame(place.take().expect("not taken")),
+            assert!(rest[..n].iter().all(Option::is_none) && rest[n..].iter().all(Option::is_some));
+            self.follow(verdict);
+            if n == 0 {
+                self.frame(rest[0].take().expect("not taken"));
             }
-            at += 1;
+            at += n.max(1);
         }
         taken
     }
