@@ -154,13 +154,13 @@ impl Bench {
             settings.tcp_invalid_ratelimit = Duration::ZERO;
         }
         let space = setup.rcvbuf / 2;
-        let rcv_wnd = u16::try_from(space).unwrap_or(u16::MAX);
-        let promised = match setup.shift.unwrap_or(0) {
+        let least = space.min(u16::MAX.into());
+        let rcv_wnd = match setup.shift.unwrap_or(0) {
             // Where the SYN-ACK had no room for it, what it stood for.
             shift @ 1.. if space + 1460 > 65_535 => {
-                (space - space % 1460).max(rcv_wnd.into()).min(65_535 << shift)
+                (space - space % 1460).max(least).min(65_535 << shift)
             }
-            _ => rcv_wnd.into(),
+            _ => least,
         };
         let opened = Opened {
             family: Family::V4,
@@ -191,7 +191,7 @@ impl Bench {
             dsack: setup.dsack,
             shift: setup.shift.unwrap_or(0),
             acked: 0,
-            promised: i64::from(promised),
+            promised: i64::from(rcv_wnd),
             fin_sent: false,
             fin_acked: false,
             read_shut: false,

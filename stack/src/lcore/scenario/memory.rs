@@ -263,7 +263,7 @@ fn what_the_pool_has_no_room_for_is_answered_with_a_closed_window() {
     let (mut peer, stream) = Peer::connected(&mut world, 40_000, &listener);
     send(&mut world, &mut peer, 0, 1, 300);
     world.sent.clear();
-    world.engines[0].set_pressure(Pressure::Critical);
+    world.set_pressure(Pressure::Critical);
     let refused = peer.segment(ACK, 0, &bytes(300..600));
     world.receive([refused.clone(), refused.clone()]);
     let answer = world.expect_segment();
@@ -274,7 +274,7 @@ fn what_the_pool_has_no_room_for_is_answered_with_a_closed_window() {
     assert_eq!(world.count(Counter::TCPRcvQDrop), 2);
     assert_eq!(world.count(Counter::TCPToZeroWindowAdv), 1);
     for pressure in [Pressure::Critical, Pressure::None] {
-        world.engines[0].set_pressure(pressure);
+        world.set_pressure(pressure);
         // The peer probes with the next bytes. Its buffer has room: it may try again.
         world.receive([refused.clone()]);
         assert_ne!(world.expect_segment().segment.window, 0);
@@ -289,17 +289,17 @@ fn what_the_pool_has_no_room_for_is_answered_with_a_closed_window() {
 fn what_the_pool_has_no_room_for_still_counts_but_for_its_payload() {
     let (mut world, listener) = world();
     let (mut peer, stream) = Peer::connected(&mut world, 40_000, &listener);
-    world.engines[0].set_pressure(Pressure::Critical);
+    world.set_pressure(Pressure::Critical);
     world.sent.clear();
     // Above a hole, as in Linux: dropped, and not answered.
     world.receive([peer.segment(ACK, 1000, &bytes(0..300))]);
     world.expect_nothing();
     assert_eq!(world.count(Counter::TCPOFODrop), 1);
     // Bytes that were received long ago.
-    world.engines[0].set_pressure(Pressure::None);
+    world.set_pressure(Pressure::None);
     send(&mut world, &mut peer, 0, 1, 300);
     world.sent.clear();
-    world.engines[0].set_pressure(Pressure::Critical);
+    world.set_pressure(Pressure::Critical);
     peer.seq -= 300;
     world.receive([peer.segment(ACK, 0, &bytes(0..300))]);
     peer.seq += 300;

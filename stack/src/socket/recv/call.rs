@@ -253,6 +253,15 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// What is left of memory that is one piece.
+    #[inline]
+    pub(super) fn flat_room(&mut self) -> Option<&mut [u8]> {
+        match &mut self.dst {
+            Dst::Flat(dst) => Some(&mut dst[self.copied..self.most]),
+            Dst::Scattered(_) | Dst::Nowhere => None,
+        }
+    }
+
     pub(super) fn is_urgent(&self) -> bool {
         self.flags.has(RecvFlags::OOB)
     }

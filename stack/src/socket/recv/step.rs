@@ -221,7 +221,7 @@ pub(in crate::socket) trait Source<B: PacketBuf> {
         let before = call.copied;
         side.urgency.begin(side.copied_seq);
         let most = CHAIN.saturating_sub(side.spent.len());
-        let mut spent = if let Some(mut room) = call.lendable() {
+        let mut spent = if let Some(mut room) = call.flat_room() {
             // What `take_whole` does, with the place of the next byte in a register.
             let spent = side.taken.split_front(most, |buf| fill(&mut room, buf.data()));
             let left = room.len();
