@@ -11,10 +11,10 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use crate::tcp::Settings;
+use crate::tcp::isn::Secret;
 use crate::time::Instant;
 use crate::wire::icmpv6::Nonce;
 
-use super::hash::HashKey;
 use super::{Interface, MOST_ADDRESSES, Standing};
 
 /// How often it is asked whether somebody has an address of IPv4 (RFC 5227 §1.1, PROBE_NUM).
@@ -41,7 +41,7 @@ const MAX_DELAY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Claims {
     claims: SmallVec<[Claim; MOST_ADDRESSES + 1]>,
-    key: HashKey,
+    secret: Secret,
     drawn: u64,
     role: Role,
     /// Times that it is asked for an address of IPv6.
@@ -114,10 +114,10 @@ pub(super) enum Verdict {
 
 impl Claims {
     /// None: addresses are used without a word until [`Self::begin`].
-    pub fn new(key: HashKey) -> Self {
+    pub fn new(secret: Secret) -> Self {
         Self {
             claims: SmallVec::new(),
-            key,
+            secret,
             drawn: 0,
             role: Role::Listens,
             probes_v6: 0,
@@ -240,7 +240,7 @@ impl Claims {
 
     fn draw(&mut self) -> u64 {
         self.drawn += 1;
-        self.key.mix(self.drawn, u64::from_be_bytes(*b"claimed?"))
+        self.secret.number(self.drawn)
     }
 
     fn probes(&self, addr: IpAddr) -> u8 {
@@ -283,7 +283,7 @@ mod tests {
     }
 
     fn begun(settings: &Settings, role: Role) -> (Claims, Interface) {
-        let (mut claims, mut interface) = (Claims::new(HashKey::new([1, 2])), interface());
+        let (mut claims, mut interface) = (Claims::new(Secret::from_seed(1)), interface());
         claims.begin(&mut interface, settings, role, ms(1000));
         (claims, interface)
     }

@@ -140,7 +140,7 @@ impl<B: PacketBuf, M: Mode<B>> Engine<B, M> {
                 echoes: EchoLimit::default(),
                 problems: ProblemLimit::default(),
                 pressure: Pressure::None,
-                presence: Presence::new(key),
+                presence: Presence::new(secret),
                 pressed_since: Instant::ZERO,
             },
             tables: Tables::new(key, max_connections, time_waits, shared, mesh),

@@ -7,6 +7,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::tcp::Counter;
+use crate::tcp::isn::Secret;
 use crate::time::Instant;
 use crate::wire::arp::{Arp, Operation};
 use crate::wire::icmpv6::{self, Advertisement, MAX_DISCOVERY_LEN, Nonce, Solicitation};
@@ -15,7 +16,6 @@ use crate::wire::{MacAddr, ethernet, ipv6};
 
 use super::claims::{Claims, Heard, Role, Step, Verdict};
 use super::dispatch::Frame;
-use super::hash::HashKey;
 use super::membership::{Membership, groups};
 use super::work::Work;
 use super::{Standing, Transmit};
@@ -33,8 +33,8 @@ pub(super) struct Presence {
 
 impl Presence {
     /// One that says nothing.
-    pub fn new(key: HashKey) -> Self {
-        let claims = Claims::new(key);
+    pub fn new(secret: Secret) -> Self {
+        let claims = Claims::new(secret);
         Self { claims, membership: Membership::default(), begins: None, due: None }
     }
 

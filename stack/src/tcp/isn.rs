@@ -83,6 +83,14 @@ impl Secret {
         }
     }
 
+    /// The `n`th of a row of numbers for what is seen on the wire besides connections: who knows some of
+    /// them knows nothing of the others.
+    pub(crate) fn number(&self, n: u64) -> u64 {
+        let mut message = [Domain::Number as u8; 9];
+        message[..8].copy_from_slice(&n.to_be_bytes());
+        self.hash(&message)
+    }
+
     fn hash(&self, bytes: &[u8]) -> u64 {
         SipHasher24::new_with_key(&self.key).hash(bytes)
     }
@@ -117,6 +125,7 @@ enum Domain {
     Prefix = 2,
     Cookie = 3,
     CookieOfMinute = 4,
+    Number = 5,
 }
 
 #[cfg(test)]
