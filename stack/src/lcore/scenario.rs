@@ -312,11 +312,19 @@ fn marked(tuple: &FourTuple, out: &Outgoing, tos: u8, payload: &[u8]) -> Vec<u8>
     frame
 }
 
+/// A call of recv, of which the test takes the steps.
+fn call<'a>(
+    stream: &'a TcpStream<HeapBuf>,
+    buf: &'a mut [u8],
+    flags: RecvFlags,
+) -> Recv<'a, HeapBuf, crate::tcp::tcb::Tcb<HeapBuf>> {
+    Recv::new(stream.handle(), buf, flags, || Instant::ZERO)
+}
+
 /// What a read that does not wait returns.
 fn read(stream: &TcpStream<HeapBuf>, len: usize) -> Result<Vec<u8>, RecvError> {
     let mut buf = vec![0; len];
-    let step = Recv::new(stream.handle(), &mut buf, RecvFlags::DONTWAIT, || Instant::ZERO)
-        .step(Instant::ZERO);
+    let step = call(stream, &mut buf, RecvFlags::DONTWAIT).step(Instant::ZERO);
     match step {
         Step::Done(n) => {
             buf.truncate(n);

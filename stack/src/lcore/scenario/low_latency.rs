@@ -22,14 +22,6 @@ fn connected_with(settings: Settings) -> (World, Peer, TcpStream<HeapBuf>) {
     (world, peer, stream)
 }
 
-fn call<'a>(
-    stream: &'a TcpStream<HeapBuf>,
-    buf: &'a mut [u8],
-    flags: RecvFlags,
-) -> Recv<'a, HeapBuf, crate::tcp::tcb::Tcb<HeapBuf>> {
-    Recv::new(stream.handle(), buf, flags, || Instant::ZERO)
-}
-
 /// Waits while something happens, as a reader that found nothing; what the step after it says.
 fn while_waiting(
     stream: &TcpStream<HeapBuf>,

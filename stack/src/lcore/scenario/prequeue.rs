@@ -14,14 +14,6 @@ fn connected() -> (World, Peer, TcpStream<HeapBuf>) {
     (world, peer, stream)
 }
 
-fn call<'a>(
-    stream: &'a TcpStream<HeapBuf>,
-    buf: &'a mut [u8],
-    flags: RecvFlags,
-) -> Recv<'a, HeapBuf, Tcb<HeapBuf>> {
-    Recv::new(stream.handle(), buf, flags, || Instant::ZERO)
-}
-
 #[track_caller]
 fn sleeps(call: &mut Recv<'_, HeapBuf, Tcb<HeapBuf>>) {
     assert!(matches!(call.step(Instant::ZERO), Step::Sleep(_)), "the call should wait");
