@@ -9,6 +9,9 @@ me=$(basename "$0")
 say() { printf '%s: %s\n' "$me" "$*" >&2; }
 die() { say "$*"; exit 1; }
 
+# What the head of the script says.
+usage() { sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; }
+
 need_root() {
     [ "$(id -u)" -eq 0 ] ||
         die "needs root for the network namespace and the tap device. Run: sudo -E $0"
