@@ -36,6 +36,13 @@ pub struct Readiness {
 }
 
 impl Readiness {
+    /// Whether a waiter would have been woken since `before`: something has come, or an end. What is there
+    /// no more wakes nobody.
+    fn wakes_since(&self, before: &Self) -> bool {
+        let ends = |it: &Self| (it.read_shut, it.write_shut, it.closed);
+        self.news != before.news || ends(self) != ends(before) || self.bits() & !before.bits() != 0
+    }
+
     /// The bits of poll(2), whether asked for or not. epoll has the same values for them.
     pub fn bits(&self) -> u32 {
         let &Self {
@@ -142,7 +149,8 @@ impl Epoll {
 impl Interest {
     fn report(&mut self, now: &Readiness) -> Option<u32> {
         let events = now.bits() & (self.events | ALWAYS) & !MODES;
-        let told_already = self.events & EPOLLET as u32 != 0 && self.told == Some(*now);
+        let is_edge = self.events & EPOLLET as u32 != 0;
+        let told_already = is_edge && self.told.is_some_and(|told| !now.wakes_since(&told));
         if events == 0 || self.is_spent || told_already {
             return None;
         }
@@ -221,6 +229,15 @@ mod tests {
         let more = Readiness { news: SeqNum::new(201), ..DATA };
         let reports = [DATA, DATA, more, more].map(|now| collect(&mut epoll, now));
         assert_eq!(reports, [1, 0, 1, 0]);
+    }
+
+    #[test]
+    fn what_is_there_no_more_is_no_edge() {
+        let mut epoll = epoll(EPOLLET);
+        let urgent = Readiness { urgent: true, ..DATA };
+        let more = Readiness { news: SeqNum::new(201), ..urgent };
+        let reports = [urgent, DATA, more].map(|now| collect(&mut epoll, now));
+        assert_eq!(reports, [1, 0, 1]);
     }
 
     #[test]

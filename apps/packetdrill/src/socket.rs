@@ -210,7 +210,13 @@ impl Connected {
 
     /// Takes the error that the next call would be told (SO_ERROR).
     pub fn take_error(&mut self) -> Option<ConnError> {
-        let error = self.pending_error();
+        let path = || self.stream.take_path_error().ok().flatten().map(ConnError::Path);
+        let error = self.pending_error().or_else(path);
+        if let Some(ConnError::Path(_)) = error
+            && !self.is_over()
+        {
+            return error;
+        }
         self.error_told |= error.is_some();
         // Taken from the library too, or the next read would tell it.
         let _ = self.handle().take_error();

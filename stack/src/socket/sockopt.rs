@@ -10,6 +10,7 @@ use std::num::NonZeroU8;
 use std::time::Duration;
 
 use crate::buf::PacketBuf;
+use crate::tcp::PathError;
 use crate::tcp::tcb::{KeepAlive, Linger2};
 
 use super::conn::Connection;
@@ -141,6 +142,15 @@ macro_rules! options_of_the_connection {
                     return Err(invalid("a window that never opens: clamp it to 1152 bytes at least"));
                 }
                 self.change(|tcb| tcb.set_window_clamp(bytes))
+            }
+
+            /// Takes what an ICMP error has last said of the path to the peer, if nothing was acknowledged
+            /// since. The connection goes on; in Linux SO_ERROR tells it when there is no other error.
+            ///
+            /// # Errors
+            /// `Deadlock` if the calling thread holds a guard.
+            pub fn take_path_error(&self) -> io::Result<Option<PathError>> {
+                self.look(|tcb| tcb.take_path_error())
             }
 
             /// Bytes that the window is opened no further than: what was set, or what the buffer is

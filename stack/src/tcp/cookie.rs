@@ -8,7 +8,7 @@ use crate::time::Instant;
 use crate::wire::{Family, FourTuple, Outgoing, Segment, SynOptions, Timestamps};
 
 use super::isn::Secret;
-use super::negotiate::{Bounds, Negotiated, unscaled};
+use super::negotiate::{Bounds, Negotiated, initial_window, unscaled};
 use super::request::{Opened, echoed, syn_ack_flags};
 use super::timestamps::{TsState, ts_val};
 use super::{Counter, Cx, SeqNum};
@@ -104,13 +104,14 @@ pub fn open(
     }
     let syn = Segment { ts, ..*ack };
     let options = SynOptions { mss: Some(mss), window_scale: scale, sack_permitted: sack_ok };
-    let Negotiated { mss, mss_option: _, advmss, scale, sack_ok, ts_recent, ecn_ok: _, window } =
+    let Negotiated { mss, mss_option: _, advmss, scale, sack_ok, ts_recent, ecn_ok: _, window: _ } =
         Negotiated::from_syn(cx.settings, &syn, &options, tuple.family(), bounds);
     Some(Opened {
         family: tuple.family(),
         iss,
         irs,
-        rcv_wnd: window,
+        // Whole segments of the peer's size, by which Linux reckons here: nearly what the SYN-ACK stood for.
+        rcv_wnd: initial_window(cx.settings, mss, bounds),
         snd_wnd: ack.window,
         scale,
         mss,

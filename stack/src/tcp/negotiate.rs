@@ -139,7 +139,7 @@ fn our_shift(settings: &Settings, bounds: Bounds) -> u8 {
 ///
 /// Half is what Linux assumes payload to be of its truesize before it has seen any. With the
 /// default buffer this gives 64240 for an MSS of 1460 and 65160 for one of 1448.
-fn initial_window(settings: &Settings, advmss: u16, bounds: Bounds) -> u32 {
+pub(super) fn initial_window(settings: &Settings, advmss: u16, bounds: Bounds) -> u32 {
     let space = bounds.of(settings.tcp_rmem[1] / 2);
     let advmss = u32::from(advmss);
     if space > advmss { space - space % advmss } else { space }

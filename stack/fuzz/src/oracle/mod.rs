@@ -154,19 +154,13 @@ impl Bench {
             settings.tcp_invalid_ratelimit = Duration::ZERO;
         }
         let space = setup.rcvbuf / 2;
-        let least = space.min(u16::MAX.into());
-        let rcv_wnd = match setup.shift.unwrap_or(0) {
-            // Where the SYN-ACK had no room for it, what it stood for.
-            shift @ 1.. if space + 1460 > 65_535 => {
-                (space - space % 1460).max(least).min(65_535 << shift)
-            }
-            _ => least,
-        };
+        // What the SYN-ACK stands for, whether or not its header has room for it.
+        let promised = space - space % 1460;
         let opened = Opened {
             family: Family::V4,
             iss: SeqNum::new(setup.iss),
             irs: SeqNum::new(setup.irs),
-            rcv_wnd,
+            rcv_wnd: promised,
             snd_wnd: PEER_WINDOW,
             scale: setup.shift.map(|rcv| Scale { rcv, snd: 0 }),
             mss: 1460,
@@ -191,7 +185,7 @@ impl Bench {
             dsack: setup.dsack,
             shift: setup.shift.unwrap_or(0),
             acked: 0,
-            promised: i64::from(rcv_wnd),
+            promised: i64::from(promised),
             fin_sent: false,
             fin_acked: false,
             read_shut: false,

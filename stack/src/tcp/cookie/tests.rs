@@ -111,7 +111,7 @@ fn a_cookie_that_comes_back_opens_what_the_syn_ack_said() {
         family: Family::V4,
         iss: SeqNum::new(sent.seq),
         irs: SeqNum::new(100),
-        rcv_wnd: sent.window.into(),
+        rcv_wnd: 64_240,
         snd_wnd: 700,
         scale: Some(Scale { rcv: 10, snd: 7 }),
         mss: 1460,
@@ -309,7 +309,7 @@ proptest! {
         let opened = open(&mut world.cx(), &secret, &tuple, &ack_of(&sent), FREE);
         let opened = opened.expect("a good cookie");
         prop_assert_eq!((opened.iss.raw(), opened.irs.raw()), (sent.seq, seq));
-        prop_assert_eq!(opened.rcv_wnd, u32::from(sent.window));
+        prop_assert_eq!(opened.rcv_wnd, 65_536 - 65_536 % u32::from(opened.mss));
         let least = MSS.into_iter().rev().find(|&least| least <= mss).unwrap_or(MSS[0]);
         prop_assert_eq!(opened.mss, least);
         let remembers = ts.is_some() && sent.ts.is_some_and(|ts| ts.val != 0);

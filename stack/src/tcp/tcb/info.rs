@@ -268,6 +268,11 @@ impl Tally {
         self.last_ack = now;
     }
 
+    /// Whether an ACK has told of payload.
+    pub(super) const fn has_received(&self) -> bool {
+        self.received != 0
+    }
+
     /// The window is about to be advertised, `advance` behind where it last was.
     #[inline]
     pub(super) fn advertises(&mut self, advance: u32) {

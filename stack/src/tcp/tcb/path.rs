@@ -51,6 +51,14 @@ impl<B: PacketBuf> Tcb<B> {
         self.predict();
     }
 
+    /// Takes what was last said of the path, if nothing was acknowledged since: what SO_ERROR tells in Linux
+    /// of a connection that goes on.
+    pub fn take_path_error(&mut self) -> Option<PathError> {
+        let error = self.asked.as_mut()?.path.error.take();
+        self.predict();
+        error
+    }
+
     /// Bytes of the largest datagram that the path to the peer takes, as far as is known. What a router
     /// has said is forgotten after the setting `mtu_expires` (RFC 1191 §6.3).
     pub fn path_mtu(&self, now: Instant) -> u16 {

@@ -162,19 +162,25 @@ impl<B: PacketBuf> Tcb<B> {
 
     /// The ACK field must lie in [SND.UNA − MAX.SND.WND, SND.NXT] (RFC 5961 §5). It may not reach
     /// further back than what the peer has ever acknowledged, as Linux has it since 6.8: of us that is but
-    /// the FIN. What header prediction takes in Linux, it takes without looking so closely.
+    /// the FIN. What header prediction takes in Linux, it takes without looking so closely; but never the
+    /// first payload of all, for which no memory is reserved yet.
     pub(super) fn check_ack(&mut self, cx: &mut Cx<'_>, seg: &Segment) -> Result<(), Verdict> {
         if self.accepts_ack(seg) { Ok(()) } else { Err(self.challenge(cx)) }
     }
 
     fn accepts_ack(&self, seg: &Segment) -> bool {
         let ack = SeqNum::new(seg.ack);
-        let back = if self.is_foreseen(seg) {
+        let back = if self.is_foreseen(seg) && self.has_taken_payload() {
             self.max_window
         } else {
             self.max_window.min(u32::from(self.state == State::FinWait2))
         };
         !ack.after(self.snd_nxt) && !ack.before(self.snd_una.minus(back))
+    }
+
+    /// Whether any payload has been kept, in sequence or above a hole.
+    fn has_taken_payload(&self) -> bool {
+        self.window.rmem != 0 || self.tally.has_received() || self.rcv_nxt != self.window.wup
     }
 
     /// Whether the segment is what the fast path waits for, but for its ACK field.

@@ -269,9 +269,11 @@ impl Window {
     }
 
     /// Whether the limit has grown to within a segment of this length of all that it can: no more is left
-    /// of the buffer while that segment is in it.
+    /// of the buffer while that segment is in it. Of a large one a rest of less than a hundredth is not worth
+    /// looking for with every segment.
     pub(super) const fn is_about_opened(&self, len: u32) -> bool {
-        self.ssthresh >= self.clamp.saturating_sub(len)
+        let rest = self.clamp / 128;
+        self.ssthresh >= self.clamp.saturating_sub(if rest > len { rest } else { len })
     }
 
     /// Closes the limit to two segments: memory had to be won back.
