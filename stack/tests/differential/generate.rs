@@ -173,6 +173,7 @@ impl Maker {
                 peek: self.dice.once_in(6),
                 oob: self.dice.once_in(12),
                 waitall: self.dice.once_in(12),
+                trunc: self.dice.once_in(16),
             }),
             1 => Step::Shutdown(self.dice.of(&[How::Read, How::Write, How::Write, How::Both])),
             2 => Step::Close { reset: self.dice.once_in(4) },

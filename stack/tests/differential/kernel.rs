@@ -7,6 +7,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -15,9 +17,16 @@ use rustix::net::{self, AddressFamily, RecvFlags, SocketFlags, SocketType, socko
 use smoltcp::phy::{Device, Medium, RxToken, TunTapInterface, TxToken};
 use smoltcp::time::Instant as Moment;
 
+use crate::packet::{Answer, SYN, Segment};
 use crate::scenario::{Config, Got, How, Read};
 use crate::seen::Ready;
-use crate::side::{Side, us};
+use crate::side::{Side, peer, us};
+
+/// A port that no scenario uses.
+const NOBODYS: u16 = 1000;
+
+/// How long addresses may take.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// POLLIN, POLLPRI, POLLRDNORM and POLLRDHUP; POLLERR and POLLHUP are always told.
 const READING: u16 = 0x2043;
@@ -62,7 +71,23 @@ impl Kernel {
         for (name, value) in SYSCTLS {
             kernel.sysctl(name, value);
         }
+        [false, true].into_iter().try_for_each(|ipv6| kernel.wait_for_route(ipv6))?;
         Ok(kernel)
+    }
+
+    /// Waits until a closed port answers: the kernel finishes addresses of IPv6 in the background.
+    fn wait_for_route(&mut self, ipv6: bool) -> Result<(), String> {
+        let from = SocketAddr::new(peer(ipv6), NOBODYS);
+        let to = SocketAddr::new(us(ipv6), NOBODYS);
+        let syn = Segment { flags: SYN, ..Segment::default() }.packet(from, to);
+        for _ in 0..PATIENCE.as_millis() {
+            self.receive(&syn, 0);
+            if self.take_sent().iter().any(|packet| Answer::parse(packet, NOBODYS).is_some()) {
+                return Ok(());
+            }
+            sleep(Duration::from_millis(1));
+        }
+        Err(format!("nobody answers at {to}"))
     }
 
     /// Sets what is not so already.
@@ -158,9 +183,10 @@ impl Side for Kernel {
         flags.set(RecvFlags::PEEK, read.peek);
         flags.set(RecvFlags::OOB, read.oob);
         flags.set(RecvFlags::WAITALL, read.waitall);
+        flags.set(RecvFlags::TRUNC, read.trunc);
         let mut buf = vec![0; read.len];
         match net::recv(stream, &mut buf, flags) {
-            Ok((n, _)) => {
+            Ok((_, n)) => {
                 buf.truncate(n);
                 Got::Bytes(buf)
             }
@@ -196,7 +222,7 @@ impl Side for Kernel {
 
     fn close(&mut self, reset: bool) {
         if let (true, Some(stream)) = (reset, self.stream()) {
-            sockopt::set_socket_linger(stream, Some(std::time::Duration::ZERO)).expect("SO_LINGER");
+            sockopt::set_socket_linger(stream, Some(Duration::ZERO)).expect("SO_LINGER");
         }
         self.stream = None;
     }

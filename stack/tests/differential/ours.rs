@@ -235,6 +235,7 @@ impl Side for Ours {
             (read.peek, RecvFlags::PEEK),
             (read.oob, RecvFlags::OOB),
             (read.waitall, RecvFlags::WAITALL),
+            (read.trunc, RecvFlags::TRUNC),
         ] {
             if is_set {
                 flags = flags.with(flag);

@@ -68,6 +68,8 @@ pub struct Read {
     pub peek: bool,
     pub oob: bool,
     pub waitall: bool,
+    /// Throws away what it would take.
+    pub trunc: bool,
 }
 
 /// What is shut down.
