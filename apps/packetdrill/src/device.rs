@@ -269,7 +269,12 @@ mod tests {
         assert!(interface.is_on_link(ROUTER.into()));
         let mut device = Device::default();
         let mut packet = [0; icmpv6::MAX_DISCOVERY_LEN];
-        icmpv6::emit_solicitation(&mut packet, (ours, US), ipv6::solicited_node(ROUTER), ROUTER);
+        icmpv6::emit_solicitation(
+            &mut packet,
+            (ours, Some(US)),
+            ipv6::solicited_node(ROUTER),
+            ROUTER,
+        );
         device.send(&sent_frame(ethernet::IPV6, &packet));
         let answers = device.take_answers();
         let answer = &answers[0].data()[ethernet::HEADER_LEN..];
