@@ -316,6 +316,7 @@ impl Bench {
             refused: dropped(&self.counters) > drops,
             reset: self.tcb.state() == State::Closed,
             advanced: self.tcb.rcv_nxt().raw() != before,
+            right: self.tcb.right_edge().raw(),
             reply,
         };
         let edge = self.model.marks.edge();
@@ -333,7 +334,7 @@ impl Bench {
             } else {
                 assert_eq!(out.ts, self.expected_ts());
                 if !expect.early {
-                    self.model.sent(out);
+                    self.model.sent(out, self.tcb.right_edge().raw());
                 }
             }
         }
@@ -497,7 +498,7 @@ impl Bench {
     fn on_ack(&mut self, out: &Outgoing) {
         self.look_at_ack(out, self.tcb.rmem());
         assert_eq!(out.ts, self.expected_ts());
-        self.model.sent(out);
+        self.model.sent(out, self.tcb.right_edge().raw());
         if !self.model.fin_sent {
             assert_eq!(self.tcb.next_deadline(), None, "a timer for an ACK that has left");
         }

@@ -57,6 +57,8 @@ pub struct Seen<'a> {
     pub reset: bool,
     /// The in-order edge has moved.
     pub advanced: bool,
+    /// The end of the window after it.
+    pub right: u32,
     /// What was sent at once.
     pub reply: Option<&'a Outgoing>,
 }
@@ -125,10 +127,15 @@ impl Model {
         self.die(Some(if broken { ConnError::BrokenPipe } else { ConnError::Reset }));
     }
 
-    /// An ACK has left.
-    pub fn sent(&mut self, out: &Outgoing) {
+    /// An ACK has left. `right` is the end of the window that the connection goes by from now on: where
+    /// the header can say no more it may lie beyond what it says.
+    pub fn sent(&mut self, out: &Outgoing, right: u32) {
         self.acked = self.marks.edge();
-        self.promised = self.acked + (i64::from(out.window) << self.shift);
+        let said = self.acked + (i64::from(out.window) << self.shift);
+        self.promised = match out.window {
+            u16::MAX => said.max(self.offset_of(right)),
+            _ => said,
+        };
     }
 
     /// A segment has arrived, and this has become of it.
@@ -263,7 +270,7 @@ impl Model {
             expect.now = seen.reply.is_some();
             // The report of an earlier duplicate went first, and with it a new right edge.
             if let Some(out) = seen.reply {
-                self.sent(out);
+                self.sent(out, seen.right);
                 expect.early = true;
             }
         }
