@@ -378,13 +378,18 @@ impl Request {
         RequestVerdict::Send(self.ack(cx))
     }
 
-    fn ack(&self, cx: &Cx<'_>) -> Outgoing {
+    /// What it has for a timestamp may be echoed as that of a SYN-ACK.
+    fn ack(&mut self, cx: &Cx<'_>) -> Outgoing {
+        let ts = self.ts.as_mut().map(|ts| {
+            ts.sent.1 = ts_val(cx.now, ts.offset);
+            Timestamps { val: ts.sent.1, ecr: ts.recent }
+        });
         Outgoing {
             seq: self.snd_nxt().raw(),
             ack: self.rcv_nxt().raw(),
             flags: Flags::ACK,
             window: unscaled(self.rcv_wnd) >> self.scale.map_or(0, |scale| scale.rcv),
-            ts: self.ts.map(|ts| Timestamps { val: ts_val(cx.now, ts.offset), ecr: ts.recent }),
+            ts,
             ..Outgoing::default()
         }
     }
