@@ -16,7 +16,7 @@ pub struct Explained {
 }
 
 /// All of them.
-pub static ALL: [Explained; 35] = [
+pub static ALL: [Explained; 33] = [
     Explained {
         name: "data with an ACK field that is old",
         reason: "RFC 5961 §5 lets it reach back by the largest window that the peer ever advertised. \
@@ -24,16 +24,6 @@ pub static ALL: [Explained; 35] = [
                  on the memory that it has set aside for the socket; its slow path takes none that is \
                  older than what was ever acknowledged. We go by the RFC on all paths.",
         matches: |_, difference| difference.history.old_ack,
-    },
-    Explained {
-        name: "data beyond what the header can say",
-        reason: "Linux goes by the window that it would have advertised if the field had more bits, and \
-                 takes data and marks beyond what it has told the peer. It may be seen only later what \
-                 it has taken.",
-        matches: |_, difference| {
-            let History { unsayable, beyond_unsayable, .. } = difference.history;
-            beyond_unsayable || (unsayable && difference.is_about_an_ack())
-        },
     },
     Explained {
         name: "the ACK field or urgent pointer of data beyond the window",
@@ -74,15 +64,6 @@ pub static ALL: [Explained; 35] = [
                  for which the window opens by two.",
         matches: |_, difference| {
             difference.history.fin_above
-                && (difference.but(|reply| reply.window = 0) || difference.is_about_an_ack())
-        },
-    },
-    Explained {
-        name: "the window of a connection that a cookie has opened",
-        reason: "Linux computes it anew, from the peer's MSS instead of ours, and may take back what its \
-                 SYN-ACK has promised. We keep the promise.",
-        matches: |config, difference| {
-            config.cookies
                 && (difference.but(|reply| reply.window = 0) || difference.is_about_an_ack())
         },
     },
@@ -243,10 +224,10 @@ pub static ALL: [Explained; 35] = [
         },
     },
     Explained {
-        name: "the last sixteenth of the window",
-        reason: "Once a window has opened to within a sixteenth of what it can be, we do not look with \
-                 every segment of one size whether it can be opened further, for which Linux grants a \
-                 quick ACK.",
+        name: "the last hundredth of the window",
+        reason: "Once a window has opened to within a segment, or less than a hundredth, of what it can be, \
+                 we do not look with every segment of one size whether it can be opened further, for \
+                 which Linux grants a quick ACK.",
         matches: |_, difference| {
             let pairs = difference.linux.answers.iter().zip(&difference.ours.answers);
             let is_less = |(linux, ours): (&Reply, &Reply)| {

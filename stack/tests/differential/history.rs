@@ -14,10 +14,6 @@ const BEFORE_COPIES: u32 = 10;
 /// What makes the two states differ though nothing is to be seen of it at first.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct History {
-    /// Our window was the largest that a header can say.
-    pub unsayable: bool,
-    /// Data was sent beyond the edge of such a window.
-    pub beyond_unsayable: bool,
     /// A segment had options that were not agreed on, or lacked them.
     pub odd_options: bool,
     /// A segment had a list of options that breaks off.
@@ -73,7 +69,6 @@ impl History {
     pub fn note(&mut self, config: &Config, spec: &Spec, view: &View) {
         let (seq, len) = (spec.seq(view), spec.bytes(view));
         let is_above = before(view.next(), seq);
-        self.unsayable |= view.edge.wrapping_sub(view.acked) == 65_535 << view.shift;
         // What is left of a segment that overlaps another may be small, too.
         let is_behind =
             config.rcvbuf.is_some_and(|rcvbuf| rcvbuf <= 65_536) || self.segments >= BEFORE_COPIES;
@@ -96,7 +91,6 @@ impl History {
             self.above_to = Some(end);
         }
         let is_cut = before(view.edge, seq.wrapping_add(len));
-        self.beyond_unsayable |= is_cut && self.unsayable;
         self.cut_after_end |= is_cut && self.ended;
         let has_news = spec.flags & URG != 0 || view.snd_nxt != view.iss.wrapping_add(1);
         self.news_beyond |= is_cut && has_news && seq == view.next();
