@@ -104,7 +104,7 @@ pub struct Network {
     #[arg(long, value_name = "MAC")]
     pub mac: Option<String>,
     /// The VLAN that the addresses are in, 1 to 4094, if the switch gives the port tagged frames
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = vlan_id)]
     pub vlan: Option<u16>,
     /// The longest IP packet in bytes, 576 or more; by default the device's own
     #[arg(long, value_name = "BYTES")]
@@ -112,6 +112,14 @@ pub struct Network {
     /// Settings.
     #[command(flatten)]
     pub tuning: Tuning,
+}
+
+/// A VLAN that there can be (IEEE 802.1Q: 0 is none, 4095 reserved).
+fn vlan_id(text: &str) -> Result<u16, &'static str> {
+    match text.parse() {
+        Ok(id @ 1..=4094) => Ok(id),
+        _ => Err("a VLAN is a number from 1 to 4094"),
+    }
 }
 
 /// A port that can be listened on.
@@ -157,6 +165,7 @@ mod tests {
             (&format!("-- {tail}"), "no EAL arguments"),
             ("--vdev x --", "--address <ADDRESS/PREFIX>"),
             ("--vdev x -- --address 10.0.0.1/8 --listen 65536", "from 1 to 65535"),
+            (&format!("--vdev x -- {tail} --vlan 4095"), "from 1 to 4094"),
             (&format!("--vdev x -- {tail} --mtu big"), "--mtu <BYTES>"),
             (&format!("--vdev x -- {tail} --frobnicate"), "unexpected argument"),
         ] {
