@@ -13,6 +13,7 @@
 
 mod call;
 mod flags;
+mod read;
 mod shared;
 mod step;
 mod urgent;
@@ -36,6 +37,7 @@ use super::wait::Waiting;
 pub(super) use call::Call;
 pub use call::Slices;
 pub use flags::{Received, RecvError, RecvFlags};
+pub(super) use read::read_by_recv;
 pub(super) use step::Source;
 use urgent::Urgency;
 

@@ -14,7 +14,7 @@ use super::handle::Handle;
 use super::options::Options;
 use super::ownership::SocketGuard;
 use super::reader::Reader;
-use super::recv::{Received, Recv, RecvError, RecvFlags, Slices, Step};
+use super::recv::{Received, Recv, RecvError, RecvFlags, Slices, Step, read_by_recv};
 use super::sync::Woken;
 use super::wait::{ThreadWaiter, Waiter, wait};
 
@@ -275,16 +275,4 @@ impl<B: PacketBuf, C: Connection<B>> Read for TcpStream<B, C> {
     }
 }
 
-impl<B: PacketBuf, C: Connection<B>> Read for &TcpStream<B, C> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        // Unlike recv, read of nothing returns at once.
-        if buf.is_empty() { Ok(0) } else { self.recv(buf, RecvFlags::NONE) }
-    }
-
-    fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        if bufs.iter().all(|buf| buf.is_empty()) {
-            return Ok(0);
-        }
-        self.recv_vectored(bufs, RecvFlags::NONE)
-    }
-}
+read_by_recv!([B: PacketBuf, C: Connection<B>] &TcpStream<B, C>);

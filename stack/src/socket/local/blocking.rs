@@ -4,12 +4,12 @@
 //! gives for it. Time limits, low-water marks and WAITALL mean what they mean to a stream that threads
 //! share. Nothing here sleeps.
 
-use std::io::{self, IoSliceMut, Read};
+use std::io::{self, IoSliceMut};
 
 use crate::buf::PacketBuf;
 use crate::time::Instant;
 
-use super::super::recv::{Call, Received, RecvFlags, Slices, Step};
+use super::super::recv::{Call, Received, RecvFlags, Slices, Step, read_by_recv};
 use super::LocalStream;
 use super::stream::outcome;
 
@@ -186,15 +186,4 @@ impl<B: PacketBuf, P: FnMut() -> Instant> LocalBlocking<'_, B, P> {
     }
 }
 
-impl<B: PacketBuf, P: FnMut() -> Instant> Read for LocalBlocking<'_, B, P> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if buf.is_empty() { Ok(0) } else { self.recv(buf, RecvFlags::NONE) }
-    }
-
-    fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        if bufs.iter().all(|buf| buf.is_empty()) {
-            return Ok(0);
-        }
-        self.recv_vectored(bufs, RecvFlags::NONE)
-    }
-}
+read_by_recv!([B: PacketBuf, P: FnMut() -> Instant] LocalBlocking<'_, B, P>);

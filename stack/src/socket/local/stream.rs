@@ -3,7 +3,7 @@
 //! Nothing here waits; calls that poll until there is something are in `blocking.rs`. A read takes what the last poll brought, copied or in place, and frees what
 //! was read at once; the engine hears of it at the next poll.
 
-use std::io::{self, BufRead, IoSliceMut, Read};
+use std::io::{self, BufRead};
 use std::mem;
 use std::net::{Shutdown, SocketAddr};
 use std::rc::Rc;
@@ -16,7 +16,7 @@ use crate::time::Instant;
 use super::super::handle::Requests;
 use super::super::options::Options;
 use super::super::park::{Status, UrgentWord};
-use super::super::recv::{Call, RecvError, RecvFlags, Source, Step};
+use super::super::recv::{Call, RecvError, RecvFlags, Source, Step, read_by_recv};
 use super::super::slice::{Lent, Remains, Segment, View};
 use super::super::socket::SocketId;
 use super::{Inner, LocalHandle, LocalSocket};
@@ -339,18 +339,7 @@ impl<B: PacketBuf> Drop for LocalStream<B> {
     }
 }
 
-impl<B: PacketBuf> Read for LocalStream<B> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if buf.is_empty() { Ok(0) } else { self.recv(buf, RecvFlags::NONE) }
-    }
-
-    fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        if bufs.iter().all(|buf| buf.is_empty()) {
-            return Ok(0);
-        }
-        self.recv_vectored(bufs, RecvFlags::NONE)
-    }
-}
+read_by_recv!([B: PacketBuf] LocalStream<B>);
 
 /// The buffer is the mbuf itself: nothing is copied.
 impl<B: PacketBuf> BufRead for LocalStream<B> {

@@ -137,9 +137,8 @@ impl<B: PacketBuf> Tcb<B> {
     /// left empty; returns their number.
     ///
     /// The frames are whole, their checksums right, and they are segments of this connection; `alike` are
-    /// those of them that are known to be like the one before. What
-    /// `on_segment` does for each of them has been done; the one behind them, if there is one, is to
-    /// be given to it.
+    /// those of them that are known to be like the one before. What `on_segment` does for each of them has
+    /// been done; the one behind them, if there is one, is to be given to it.
     #[inline]
     pub fn on_frames(
         &mut self,
