@@ -67,11 +67,9 @@ impl Contender for Receiver {
     }
 
     fn burst(&mut self, burst: &mut Burst, application: &mut dyn Application) -> usize {
-        let n = burst.len();
-        let mut frames = std::mem::take(burst).into_places();
         let Wired { engine, now, tx, .. } = self.wired.moved_on();
         let tx = &mut *tx.borrow_mut();
-        engine.input(&mut frames[..n], *now, tx);
+        engine.input(&mut burst.take_places(), *now, tx);
         let mut bytes = 0;
         if let Some(stream) = &self.stream {
             while let Ok(n @ 1..) = stream.recv(&mut self.out, RecvFlags::DONTWAIT) {

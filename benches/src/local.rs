@@ -95,11 +95,9 @@ impl Contender for Receiver {
     }
 
     fn burst(&mut self, burst: &mut Burst, application: &mut dyn Application) -> usize {
-        let n = burst.len();
-        let mut frames = std::mem::take(burst).into_places();
         let Wired { engine, now, tx, .. } = self.wired.moved_on();
         let tx = &mut *tx.borrow_mut();
-        engine.input(&mut frames[..n], *now, tx);
+        engine.input(&mut burst.take_places(), *now, tx);
         let bytes = match &mut self.stream {
             Some(stream) if self.reading == Reading::Copy => {
                 Self::copy(stream, &mut self.out, application)

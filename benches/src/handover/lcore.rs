@@ -9,7 +9,7 @@ use prequeue::lcore::{Engine, Listeners, Transmit, engines};
 use prequeue::socket::{TcpListener, TcpStream};
 use prequeue::tcp::Counter;
 
-use crate::contender::{BURST, Burst};
+use crate::contender::Burst;
 use crate::engine;
 use crate::frames::{self, Client};
 
@@ -88,10 +88,8 @@ impl Lcore {
     #[inline]
     pub fn input(&mut self, burst: &mut Burst) {
         let now = self.clock.now();
-        let n = burst.len();
-        let mut frames: [Option<Mbuf>; BURST] = std::mem::take(burst).into_places();
-        if n > 0 {
-            self.engine.input(&mut frames[..n], now, &mut self.answers);
+        if !burst.is_empty() {
+            self.engine.input(&mut burst.take_places(), now, &mut self.answers);
         }
         self.engine.turn(now, &mut self.answers);
     }

@@ -4,8 +4,9 @@
 //! Never allocates; what is left in it when it is dropped is freed in bulk.
 
 use std::fmt;
-use std::mem::{self, ManuallyDrop};
-use std::ptr::{self, NonNull};
+use std::mem::MaybeUninit;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
 
 use dpdk_sys as sys;
 
@@ -27,8 +28,9 @@ use super::pool_core;
 /// }
 /// ```
 pub struct Burst<const N: usize> {
-    // Invariant: the first `len` places hold mbufs that the burst owns.
-    mbufs: [*mut sys::rte_mbuf; N],
+    // Invariant: the first `len` places hold mbufs that the burst owns; the others may never have been
+    // written, for who polls makes a burst each time.
+    mbufs: [MaybeUninit<*mut sys::rte_mbuf>; N],
     len: usize,
 }
 
@@ -38,7 +40,7 @@ unsafe impl<const N: usize> Send for Burst<N> {}
 impl<const N: usize> Burst<N> {
     /// An empty burst.
     pub const fn new() -> Self {
-        Self { mbufs: [ptr::null_mut(); N], len: 0 }
+        Self { mbufs: [const { MaybeUninit::uninit() }; N], len: 0 }
     }
 
     /// Number of mbufs.
@@ -60,7 +62,7 @@ impl<const N: usize> Burst<N> {
     pub fn push(&mut self, mbuf: Mbuf) -> Result<(), Mbuf> {
         match self.mbufs.get_mut(self.len) {
             Some(place) => {
-                *place = mbuf.into_raw().as_ptr();
+                place.write(mbuf.into_raw().as_ptr());
                 self.len += 1;
                 Ok(())
             }
@@ -80,15 +82,16 @@ impl<const N: usize> Burst<N> {
         unsafe { std::slice::from_raw_parts_mut(self.mbufs.as_mut_ptr().cast(), self.len) }
     }
 
-    /// The mbufs in an array of places, each of which they can be taken out of: the first
-    /// [`Self::len`] are full.
-    pub fn into_places(self) -> [Option<Mbuf>; N] {
-        let mut burst = ManuallyDrop::new(self);
-        let len = burst.len;
-        burst.mbufs[len..].fill(ptr::null_mut());
-        // SAFETY: an `Option<Mbuf>` is one pointer, null for none; the first `len` are mbufs that
-        // the burst, which is not dropped, gives away.
-        unsafe { mem::transmute_copy(&burst.mbufs) }
+    /// Lends the mbufs as places, each of which they can be taken out of, or exchanged in. The burst is
+    /// empty then; what is left in the places is freed with them.
+    #[inline]
+    pub fn take_places(&mut self) -> Places<'_> {
+        let len = self.len;
+        // Places that are forgotten leak their mbufs; they must not be here as well.
+        self.len = 0;
+        // SAFETY: an `Option<Mbuf>` is one pointer, null for none; these are mbufs that the burst gives
+        // away.
+        Places(unsafe { std::slice::from_raw_parts_mut(self.mbufs.as_mut_ptr().cast(), len) })
     }
 
     /// Takes all mbufs out, first to last. Those that are not taken are freed with the iterator.
@@ -100,15 +103,18 @@ impl<const N: usize> Burst<N> {
     }
 
     /// Frees all mbufs, in bulk.
+    #[inline]
     pub fn clear(&mut self) {
-        let len = self.len;
-        self.len = 0;
+        let len = std::mem::take(&mut self.len);
+        if len == 0 {
+            return;
+        }
         // SAFETY: they were ours until now.
-        unsafe { pool_core::free(&mut self.mbufs[..len]) };
+        unsafe { pool_core::free(self.mbufs[..len].assume_init_mut()) };
     }
 
     /// The free places.
-    pub(super) fn spare(&mut self) -> &mut [*mut sys::rte_mbuf] {
+    pub(super) fn spare(&mut self) -> &mut [MaybeUninit<*mut sys::rte_mbuf>] {
         &mut self.mbufs[self.len..]
     }
 
@@ -122,7 +128,8 @@ impl<const N: usize> Burst<N> {
 
     /// The mbufs, to be given to a device.
     pub(super) fn filled(&mut self) -> &mut [*mut sys::rte_mbuf] {
-        &mut self.mbufs[..self.len]
+        // SAFETY: these are written.
+        unsafe { self.mbufs[..self.len].assume_init_mut() }
     }
 
     /// Forgets the first `n` mbufs, which are somebody else's now, and closes up.
@@ -171,7 +178,7 @@ impl<const N: usize> Iterator for Drain<'_, N> {
         let raw = self.burst.mbufs[self.next];
         self.next += 1;
         // SAFETY: places below `end` held mbufs of the burst's; each is passed over once.
-        Some(unsafe { Mbuf::from_raw(NonNull::new_unchecked(raw)) })
+        Some(unsafe { Mbuf::from_raw(NonNull::new_unchecked(raw.assume_init())) })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -184,6 +191,49 @@ impl<const N: usize> ExactSizeIterator for Drain<'_, N> {}
 impl<const N: usize> Drop for Drain<'_, N> {
     fn drop(&mut self) {
         // SAFETY: not taken, so still the burst's.
-        unsafe { pool_core::free(&mut self.burst.mbufs[self.next..self.end]) };
+        unsafe { pool_core::free(self.burst.mbufs[self.next..self.end].assume_init_mut()) };
+    }
+}
+
+/// The places of a burst: a slice of what may be taken out of each.
+///
+/// ```no_run
+/// use prequeue::dpdk::{Burst, RxQueue};
+///
+/// fn every_second(queue: &mut RxQueue) {
+///     let mut burst = Burst::<32>::new();
+///     queue.rx(&mut burst);
+///     for place in burst.take_places().iter_mut().step_by(2) {
+///         drop(place.take());
+///     }
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Places<'a>(&'a mut [Option<Mbuf>]);
+
+impl Deref for Places<'_> {
+    type Target = [Option<Mbuf>];
+
+    #[inline]
+    fn deref(&self) -> &[Option<Mbuf>] {
+        self.0
+    }
+}
+
+impl DerefMut for Places<'_> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [Option<Mbuf>] {
+        self.0
+    }
+}
+
+impl Drop for Places<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        // Mostly there is none left, which is seen by adding up bits, without a branch for each.
+        let address = |place: &Option<Mbuf>| place.as_ref().map_or(0, |mbuf| mbuf.as_raw().addr().get());
+        if self.0.iter().fold(0, |any, place| any | address(place)) != 0 {
+            self.0.fill_with(|| None);
+        }
     }
 }

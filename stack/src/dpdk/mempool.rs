@@ -7,7 +7,7 @@
 use std::ffi::CString;
 use std::fmt;
 use std::marker::PhantomData;
-use std::mem::offset_of;
+use std::mem::{MaybeUninit, offset_of};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -253,10 +253,11 @@ impl Mempool {
         );
     }
 
-    fn alloc_raw(&self, places: &mut [*mut sys::rte_mbuf]) -> bool {
+    fn alloc_raw(&self, places: &mut [MaybeUninit<*mut sys::rte_mbuf>]) -> bool {
         self.check_use();
+        let (at, n) = (places.as_mut_ptr().cast(), places.len() as u32);
         // SAFETY: the handle keeps the pool; as many places as are asked for.
-        unsafe { sys::pqs_alloc_bulk(self.raw(), places.as_mut_ptr(), places.len() as u32) == 0 }
+        unsafe { sys::pqs_alloc_bulk(self.raw(), at, n) == 0 }
     }
 }
 

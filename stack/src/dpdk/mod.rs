@@ -51,7 +51,7 @@ mod tests;
 #[cfg(feature = "dpdk")]
 pub use {
     batch::MbufBatch,
-    burst::{Burst, Drain},
+    burst::{Burst, Drain, Places},
     clock::Clock,
     eal::{Eal, EalError, Lcore, TEST_ARGS, run_args},
     mbuf::Mbuf,

@@ -126,8 +126,7 @@ impl<M: Mode<Mbuf>> Drive<M> {
         if came > 0 {
             match &mut self.wire {
                 None => {
-                    let mut frames = burst.into_places();
-                    self.engine.input(&mut frames[..came], now, &mut self.out);
+                    self.engine.input(&mut burst.take_places(), now, &mut self.out);
                 }
                 Some(wire) => {
                     let mut frames = Vec::new();

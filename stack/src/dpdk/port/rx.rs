@@ -41,14 +41,15 @@ impl RxQueue {
         let room = places.len().min(usize::from(u16::MAX)) as u16;
         // SAFETY: a started port, `room` places, and `&mut self` is the only handle to the queue.
         let came = unsafe {
-            sys::pqs_rx_burst(self.core.id.number(), self.queue, places.as_mut_ptr(), room)
+            sys::pqs_rx_burst(self.core.id.number(), self.queue, places.as_mut_ptr().cast(), room)
         };
         let came = usize::from(came);
         let pool = self.pool.raw();
         let mut kept = 0;
         for i in 0..came {
-            let mbuf = places[i];
-            // SAFETY: the driver has just given it to us.
+            // SAFETY: the driver has just written it, and given it to us.
+            let mbuf = unsafe { places[i].assume_init() };
+            // SAFETY: as above.
             if unsafe { is_plain(mbuf, pool) } || self.make_plain(mbuf) {
                 // While the header is at hand: what the caller reads first, and where it writes.
                 // SAFETY: plain, so an mbuf of ours; the double is not dropped.
@@ -56,7 +57,7 @@ impl RxQueue {
                     ManuallyDrop::new(unsafe { Mbuf::from_raw(NonNull::new_unchecked(mbuf)) });
                 lent.prefetch_data();
                 lent.prefetch_cb();
-                places[kept] = mbuf;
+                places[kept].write(mbuf);
                 kept += 1;
             }
         }

@@ -220,35 +220,44 @@ impl AckState {
         load: Load,
         closing: &Closing,
     ) {
-        self.owed = self.owed.with(Owed::ACK.with(Owed::UNDECIDED));
-        // Segments of one size that follow each other quickly teach nothing new: full ones once the
-        // window is about open, small ones once two were seen since the last ACK.
-        let teaches_nothing = if load.len < u32::from(LEAST_MSS) {
-            self.owed.has(Owed::PUSHED_AGAIN)
-        } else {
-            load.unit == u32::from(self.rcv_mss)
+        let is_small = load.len < u32::from(LEAST_MSS);
+        let is_of_the_same = is_small
+            || load.unit == u32::from(self.rcv_mss)
                 && !load.flags.has(Flags::PSH)
-                && window.is_about_opened(load.unit)
-        };
-        if teaches_nothing && self.follows_quickly(cx.now) {
-            self.last_small = 0;
-        } else {
-            self.learn(cx, window, load, closing);
+                && window.is_about_opened(load.unit);
+        if is_of_the_same && self.follows_quickly(cx.now) {
+            return self.on_more_of_the_same(cx.now, is_small.into());
         }
+        self.owed = self.owed.with(Owed::ACK.with(Owed::UNDECIDED));
+        self.learn(cx, window, load, closing);
         self.last_data = cx.now;
     }
 
-    /// Whether data that comes now follows the last quickly enough to leave the delay as it is.
+    /// Whether data that comes now follows the last quickly enough to leave the delay as it is. Segments
+    /// of one size teach nothing new then: full ones once the window is about open, small ones but that
+    /// one was seen since the last ACK, or two were.
     #[inline(always)]
     pub(super) fn follows_quickly(&self, now: Instant) -> bool {
         self.ato == ATO_MIN as u16 && now <= self.last_data + QUICK_SUCCESSION
     }
 
-    /// Notes that data came of which [`Self::on_data`] would have learnt nothing.
-    pub(super) fn on_more_of_the_same(&mut self, now: Instant) {
-        self.owed = self.owed.with(Owed::ACK.with(Owed::UNDECIDED));
+    /// Notes that data came of which nothing is to be learnt, so many small segments among it.
+    #[inline(always)]
+    pub(super) fn on_more_of_the_same(&mut self, now: Instant, small: u32) {
+        self.owed = self.owed.with(Owed::ACK.with(Owed::UNDECIDED)).with(self.pushed_by(small));
         self.last_small = 0;
         self.last_data = now;
+    }
+
+    /// What is owed for so many segments that are small or pushed.
+    #[inline(always)]
+    const fn pushed_by(&self, segments: u32) -> Owed {
+        match (segments, self.owed.has(Owed::PUSHED)) {
+            (0, _) => Owed(0),
+            (1, false) => Owed::PUSHED,
+            (1, true) => Owed::PUSHED_AGAIN,
+            _ => Owed::PUSHED.with(Owed::PUSHED_AGAIN),
+        }
     }
 
     #[inline(never)]
@@ -320,8 +329,7 @@ impl AckState {
                 return;
             }
         }
-        let pushed = if self.owed.has(Owed::PUSHED) { Owed::PUSHED_AGAIN } else { Owed::PUSHED };
-        self.owed = self.owed.with(pushed);
+        self.owed = self.owed.with(self.pushed_by(1));
     }
 
     /// Whether the next ACK is to be sent at once because of quick mode.

@@ -15,7 +15,7 @@ use crate::time::Instant;
 use crate::wire::words::{Alike, Lens, Words};
 use crate::wire::{Family, Flags, Timestamps};
 
-use super::ack::{LEAST_MSS, Load, Owed};
+use super::ack::{LEAST_MSS, Load};
 use super::input::copy_from;
 use super::window::Window;
 use super::{Sink, State, Tcb, UNPREDICTABLE, Verdict};
@@ -266,7 +266,8 @@ impl<B: PacketBuf> Tcb<B> {
             let load = Load::of_many(words.len, flags_of(words.control), charged);
             self.ack.on_data(cx, &mut self.window, load, &self.closing);
         } else {
-            self.ack.on_more_of_the_same(cx.now);
+            let small = if is_small(words.len) { went.taken() as u32 } else { 0 };
+            self.ack.on_more_of_the_same(cx.now, small);
         }
         cx.counters.add(Counter::TCPHPHits, went.taken() as u64);
         cx.counters.add(Counter::ToPrequeue, went.sunk as u64);
@@ -397,25 +398,21 @@ impl<B: PacketBuf> Tcb<B> {
         Some(self.queue_above_hole(cx, len, flags, buf))
     }
 
-    /// Whether the ACK policy learns nothing from a segment: full ones teach nothing once the window
-    /// is about open, small ones once two were seen since the last ACK.
+    /// Whether the ACK policy learns nothing from a segment but, perhaps, that it is small: full ones
+    /// teach nothing once the window is about open.
     #[inline(always)]
     fn teaches_nothing(&self, now: Instant, words: &Words) -> bool {
-        let nothing_new = if words.len < u32::from(LEAST_MSS) {
-            self.ack.owed.has(Owed::PUSHED_AGAIN)
-        } else {
-            words.len == u32::from(self.ack.rcv_mss)
+        let nothing_new = is_small(words.len)
+            || words.len == u32::from(self.ack.rcv_mss)
                 && words.control & PSH == 0
-                && self.window.is_about_opened(words.len)
-        };
+                && self.window.is_about_opened(words.len);
         nothing_new && self.ack.follows_quickly(now)
     }
 
     /// What segments of about this length have to be.
     #[inline(always)]
     fn expect<const HEADERS: usize>(&self, len: u32) -> Expected {
-        let small = len < u32::from(LEAST_MSS);
-        let (lens, mask) = if small {
+        let (lens, mask) = if is_small(len) {
             (Lens::new(1, u32::from(LEAST_MSS) - 1), !PSH)
         } else {
             (Lens::new(len, len), u32::MAX)
@@ -440,6 +437,11 @@ impl<B: PacketBuf> Tcb<B> {
             last_len: len,
         }
     }
+}
+
+/// Whether every segment of this payload is a small one, whatever the peer's segment size.
+const fn is_small(len: u32) -> bool {
+    len < LEAST_MSS as u32
 }
 
 /// The control bits of a segment with ACK and perhaps PSH.
