@@ -192,8 +192,16 @@ pub trait BufQueue<B>: Debug + Default + Send {
     fn push_front(&mut self, buf: B);
     /// Takes the oldest buffer.
     fn pop_front(&mut self) -> Option<B>;
-    /// Takes buffers from the front for as long as `takes` says yes, at most `most` of them.
-    fn split_front(&mut self, most: usize, takes: impl FnMut(&B) -> bool) -> Self;
+    /// Moves buffers from the front to a batch for as long as `takes` says yes, at most `most` and 32 of
+    /// them; how many.
+    fn spend_front(
+        &mut self,
+        most: usize,
+        batch: &mut Batch<B>,
+        takes: impl FnMut(&B) -> bool,
+    ) -> usize
+    where
+        B: PacketBuf;
     /// The oldest buffer.
     fn front(&self) -> Option<&B>;
     /// The newest buffer.
@@ -226,24 +234,30 @@ pub trait BufQueue<B>: Debug + Default + Send {
     }
 }
 
+/// Buffers on their way back.
+pub type Batch<B> = <<B as PacketBuf>::Returns as Returns<B>>::Batch;
+
 /// The way back for buffers: many threads give, one lcore takes. Never full, nobody waits.
 pub trait Returns<B: PacketBuf>: Debug + Default + Send + Sync + 'static {
-    /// Buffers that go back together, collected one by one. Dropping it frees them.
+    /// Buffers of one socket that go back together, collected one by one. Dropping it frees them.
     type Batch: Debug + Default + Send;
 
-    /// Adds a buffer to a batch without reading it, nor writing to it if that can be helped: its lines
-    /// are the lcore's.
-    fn collect(batch: &mut Self::Batch, buf: B);
+    /// Adds a buffer of this truesize to a batch without reading it, nor writing to it if that can be
+    /// helped: its lines are the lcore's.
+    fn collect(batch: &mut Self::Batch, buf: B, truesize: u32);
 
     /// Hands over a batch, as [`Self::give`] a chain.
     fn give_batch(&self, batch: Self::Batch);
 
+    /// Frees a batch where it is: for the thread that owns the pool. The sum of the truesizes.
+    fn free_batch(batch: Self::Batch) -> u32;
+
     /// Hands over a chain of buffers, in any order; one atomic exchange however long it is.
     fn give(&self, chain: B::Queue);
 
-    /// Takes whatever has been given so far and frees it, having told the control block and the
-    /// truesize of each. For the one lcore that owns the pool.
-    fn free_all(&self, each: impl FnMut(&SegCb, u32));
+    /// Takes whatever has been given so far and frees it, having told whose it is and the truesize,
+    /// buffer by buffer or of several at once. For the one lcore that owns the pool.
+    fn free_all(&self, told: impl FnMut(Owner, u32));
 }
 
 /// Buffers set apart for the moment when the pool runs out: what is acknowledged is copied there, so
@@ -309,9 +323,21 @@ impl<B: PacketBuf> BufQueue<B> for VecDeque<B> {
         self.pop_front()
     }
 
-    fn split_front(&mut self, most: usize, takes: impl FnMut(&B) -> bool) -> Self {
-        let taken = self.iter().take(most).map(takes).take_while(|&yes| yes).count();
-        self.drain(..taken).collect()
+    fn spend_front(
+        &mut self,
+        most: usize,
+        batch: &mut Batch<B>,
+        mut takes: impl FnMut(&B) -> bool,
+    ) -> usize
+    where
+        B: PacketBuf,
+    {
+        let spent = self.iter().take(most.min(32)).take_while(|buf| takes(buf)).count();
+        for buf in self.drain(..spent) {
+            let truesize = buf.truesize();
+            B::Returns::collect(batch, buf, truesize);
+        }
+        spent
     }
 
     fn front(&self) -> Option<&B> {
@@ -471,7 +497,8 @@ impl<B> Default for HeapReturns<B> {
 impl<B: PacketBuf<Queue = VecDeque<B>>> Returns<B> for HeapReturns<B> {
     type Batch = VecDeque<B>;
 
-    fn collect(batch: &mut VecDeque<B>, buf: B) {
+    fn collect(batch: &mut VecDeque<B>, buf: B, truesize: u32) {
+        debug_assert_eq!(truesize, buf.truesize());
         batch.push_back(buf);
     }
 
@@ -483,10 +510,14 @@ impl<B: PacketBuf<Queue = VecDeque<B>>> Returns<B> for HeapReturns<B> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).append(&mut chain);
     }
 
-    fn free_all(&self, mut each: impl FnMut(&SegCb, u32)) {
+    fn free_batch(batch: VecDeque<B>) -> u32 {
+        batch.iter().map(PacketBuf::truesize).sum()
+    }
+
+    fn free_all(&self, mut told: impl FnMut(Owner, u32)) {
         let given = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         for buf in &given {
-            each(buf.cb(), buf.truesize());
+            told(buf.cb().owner, buf.truesize());
         }
     }
 }

@@ -3,34 +3,39 @@
 //! Used by application threads, which have read nothing of an mbuf but its payload, if that; and by
 //! the lcore that takes them back. A chain through all the private areas would have each line fetched
 //! twice, and the lcore wait for one after the other. So one mbuf in sixteen is a *carrier*: the others
-//! stay untouched, and stand in its headroom, which nobody needs any more.
+//! stay untouched, and stand in its headroom, which nobody needs any more; what they cost together stands
+//! with it.
 
 use std::fmt;
-use std::mem::ManuallyDrop;
+use std::mem::{self, ManuallyDrop};
 use std::ptr::{self, NonNull};
+use std::slice;
 
 use dpdk_sys as sys;
 
+use super::bulk;
 use super::mbuf::{Mbuf, prefetch};
 use super::pool_core;
 use super::queue::link;
 use super::return_stack::Node;
+use crate::buf::Owner;
 
 /// Mbufs that a carrier names besides itself: as many as its headroom has words for, less one.
-const CARRIED: u32 = sys::PQS_HEADROOM / size_of::<*mut sys::rte_mbuf>() as u32 - 1;
+const CARRIED: usize = sys::PQS_HEADROOM as usize / size_of::<*mut sys::rte_mbuf>() - 1;
 
-/// Mbufs to be given back together. Dropping it frees them.
+/// Mbufs of one socket to be given back together. Dropping it frees them.
 ///
 /// It may go from thread to thread with its mbufs.
 ///
 /// ```no_run
-/// use prequeue::buf::Returns;
+/// use prequeue::buf::{PacketBuf, Returns};
 /// use prequeue::dpdk::{Mbuf, MbufBatch, MbufReturns};
 ///
 /// fn give(returns: &MbufReturns, read: impl Iterator<Item = Mbuf>) {
 ///     let mut batch = MbufBatch::default();
 ///     for mbuf in read {
-///         MbufReturns::collect(&mut batch, mbuf);
+///         let truesize = mbuf.truesize();
+///         MbufReturns::collect(&mut batch, mbuf, truesize);
 ///     }
 ///     returns.give_batch(batch);
 /// }
@@ -38,10 +43,12 @@ const CARRIED: u32 = sys::PQS_HEADROOM / size_of::<*mut sys::rte_mbuf>() as u32 
 #[derive(Default)]
 pub struct MbufBatch {
     // Invariant: null both, or the first and last of carriers that are linked as a queue is but for
-    // the last one's link, each with as many mbufs in its headroom as `carried` says; the batch owns
-    // them all.
+    // the last one's link and truesize, each with as many mbufs in its headroom as `carried` says; the
+    // batch owns them all.
     first: Option<NonNull<sys::rte_mbuf>>,
     last: Option<NonNull<sys::rte_mbuf>>,
+    /// What they cost.
+    truesize: u32,
 }
 
 // SAFETY: it owns its mbufs, which are Send.
@@ -50,49 +57,77 @@ unsafe impl Send for MbufBatch {}
 impl MbufBatch {
     /// Adds one.
     #[inline]
-    pub(super) fn push(&mut self, mbuf: Mbuf) {
-        let raw = mbuf.into_raw();
-        if let Some(last) = self.last {
-            // SAFETY: a carrier of ours, which names as many as it says, and has room for one more.
-            unsafe {
-                let private = pool_core::private(last.as_ptr());
-                let n = (*private).carried;
-                if n < CARRIED {
-                    names(last).add(n as usize).write(raw.as_ptr());
-                    (*private).carried = n + 1;
-                    return;
+    pub(super) fn push(&mut self, mbuf: Mbuf, truesize: u32) {
+        // SAFETY: ours, and given away.
+        unsafe { self.extend(&[mbuf.into_raw()], truesize) };
+    }
+
+    /// Adds several that cost so much together.
+    ///
+    /// # Safety
+    /// The caller owns them, mbufs of pools of ours, and gives them away.
+    #[inline]
+    pub(super) unsafe fn extend(&mut self, mut mbufs: &[NonNull<sys::rte_mbuf>], truesize: u32) {
+        self.truesize += truesize;
+        while let Some((&next, others)) = mbufs.split_first() {
+            if let Some(last) = self.last {
+                // SAFETY: a carrier of ours, which names as many as it says, and has room for the others.
+                unsafe {
+                    let private = pool_core::private(last.as_ptr());
+                    let carried = (*private).carried as usize;
+                    let n = mbufs.len().min(CARRIED - carried);
+                    if n > 0 {
+                        let to = names(last).add(carried).cast();
+                        ptr::copy_nonoverlapping(mbufs.as_ptr(), to, n);
+                        (*private).carried = (carried + n) as u32;
+                        mbufs = &mbufs[n..];
+                        continue;
+                    }
+                    link(last).write(next.as_ptr());
                 }
-                link(last).write(raw.as_ptr());
+            } else {
+                self.first = Some(next);
             }
-        } else {
-            self.first = Some(raw);
+            self.last = Some(next);
+            mbufs = others;
         }
-        self.last = Some(raw);
     }
 
     /// The first and last carrier, linked; the caller's now. `None` if there is none.
     pub(super) fn into_chain(self) -> Option<(NonNull<sys::rte_mbuf>, NonNull<sys::rte_mbuf>)> {
         let batch = ManuallyDrop::new(self);
-        batch.end();
+        batch.end()?;
         batch.first.zip(batch.last)
     }
 
     /// Marks the last carrier as the last. Not before somebody will walk: until then a batch of one has
     /// not been touched.
-    fn end(&self) {
-        if let Some(last) = self.last {
-            // SAFETY: the last carrier is ours.
-            unsafe { link(last).write(ptr::null_mut()) };
+    fn end(&self) -> Option<()> {
+        let last = self.last?;
+        // SAFETY: the last carrier is ours.
+        unsafe {
+            (*pool_core::private(last.as_ptr())).truesize = self.truesize;
+            link(last).write(ptr::null_mut());
         }
+        Some(())
+    }
+
+    /// Frees all on the thread that owns the pool; what they cost.
+    pub(super) fn free(self) -> u32 {
+        let mut sum = 0;
+        if let Some((first, _)) = self.into_chain() {
+            // SAFETY: linked, and ours.
+            unsafe { free_all(first, |_, truesize| sum += truesize) };
+        }
+        sum
     }
 }
 
 impl Drop for MbufBatch {
     fn drop(&mut self) {
-        self.end();
-        for mbuf in Walk::new(self.first) {
-            // SAFETY: ours, each once.
-            unsafe { pool_core::free(&mut [mbuf]) };
+        if let (Some(()), Some(first)) = (self.end(), self.first) {
+            // SAFETY: linked, and ours.
+            unsafe { free_all(first, |_, _| {}) };
         }
     }
 }
@@ -103,66 +138,34 @@ impl fmt::Debug for MbufBatch {
     }
 }
 
-/// All mbufs of a linked list of carriers, and of those that carry nothing; each carrier behind what it
-/// names. Whoever walks owns them.
-pub(super) struct Walk {
-    carrier: *mut sys::rte_mbuf,
-    /// Names of the carrier that are still to be told.
-    left: u32,
-}
-
-impl Walk {
-    pub(super) fn new(first: Option<NonNull<sys::rte_mbuf>>) -> Self {
-        let mut walk = Self { carrier: ptr::null_mut(), left: 0 };
-        walk.begin(first.map_or(ptr::null_mut(), NonNull::as_ptr));
-        walk
-    }
-
-    /// Goes to the next carrier.
-    #[inline(always)]
-    fn begin(&mut self, carrier: *mut sys::rte_mbuf) {
-        self.carrier = carrier;
-        let Some(carrier) = NonNull::new(carrier) else { return };
-        // SAFETY: it is ours, and linked.
-        self.left = unsafe { (*pool_core::private(carrier.as_ptr())).carried };
-        if self.left > 0 {
-            self.fetch(carrier);
-        }
-    }
-
-    /// What is about to be read, all at once.
-    #[inline(never)]
-    fn fetch(&self, carrier: NonNull<sys::rte_mbuf>) {
-        // SAFETY: ours and linked, and it names `left` mbufs; those are only asked for.
-        unsafe {
-            prefetch(pool_core::private(Node::next(carrier)).cast_const().cast());
-            for at in 0..self.left as usize {
-                let named = names(carrier).add(at).read();
-                prefetch(named.cast_const().cast());
-                prefetch(pool_core::private(named).cast_const().cast());
-            }
-        }
-    }
-}
-
-impl Iterator for Walk {
-    type Item = *mut sys::rte_mbuf;
-
-    #[inline(always)]
-    fn next(&mut self) -> Option<Self::Item> {
-        let carrier = NonNull::new(self.carrier)?;
-        if self.left > 0 {
-            self.left -= 1;
-            // SAFETY: it names as many.
-            return Some(unsafe { names(carrier).add(self.left as usize).read() });
-        }
-        // SAFETY: ours and linked.
-        let next = unsafe {
-            (*pool_core::private(carrier.as_ptr())).carried = 0;
-            Node::next(carrier)
+/// Frees a linked list of carriers with what they carry, having told of each whose it is and what is to be
+/// uncharged for it.
+///
+/// # Safety
+/// The caller owns them all, and gives them away.
+#[inline(never)]
+pub(super) unsafe fn free_all(first: NonNull<sys::rte_mbuf>, mut told: impl FnMut(Owner, u32)) {
+    let mut next = Some(first);
+    while let Some(carrier) = next {
+        // SAFETY: ours, linked, and a segment of the socket that all of its batch are of. Behind the names
+        // there is room for one more.
+        let mbufs = unsafe {
+            let private = pool_core::private(carrier.as_ptr());
+            next = NonNull::new(Node::next(carrier));
+            let carried = mem::take(&mut (*private).carried) as usize;
+            told((*private).cb.owner, mem::take(&mut (*private).truesize));
+            names(carrier).add(carried).write(carrier.as_ptr());
+            slice::from_raw_parts_mut(names(carrier), carried + 1)
         };
-        self.begin(next);
-        Some(carrier.as_ptr())
+        // What is about to be read, all at once.
+        mbufs.iter().for_each(|mbuf| prefetch(mbuf.cast_const().cast()));
+        if let Some(next) = next {
+            // SAFETY: an mbuf of ours, which is only asked for.
+            prefetch(unsafe { pool_core::private(next.as_ptr()) }.cast_const().cast());
+        }
+        // SAFETY: ours, and not looked at again; the names themselves lie where nobody reads any more
+        // once they are in the mempool.
+        unsafe { bulk::free(mbufs) };
     }
 }
 

@@ -12,6 +12,24 @@ use super::pool_core;
 /// Mbufs freed with one call: what the mempool's cache takes in a gulp.
 const MOST: usize = 64;
 
+/// Frees mbufs that are named one behind the other, which most often are just what one mempool takes.
+///
+/// # Safety
+/// As of [`pool_core::free`].
+#[inline(always)]
+pub(super) unsafe fn free(mbufs: &mut [*mut sys::rte_mbuf]) {
+    let Some(&first) = mbufs.first() else { return };
+    // SAFETY: ours, all of them.
+    unsafe {
+        match pool_core::takes_as_is(first) {
+            Some(pool) if mbufs.iter().all(|&mbuf| pool_core::is_as_put(mbuf, pool)) => {
+                sys::pqs_put_bulk(pool, mbufs.as_mut_ptr(), mbufs.len() as u32);
+            }
+            _ => pool_core::free(mbufs),
+        }
+    }
+}
+
 /// Frees what an iterator gives until it ends, each mbuf some time after it was given.
 ///
 /// # Safety

@@ -23,6 +23,8 @@ pub(super) struct Private {
     /// Mbufs that this one carries, named in its headroom: see [`super::batch`]. Zero but on the way
     /// back.
     pub(super) carried: u32,
+    /// What all of its batch cost, in one of those that carry them. Zero but on the way back.
+    pub(super) truesize: u32,
     /// The pool's core; written when the pool is made, never again.
     pub(super) core: *const PoolCore,
 }

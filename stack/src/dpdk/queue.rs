@@ -5,15 +5,19 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::mem::{self, ManuallyDrop};
+use std::mem::{self, ManuallyDrop, MaybeUninit};
 use std::ptr::{self, NonNull};
 
 use dpdk_sys as sys;
 
+use super::batch::MbufBatch;
 use super::bulk;
 use super::mbuf::Mbuf;
 use super::pool_core;
 use crate::buf::{self, BufQueue, PacketBuf};
+
+/// Mbufs that are moved to a batch at once.
+const AT_ONCE: usize = 32;
 
 /// A FIFO of mbufs.
 ///
@@ -145,32 +149,36 @@ impl BufQueue<Mbuf> for MbufQueue {
     }
 
     #[inline]
-    fn split_front(&mut self, most: usize, mut takes: impl FnMut(&Mbuf) -> bool) -> Self {
-        let mut last = None;
-        let (mut head, mut len) = (self.head.0, 0);
-        while len < most
-            && let Some(raw) = NonNull::new(head)
+    fn spend_front(
+        &mut self,
+        most: usize,
+        batch: &mut MbufBatch,
+        mut takes: impl FnMut(&Mbuf) -> bool,
+    ) -> usize {
+        // If it panics what is left here is lost, as if it had never been queued.
+        let Self { mut head, tail, len } = *ManuallyDrop::new(mem::take(self));
+        let mut spent = [const { MaybeUninit::uninit() }; AT_ONCE];
+        let (most, mut n, mut truesize) = (most.min(AT_ONCE), 0, 0);
+        while n < most
+            && let Some(raw) = NonNull::new(head.0)
         {
             // SAFETY: linked, so ours; the double is not dropped.
             let mbuf = ManuallyDrop::new(unsafe { Mbuf::from_raw(raw) });
             if !takes(&mbuf) {
                 break;
             }
-            last = Some(raw);
-            len += 1;
+            spent[n].write(raw);
+            n += 1;
+            truesize += mbuf.truesize();
             // SAFETY: as above.
-            head = unsafe { link(raw).read() };
+            head = Link(unsafe { link(raw).read() });
         }
-        let Some(last) = last else { return Self::default() };
-        let front = Self { head: Link(self.head.0), tail: Link(last.as_ptr()), len };
-        // SAFETY: the last of what is taken; what follows it stays.
-        unsafe { link(last).write(ptr::null_mut()) };
-        self.head = Link(head);
-        if head.is_null() {
-            self.tail = Link(ptr::null_mut());
+        if !head.0.is_null() {
+            *self = Self { head, tail, len: len - n };
         }
-        self.len -= len;
-        front
+        // SAFETY: `n` are written, mbufs that were ours until now.
+        unsafe { batch.extend(spent[..n].assume_init_ref(), truesize) };
+        n
     }
 
     #[inline]

@@ -8,12 +8,12 @@ use std::ptr::NonNull;
 
 use dpdk_sys as sys;
 
-use super::batch::{MbufBatch, Walk};
+use super::batch::{self, MbufBatch};
 use super::bulk;
 use super::mbuf::Mbuf;
 use super::queue::{self, MbufQueue};
 use super::return_stack::{Node, ReturnStack};
-use crate::buf::{PacketBuf, Returns, SegCb};
+use crate::buf::{Owner, PacketBuf, Returns};
 
 /// Mbufs on their way back to one lcore. What is still in it when it is dropped is freed.
 ///
@@ -45,8 +45,8 @@ impl Returns<Mbuf> for MbufReturns {
     type Batch = MbufBatch;
 
     #[inline]
-    fn collect(batch: &mut MbufBatch, mbuf: Mbuf) {
-        batch.push(mbuf);
+    fn collect(batch: &mut MbufBatch, mbuf: Mbuf, truesize: u32) {
+        batch.push(mbuf, truesize);
     }
 
     fn give_batch(&self, batch: MbufBatch) {
@@ -64,47 +64,29 @@ impl Returns<Mbuf> for MbufReturns {
         }
     }
 
-    fn free_all(&self, mut each: impl FnMut(&SegCb, u32)) {
+    fn free_batch(batch: MbufBatch) -> u32 {
+        batch.free()
+    }
+
+    fn free_all(&self, mut told: impl FnMut(Owner, u32)) {
         let mut next = self.chains.take_all();
         let linked = std::iter::from_fn(|| {
             let mbuf = next?;
-            // SAFETY: what was taken is ours, and linked.
+            // SAFETY: what was taken is ours, and linked; the double is not dropped.
             unsafe {
                 next = NonNull::new(Node::next(mbuf));
-                show(mbuf, &mut each);
+                let lent = ManuallyDrop::new(Mbuf::from_raw(mbuf));
+                told(lent.cb().owner, lent.truesize());
             }
             Some(mbuf.as_ptr())
         });
         // SAFETY: ours, and not looked at again.
         unsafe { bulk::free_each(linked) };
         if let Some(first) = self.batches.take_all() {
-            free_batches(first, &mut each);
+            // SAFETY: what was taken is ours.
+            unsafe { batch::free_all(first, told) };
         }
     }
-}
-
-/// Frees what a list of carriers has.
-#[inline(never)]
-fn free_batches(first: NonNull<sys::rte_mbuf>, each: &mut impl FnMut(&SegCb, u32)) {
-    let mbufs = Walk::new(Some(first)).inspect(|&mbuf| {
-        if let Some(mbuf) = NonNull::new(mbuf) {
-            // SAFETY: what was taken is ours.
-            unsafe { show(mbuf, each) };
-        }
-    });
-    // SAFETY: ours, and not looked at again.
-    unsafe { bulk::free_each(mbufs) };
-}
-
-/// Tells whose an mbuf is.
-///
-/// # Safety
-/// The caller owns it.
-#[inline(always)]
-unsafe fn show(mbuf: NonNull<sys::rte_mbuf>, each: &mut impl FnMut(&SegCb, u32)) {
-    // SAFETY: forwarded; the double is not dropped.
-    let lent = ManuallyDrop::new(unsafe { Mbuf::from_raw(mbuf) });
-    each(lent.cb(), lent.truesize());
 }
 
 impl Drop for MbufReturns {

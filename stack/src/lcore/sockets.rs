@@ -143,9 +143,9 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
     pub(super) fn free_returned(&mut self) {
         let Self { home, sockets, with_returns, .. } = self;
         let mut returned = Returned { owner: Owner::new(u32::MAX, 0), truesize: 0 };
-        M::free_returned(home, |cb, truesize| {
-            if cb.owner != returned.owner {
-                returned.note(sockets, with_returns, cb.owner);
+        M::free_returned(home, |owner, truesize| {
+            if owner != returned.owner {
+                returned.note(sockets, with_returns, owner);
             }
             returned.truesize += truesize;
         });

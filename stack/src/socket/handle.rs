@@ -8,7 +8,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::buf::{BufQueue, PacketBuf, Returns};
+use crate::buf::PacketBuf;
 use crate::tcp::tcb::{ConnError, Tcb};
 
 use super::conn::Connection;
@@ -208,12 +208,8 @@ impl<B: PacketBuf, C: Connection<B>> Drop for Handle<B, C> {
             // No call is left: the token is free, unless a reader was forgotten, which nobody waits
             // for. What was taken and not read goes home at once; the lcore learns from copied_seq
             // that there was something.
-            let mut chain = B::Queue::default();
             if let Some(mut side) = self.socket.reader.try_claim_thread() {
-                side.take_buffers(&mut chain);
-            }
-            if !chain.is_empty() {
-                self.socket.home.returns().give(chain);
+                side.give_all(self.socket.home.returns());
             }
             match self.socket.options.linger() {
                 None => self.socket.request(Requests::CLOSE),

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::sync::OnceLock;
 
-use crate::buf::{BufQueue, PacketBuf, Returns};
+use crate::buf::PacketBuf;
 use crate::tcp::tcb::Tcb;
 use crate::time::Instant;
 
@@ -133,11 +133,7 @@ impl<B: PacketBuf, C: Connection<B>> Home<B, C> {
             drop(socket.claim_for_nobody());
         }
         for mut parcel in self.reap.take() {
-            let mut chain = B::Queue::default();
-            parcel.take_buffers(&mut chain);
-            if !chain.is_empty() {
-                self.returns.give(chain);
-            }
+            parcel.give_all(&self.returns);
         }
     }
 }

@@ -8,7 +8,7 @@ use std::fmt::Debug;
 use std::num::NonZeroU8;
 use std::sync::Arc;
 
-use crate::buf::{PacketBuf, Returns, SegCb};
+use crate::buf::{Owner, PacketBuf, Returns};
 use crate::tcp::tcb::{Sink, Tcb};
 use crate::tcp::{Counters, SeqNum};
 use crate::watch::Span;
@@ -80,8 +80,8 @@ pub trait Mode<B: PacketBuf>: Debug + Sized + 'static {
     /// The lcore stops: every call on the socket returns an error from now on.
     fn kill(lcore: &Self::Lcore);
 
-    /// Frees the buffers that came back, having told of each.
-    fn free_returned(home: &Self::Home, each: impl FnMut(&SegCb, u32));
+    /// Frees the buffers that came back, having told whose they are and their truesize.
+    fn free_returned(home: &Self::Home, told: impl FnMut(Owner, u32));
     /// The sockets for which the application wants something done.
     fn take_bells(home: &Self::Home) -> impl Iterator<Item = SocketId>;
     /// Frees sockets that nobody refers to any more; how many.
@@ -197,8 +197,8 @@ impl<B: PacketBuf> Mode<B> for Threaded {
     }
 
     #[inline]
-    fn free_returned(home: &Self::Home, each: impl FnMut(&SegCb, u32)) {
-        home.returns().free_all(each);
+    fn free_returned(home: &Self::Home, told: impl FnMut(Owner, u32)) {
+        home.returns().free_all(told);
     }
 
     fn take_bells(home: &Self::Home) -> impl Iterator<Item = SocketId> {

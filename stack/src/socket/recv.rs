@@ -15,12 +15,13 @@ mod call;
 mod flags;
 mod read;
 mod shared;
+mod spent;
 mod step;
 mod urgent;
 
 use std::mem;
 
-use crate::buf::{BufQueue, PacketBuf};
+use crate::buf::{BufQueue, PacketBuf, Returns};
 use crate::tcp::SeqNum;
 use crate::time::Instant;
 use crate::watch::ReaderSeen;
@@ -39,6 +40,7 @@ pub use call::Slices;
 pub use flags::{Received, RecvError, RecvFlags};
 pub(super) use read::read_by_recv;
 pub(super) use step::Source;
+use spent::Spent;
 use urgent::Urgency;
 
 /// What a step came to.
@@ -85,8 +87,8 @@ pub(super) struct ReaderSide<B: PacketBuf> {
     pub(super) taken: B::Queue,
     pub(super) ring: Option<Consumer<B>>,
     pub(super) copied_seq: SeqNum,
-    /// Buffers that are read and not yet given back, but for those that came by the ring.
-    pub(super) spent: B::Queue,
+    /// Buffers that are read and not yet given back.
+    pub(super) spent: Spent<B>,
     /// Calls that keep the ring installed.
     pub(super) installed_for: u32,
     pub(super) urgency: Urgency,
@@ -98,7 +100,7 @@ impl<B: PacketBuf> ReaderSide<B> {
             taken: B::Queue::default(),
             ring: None,
             copied_seq,
-            spent: B::Queue::default(),
+            spent: Spent::default(),
             installed_for: 0,
             urgency: Urgency::new(copied_seq),
         }
@@ -114,11 +116,15 @@ impl<B: PacketBuf> ReaderSide<B> {
         self.copied_seq = copied_seq;
     }
 
-    /// Moves every buffer to `chain`: the end of the socket, or of its last handle.
-    pub(super) fn take_buffers(&mut self, chain: &mut B::Queue) {
-        chain.append(&mut self.spent);
+    /// Gives every buffer back, read or not: the end of the socket, or of its last handle.
+    pub(super) fn give_all(&mut self, returns: &B::Returns) {
+        if let Some(batch) = self.spent.take() {
+            returns.give_batch(batch);
+        }
         self.empty_ring();
-        chain.append(&mut self.taken);
+        if !self.taken.is_empty() {
+            returns.give(mem::take(&mut self.taken));
+        }
     }
 
     /// What it guards, for whoever watches.

@@ -5,10 +5,9 @@
 //! place. It never waits, and a full ring refuses instead of losing.
 #![allow(unsafe_code)]
 
-use std::mem;
 use std::sync::Mutex;
 
-use crate::buf::{PacketBuf, Returns};
+use crate::buf::PacketBuf;
 use crate::tcp::SeqNum;
 
 #[cfg(not(loom))]
@@ -26,8 +25,7 @@ pub(crate) const CAPACITY: usize = if cfg!(loom) { 2 } else { 256 };
 pub(crate) struct Element<B> {
     /// Sequence number of the first byte.
     pub(crate) seq: SeqNum,
-    /// How many of `copy` are the payload; 0 if it did not fit.
-    len: u32,
+    sizes: Sizes,
     /// The payload of a small segment: whoever reads it here fetches no line of the buffer.
     copy: [u8; SMALL],
     /// The buffer.
@@ -37,6 +35,28 @@ pub(crate) struct Element<B> {
 /// Bytes of payload that travel in the ring: those of a message of market data.
 const SMALL: usize = 64;
 
+/// The truesize, and above it how many bytes of the copy are the payload; 0 if it did not fit.
+#[derive(Clone, Copy, Debug)]
+struct Sizes(u32);
+
+impl Sizes {
+    /// No buffer is so large that its truesize needs more bits.
+    const LEN_AT: u32 = 24;
+
+    fn new(truesize: u32, len: usize) -> Self {
+        debug_assert!(truesize >> Self::LEN_AT == 0 && len <= SMALL);
+        Self(truesize | (len as u32) << Self::LEN_AT)
+    }
+
+    const fn truesize(self) -> u32 {
+        self.0 & ((1 << Self::LEN_AT) - 1)
+    }
+
+    const fn len(self) -> usize {
+        (self.0 >> Self::LEN_AT) as usize
+    }
+}
+
 impl<B: PacketBuf> Element<B> {
     #[inline]
     pub(crate) fn new(buf: B) -> Self {
@@ -45,15 +65,22 @@ impl<B: PacketBuf> Element<B> {
         let mut len = 0;
         if data.len() <= SMALL {
             copy[..data.len()].copy_from_slice(data);
-            len = data.len() as u32;
+            len = data.len();
         }
-        Self { seq: SeqNum::new(buf.cb().seq), len, copy, buf }
+        let sizes = Sizes::new(buf.truesize(), len);
+        Self { seq: SeqNum::new(buf.cb().seq), sizes, copy, buf }
+    }
+
+    /// What the buffer costs.
+    #[inline]
+    pub(crate) fn truesize(&self) -> u32 {
+        self.sizes.truesize()
     }
 
     /// The payload.
     #[inline]
     pub(crate) fn data(&self) -> &[u8] {
-        match self.len as usize {
+        match self.sizes.len() {
             0 => self.buf.data(),
             len => &self.copy[..len],
         }
@@ -64,26 +91,14 @@ impl<B: PacketBuf> Element<B> {
 #[derive(Debug)]
 pub(crate) struct Producer<B>(imp::Producer<Element<B>>);
 
-/// The reader's end, and what it has popped and read. Boxed: a socket without a ring is not to have
-/// the room for it.
+/// The reader's end.
 #[derive(Debug)]
-pub(crate) struct Consumer<B: PacketBuf>(Box<Popped<B>>);
-
-#[derive(Debug)]
-struct Popped<B: PacketBuf> {
-    ring: imp::Consumer<Element<B>>,
-    /// Buffers that are read and not yet given back, and how many.
-    read: Batch<B>,
-    count: usize,
-}
-
-/// Buffers on their way back.
-pub(crate) type Batch<B> = <<B as PacketBuf>::Returns as Returns<B>>::Batch;
+pub(crate) struct Consumer<B>(imp::Consumer<Element<B>>);
 
 /// An empty ring.
 pub(crate) fn new<B: PacketBuf>() -> (Producer<B>, Consumer<B>) {
-    let (producer, ring) = imp::new(CAPACITY);
-    (Producer(producer), Consumer(Box::new(Popped { ring, read: Batch::<B>::default(), count: 0 })))
+    let (producer, consumer) = imp::new(CAPACITY);
+    (Producer(producer), Consumer(consumer))
 }
 
 /// Empty rings that nobody uses, both ends of each: a read that has to wait finds one here instead of
@@ -119,7 +134,6 @@ impl<B: PacketBuf> Spares<B> {
     /// Leaves a ring, which must be empty, to the next that needs one.
     pub(crate) fn give(&self, producer: Producer<B>, consumer: Consumer<B>) {
         debug_assert!(consumer.is_empty(), "a ring with data was given up");
-        debug_assert_eq!(consumer.0.count, 0, "buffers that were read are not given back");
         let free = |place: &&Place<B>| place.try_lock().is_ok_and(|ring| ring.is_none());
         if let Some(place) = self.0.iter().find(free)
             && let Ok(mut place) = place.try_lock()
@@ -140,31 +154,17 @@ impl<B: PacketBuf> Producer<B> {
 impl<B: PacketBuf> Consumer<B> {
     /// Takes the oldest element.
     pub(crate) fn pop(&mut self) -> Option<Element<B>> {
-        imp::pop(&mut self.0.ring)
-    }
-
-    /// Takes note of a buffer that is read; how many are by now.
-    #[inline]
-    pub(crate) fn spend(&mut self, buf: B) -> usize {
-        B::Returns::collect(&mut self.0.read, buf);
-        self.0.count += 1;
-        self.0.count
-    }
-
-    /// Takes all that is read, if anything is.
-    #[inline]
-    pub(crate) fn take_spent(&mut self) -> Option<Batch<B>> {
-        (mem::take(&mut self.0.count) != 0).then(|| mem::take(&mut self.0.read))
+        imp::pop(&mut self.0)
     }
 
     /// Looks at what there is, oldest first.
     pub(crate) fn each(&mut self, mut look: impl FnMut(&B)) {
-        imp::each(&mut self.0.ring, |element| look(&element.buf));
+        imp::each(&mut self.0, |element| look(&element.buf));
     }
 
     /// Whether there is nothing at the moment.
     pub(crate) fn is_empty(&self) -> bool {
-        imp::is_empty(&self.0.ring)
+        imp::is_empty(&self.0)
     }
 }
 

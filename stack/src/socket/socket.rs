@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::buf::{BufQueue, PacketBuf};
+use crate::buf::{BufQueue, PacketBuf, Returns};
 use crate::tcp::tcb::{ConnError, Sink, Tcb};
 use crate::tcp::{PathError, SeqNum};
 use crate::wire::FourTuple;
@@ -261,10 +261,13 @@ impl<B: PacketBuf, C: Connection<B>> Socket<B, C> {
         self.shared.requests.load(Ordering::Acquire)
     }
 
-    /// Moves every buffer that the socket still holds to `chain`. For whoever has it alone.
-    pub(super) fn take_buffers(&mut self, chain: &mut B::Queue) {
-        self.reader.unshared().take_buffers(chain);
-        chain.append(&mut self.inner.0.unshared().tcb.take_all());
+    /// Gives every buffer back that the socket still holds. For whoever has it alone.
+    pub(super) fn give_all(&mut self, returns: &B::Returns) {
+        self.reader.unshared().give_all(returns);
+        let rest = self.inner.0.unshared().tcb.take_all();
+        if !rest.is_empty() {
+            returns.give(rest);
+        }
     }
 }
 

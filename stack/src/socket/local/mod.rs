@@ -16,7 +16,7 @@ use std::mem;
 use std::num::NonZeroU8;
 use std::rc::Rc;
 
-use crate::buf::{BufQueue, PacketBuf, SegCb};
+use crate::buf::{BufQueue, Owner, PacketBuf, Returns};
 use crate::tcp::tcb::{ConnError, MemInfo, NoSink, Tcb, TcpInfo};
 use crate::tcp::{Counters, SeqNum};
 use crate::time::Instant;
@@ -235,9 +235,8 @@ impl<B: PacketBuf> Source<B> for Open<'_, B> {
     }
 
     fn publish(&self, side: &mut ReaderSide<B>) {
-        if !side.spent.is_empty() {
-            let freed = mem::take(&mut side.spent).free();
-            self.returned.set(self.returned.get() + freed);
+        if let Some(batch) = side.spent.take() {
+            self.returned.set(self.returned.get() + B::Returns::free_batch(batch));
         }
     }
 
@@ -456,7 +455,7 @@ impl<B: PacketBuf> Mode<B> for Local {
 
     /// Nothing: they are freed where they are read.
     #[inline]
-    fn free_returned(_home: &Self::Home, _each: impl FnMut(&SegCb, u32)) {}
+    fn free_returned(_home: &Self::Home, _told: impl FnMut(Owner, u32)) {}
 
     fn take_bells(home: &Self::Home) -> impl Iterator<Item = SocketId> {
         // Those that ring while these are looked at are for the next turn.

@@ -302,7 +302,7 @@ impl<B: PacketBuf> LocalStream<B> {
             self.ahead.append(&mut side.taken);
             mem::swap(&mut self.ahead, &mut side.taken);
         }
-        side.spent.append(&mut self.spent);
+        inner.returned += mem::take(&mut self.spent).free();
         inner.with_source(&self.socket, |source, side| source.publish(side));
         self.socket.tell(inner);
     }

@@ -58,11 +58,8 @@ impl<B: PacketBuf, C: Connection<B>> Source<B> for Ref<Socket<B, C>> {
         if mutant!(ProgressBeforeBuffers) {
             self.tell_progress(side);
         }
-        if let Some(batch) = side.ring.as_mut().and_then(Consumer::take_spent) {
+        if let Some(batch) = side.spent.take() {
             self.home.returns().give_batch(batch);
-        }
-        if !side.spent.is_empty() {
-            self.home.returns().give(mem::take(&mut side.spent));
         }
         self.tell_progress(side);
     }
@@ -205,12 +202,9 @@ impl<B: PacketBuf, C: Connection<B>> Ref<Socket<B, C>> {
         self.give_up_ring(producer, consumer);
     }
 
-    /// Leaves an empty ring to whoever needs one next, and gives back what was read of it.
+    /// Leaves an empty ring to whoever needs one next.
     fn give_up_ring(&self, producer: Option<Producer<B>>, consumer: Option<Consumer<B>>) {
-        if let (Some(producer), Some(mut consumer)) = (producer, consumer) {
-            if let Some(batch) = consumer.take_spent() {
-                self.home.returns().give_batch(batch);
-            }
+        if let (Some(producer), Some(consumer)) = (producer, consumer) {
             self.home.rings.give(producer, consumer);
         }
     }

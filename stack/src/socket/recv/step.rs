@@ -207,7 +207,9 @@ pub(in crate::socket) trait Source<B: PacketBuf> {
                 side.taken.push_back(element.buf);
                 side.taken.trim_front(n);
             } else {
-                self.give_back(side, element.buf);
+                // Which is not looked at: its lines are the lcore's.
+                let truesize = element.truesize();
+                self.spend(side, element.buf, truesize);
             }
             self.has_copied(side, call.copied);
             if is_part {
@@ -221,19 +223,18 @@ pub(in crate::socket) trait Source<B: PacketBuf> {
         let before = call.copied;
         side.urgency.begin(side.copied_seq);
         let most = CHAIN.saturating_sub(side.spent.len());
-        let mut spent = if let Some(mut room) = call.flat_room() {
+        let ReaderSide { taken, spent, .. } = side;
+        let n = if let Some(mut room) = call.flat_room() {
             // What `take_whole` does, with the place of the next byte in a register.
-            let spent = side.taken.split_front(most, |buf| fill(&mut room, buf.data()));
+            let n = spent.add_front(taken, most, |buf| fill(&mut room, buf.data()));
             let left = room.len();
             call.copied = call.most - left;
-            spent
+            n
         } else {
-            side.taken.split_front(most, |buf| call.take_whole(buf.data()))
+            spent.add_front(taken, most, |buf| call.take_whole(buf.data()))
         };
         side.copied_seq = side.copied_seq.plus((call.copied - before) as u32);
-        let chain_is_full = spent.len() == most;
-        side.spent.append(&mut spent);
-        if chain_is_full {
+        if n == most {
             return self.publish(side);
         }
         if let Some(head) = side.taken.front() {
@@ -243,15 +244,16 @@ pub(in crate::socket) trait Source<B: PacketBuf> {
         }
     }
 
-    fn give_back(&self, side: &mut ReaderSide<B>, spent: B) {
-        let spent = match &mut side.ring {
-            Some(ring) => ring.spend(spent),
-            None => {
-                side.spent.push_back(spent);
-                side.spent.len()
-            }
-        };
-        if spent >= CHAIN {
+    /// Notes that a buffer is read. They are given back so many at once.
+    fn give_back(&self, side: &mut ReaderSide<B>, buf: B) {
+        let truesize = buf.truesize();
+        self.spend(side, buf, truesize);
+    }
+
+    /// The same of a buffer that need not be looked at.
+    fn spend(&self, side: &mut ReaderSide<B>, buf: B, truesize: u32) {
+        side.spent.add(buf, truesize);
+        if side.spent.len() >= CHAIN {
             self.publish(side);
         }
     }

@@ -1,0 +1,59 @@
+//! Buffers that a reader has read and not yet given back.
+//!
+//! Collected by whoever has the reader token, from the ring and from the taken list alike, and handed over
+//! together. It does not know to whom.
+
+use std::mem;
+
+use crate::buf::{Batch, BufQueue, PacketBuf, Returns};
+
+/// See the module's head.
+#[derive(Debug)]
+pub(in crate::socket) struct Spent<B: PacketBuf> {
+    batch: Batch<B>,
+    len: usize,
+}
+
+impl<B: PacketBuf> Default for Spent<B> {
+    fn default() -> Self {
+        Self { batch: Batch::<B>::default(), len: 0 }
+    }
+}
+
+impl<B: PacketBuf> Spent<B> {
+    /// Adds a buffer of this truesize.
+    #[inline(always)]
+    pub(super) fn add(&mut self, buf: B, truesize: u32) {
+        B::Returns::collect(&mut self.batch, buf, truesize);
+        self.len += 1;
+    }
+
+    /// Adds buffers from the front of a queue for as long as `takes` says yes, `most` at most; how many.
+    #[inline(always)]
+    pub(super) fn add_front(
+        &mut self,
+        queue: &mut B::Queue,
+        most: usize,
+        takes: impl FnMut(&B) -> bool,
+    ) -> usize {
+        let n = queue.spend_front(most, &mut self.batch, takes);
+        self.len += n;
+        n
+    }
+
+    /// Takes all, if there is anything.
+    #[inline]
+    pub(in crate::socket) fn take(&mut self) -> Option<Batch<B>> {
+        (mem::take(&mut self.len) != 0).then(|| mem::take(&mut self.batch))
+    }
+
+    /// How many there are.
+    pub(super) const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
