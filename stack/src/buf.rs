@@ -246,6 +246,9 @@ pub trait Returns<B: PacketBuf>: Debug + Default + Send + Sync + 'static {
     /// helped: its lines are the lcore's.
     fn collect(batch: &mut Self::Batch, buf: B, truesize: u32);
 
+    /// How many buffers a batch has.
+    fn batch_len(batch: &Self::Batch) -> usize;
+
     /// Hands over a batch, as [`Self::give`] a chain.
     fn give_batch(&self, batch: Self::Batch);
 
@@ -254,6 +257,9 @@ pub trait Returns<B: PacketBuf>: Debug + Default + Send + Sync + 'static {
 
     /// Hands over a chain of buffers, in any order; one atomic exchange however long it is.
     fn give(&self, chain: B::Queue);
+
+    /// Whether nothing was given that a look sees.
+    fn is_empty(&self) -> bool;
 
     /// Takes whatever has been given so far and frees it, having told whose it is and the truesize,
     /// buffer by buffer or of several at once. For the one lcore that owns the pool.
@@ -502,6 +508,10 @@ impl<B: PacketBuf<Queue = VecDeque<B>>> Returns<B> for HeapReturns<B> {
         batch.push_back(buf);
     }
 
+    fn batch_len(batch: &VecDeque<B>) -> usize {
+        batch.len()
+    }
+
     fn give_batch(&self, batch: VecDeque<B>) {
         self.give(batch);
     }
@@ -512,6 +522,10 @@ impl<B: PacketBuf<Queue = VecDeque<B>>> Returns<B> for HeapReturns<B> {
 
     fn free_batch(batch: VecDeque<B>) -> u32 {
         batch.iter().map(PacketBuf::truesize).sum()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     fn free_all(&self, mut told: impl FnMut(Owner, u32)) {

@@ -47,8 +47,9 @@ pub struct MbufBatch {
     // batch owns them all.
     first: Option<NonNull<sys::rte_mbuf>>,
     last: Option<NonNull<sys::rte_mbuf>>,
-    /// What they cost.
+    /// What they cost, and how many they are.
     truesize: u32,
+    len: u32,
 }
 
 // SAFETY: it owns its mbufs, which are Send.
@@ -69,6 +70,7 @@ impl MbufBatch {
     #[inline]
     pub(super) unsafe fn extend(&mut self, mut mbufs: &[NonNull<sys::rte_mbuf>], truesize: u32) {
         self.truesize += truesize;
+        self.len += mbufs.len() as u32;
         while let Some((&next, others)) = mbufs.split_first() {
             if let Some(last) = self.last {
                 // SAFETY: a carrier of ours, which names as many as it says, and has room for the others.
@@ -91,6 +93,12 @@ impl MbufBatch {
             self.last = Some(next);
             mbufs = others;
         }
+    }
+
+    /// How many there are.
+    #[inline]
+    pub(super) const fn len(&self) -> usize {
+        self.len as usize
     }
 
     /// The first and last carrier, linked; the caller's now. `None` if there is none.

@@ -231,7 +231,8 @@ impl Drop for Places<'_> {
     #[inline]
     fn drop(&mut self) {
         // Mostly there is none left, which is seen by adding up bits, without a branch for each.
-        let address = |place: &Option<Mbuf>| place.as_ref().map_or(0, |mbuf| mbuf.as_raw().addr().get());
+        let address =
+            |place: &Option<Mbuf>| place.as_ref().map_or(0, |mbuf| mbuf.as_raw().addr().get());
         if self.0.iter().fold(0, |any, place| any | address(place)) != 0 {
             self.0.fill_with(|| None);
         }

@@ -61,12 +61,20 @@ impl<N: Node> ReturnStack<N> {
         unsafe { self.publish::<true>(first, last, Ordering::Release) }
     }
 
+    /// Whether nothing is on it, as far as a look tells.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        // Relaxed: a push that is missed now is found at the next look.
+        self.head.load(Ordering::Relaxed).is_null()
+    }
+
     /// Takes everything, newest chain first, as a list that ends with a null link. The caller owns
     /// the nodes from then on.
     pub(crate) fn take_all(&self) -> Option<NonNull<N>> {
-        // A look first: an empty stack is left alone, and its cache line shared. Relaxed: a push that
-        // is missed now is found at the next look.
-        NonNull::new(self.head.load(Ordering::Relaxed))?;
+        // A look first: an empty stack is left alone, and its cache line shared.
+        if self.is_empty() {
+            return None;
+        }
         // Acquire pairs with the Release of every `push_chain` on the list, the last directly, the
         // earlier ones because each later exchange continues their release sequence.
         self.take(Ordering::Acquire)

@@ -49,6 +49,11 @@ impl Returns<Mbuf> for MbufReturns {
         batch.push(mbuf, truesize);
     }
 
+    #[inline]
+    fn batch_len(batch: &MbufBatch) -> usize {
+        batch.len()
+    }
+
     fn give_batch(&self, batch: MbufBatch) {
         if let Some((first, last)) = batch.into_chain() {
             // SAFETY: the carriers are ours, linked from first to last, with what they carry; mbufs
@@ -66,6 +71,11 @@ impl Returns<Mbuf> for MbufReturns {
 
     fn free_batch(batch: MbufBatch) -> u32 {
         batch.free()
+    }
+
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.chains.is_empty() && self.batches.is_empty()
     }
 
     fn free_all(&self, mut told: impl FnMut(Owner, u32)) {

@@ -140,7 +140,15 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
 
     /// Frees the buffers that threads gave back, together, and notes for each socket what it is to
     /// be uncharged when it is next claimed.
+    #[inline]
     pub(super) fn free_returned(&mut self) {
+        if M::has_returned(&self.home) {
+            self.free_some_returned();
+        }
+    }
+
+    #[inline(never)]
+    fn free_some_returned(&mut self) {
         let Self { home, sockets, with_returns, .. } = self;
         let mut returned = Returned { owner: Owner::new(u32::MAX, 0), truesize: 0 };
         M::free_returned(home, |owner, truesize| {

@@ -105,7 +105,13 @@ impl<'a, B: PacketBuf, C: Connection<B>> Claim<'a, B, C> {
     }
 
     /// Gives the reader's memory back, and publishes how far it has been filled; whether it has been.
+    #[inline]
     pub fn return_memory(&mut self) -> bool {
+        self.reader.is_some() && self.return_loan()
+    }
+
+    #[inline(never)]
+    fn return_loan(&mut self) -> bool {
         let Some(inner) = &mut self.inner else { return false };
         let (Some(claimed), Some(loan)) = (self.reader.take(), inner.sink.1.take()) else {
             return false;
@@ -167,6 +173,7 @@ impl<B: PacketBuf, C: Connection<B>> Drop for Claim<'_, B, C> {
         match news {
             News::None => {}
             News::Some { wake, mark, poll } => {
+                socket.park().fence_behind_release();
                 socket.park().wake_if_wanted(edge, wake == Wake::Everybody);
                 if poll {
                     socket.notify_pollers();
@@ -220,7 +227,7 @@ enum Wake {
 }
 
 impl<B: PacketBuf, C: Connection<B>> Inner<B, C> {
-    /// Publishes edge, status and mark where they have changed, and fences if any has.
+    /// Publishes edge, status and mark where they have changed. A fence must follow if any has.
     fn publish(&mut self, socket: &Socket<B, C>) -> News {
         let Self { tcb, sink: _, edge, status, urgent, notify_at, requests_taken: _ } = self;
         let park = socket.park();
@@ -243,12 +250,8 @@ impl<B: PacketBuf, C: Connection<B>> Inner<B, C> {
         if let Some(error) = error.filter(|_| set.has(Status::ERROR)) {
             socket.put_error(error);
         }
-        if set.any() {
-            park.set(set);
-        }
-        let cleared = status.without(now);
-        if cleared.any() {
-            park.clear(cleared);
+        if new_status {
+            park.publish_status(now);
         }
         *status = now;
         if advanced {
@@ -259,7 +262,6 @@ impl<B: PacketBuf, C: Connection<B>> Inner<B, C> {
             *notify_at = tcb.notify_at();
             socket.shared.notify_at.publish(*notify_at);
         }
-        park.fence();
         let pressed = now.has(Status::PRESSED) && advanced;
         let changed = set.without(Status::QUEUED).any() || new_urgent;
         let wake = if changed || pressed { Wake::Everybody } else { Wake::Satisfied };

@@ -47,6 +47,8 @@ pub enum Deferred<B> {
 /// Work for later, in the order in which it is to be done.
 #[derive(Debug)]
 pub(super) struct Waiting<B> {
+    /// Whether there is any: mostly there is none.
+    any: bool,
     uncharge: u32,
     backlog: VecDeque<(Segment, B)>,
     /// Truesize in the backlog, and how much may be, both in bytes.
@@ -70,6 +72,7 @@ impl<B: PacketBuf, C: Connection<B>> LcoreRef<B, C> {
         let room = tcb.backlog_room();
         let socket = Socket::new(tcb, home, id, tuple);
         let waiting = Waiting {
+            any: false,
             uncharge: 0,
             backlog: VecDeque::new(),
             bytes: 0,
@@ -152,6 +155,7 @@ impl<B: PacketBuf, C: Connection<B>> Drop for LcoreRef<B, C> {
 
 impl<B: PacketBuf> Waiting<B> {
     fn record(&mut self, what: Deferred<B>, counters: &mut Counters) {
+        self.any = true;
         match what {
             // One segment may overshoot, as in Linux.
             Deferred::Segment(segment, buf) if self.bytes <= self.room => {
@@ -174,7 +178,19 @@ impl<B: PacketBuf> Waiting<B> {
     }
 
     /// Memory first, so that the segments find it; then segments, timers, requests.
+    #[inline(always)]
     pub(super) fn next(&mut self) -> Option<Deferred<B>> {
+        if self.any { self.next_of_some() } else { None }
+    }
+
+    #[inline(never)]
+    fn next_of_some(&mut self) -> Option<Deferred<B>> {
+        let next = self.take_next();
+        self.any = next.is_some();
+        next
+    }
+
+    fn take_next(&mut self) -> Option<Deferred<B>> {
         if self.uncharge != 0 {
             return Some(Deferred::Uncharge(std::mem::take(&mut self.uncharge)));
         }
@@ -194,9 +210,7 @@ impl<B: PacketBuf> Waiting<B> {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        let Self { uncharge, backlog, bytes: _, room: _, timer, bell, too_big, lost } = self;
-        let is_told = too_big.is_some() || lost.is_some();
-        backlog.is_empty() && *uncharge == 0 && !timer && !bell && !is_told
+        !self.any
     }
 }
 

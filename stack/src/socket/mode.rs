@@ -80,6 +80,8 @@ pub trait Mode<B: PacketBuf>: Debug + Sized + 'static {
     /// The lcore stops: every call on the socket returns an error from now on.
     fn kill(lcore: &Self::Lcore);
 
+    /// Whether buffers came back.
+    fn has_returned(home: &Self::Home) -> bool;
     /// Frees the buffers that came back, having told whose they are and their truesize.
     fn free_returned(home: &Self::Home, told: impl FnMut(Owner, u32));
     /// The sockets for which the application wants something done.
@@ -194,6 +196,11 @@ impl<B: PacketBuf> Mode<B> for Threaded {
 
     fn kill(lcore: &Self::Lcore) {
         lcore.kill();
+    }
+
+    #[inline]
+    fn has_returned(home: &Self::Home) -> bool {
+        !home.returns().is_empty()
     }
 
     #[inline]

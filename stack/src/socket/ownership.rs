@@ -147,7 +147,7 @@ impl<B: PacketBuf, C: Connection<B>> Ownership<'_, B, C> {
         let queue = self.tcb.take_receive_queue();
         if self.status.has(Status::QUEUED) {
             self.status = self.status.without(Status::QUEUED);
-            socket.park().clear(Status::QUEUED);
+            socket.park().publish_status(self.status);
         }
         queue
     }
@@ -158,7 +158,7 @@ impl<B: PacketBuf, C: Connection<B>> Ownership<'_, B, C> {
         if !older.is_empty() {
             self.tcb.put_back(older);
             self.status = self.status.with(Status::QUEUED);
-            socket.park().set(Status::QUEUED);
+            socket.park().publish_status(self.status);
         }
     }
 }

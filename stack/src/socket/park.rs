@@ -8,7 +8,9 @@
 use crate::tcp::SeqNum;
 use crate::tcp::tcb::Urgent;
 
-use super::sync::{AtomicU32, AtomicU64, FutexWord, Ordering, fence, mutant};
+use super::sync::{
+    AtomicU32, AtomicU64, FutexWord, Ordering, fence, fence_behind_exchange, mutant,
+};
 
 /// Facts about a socket that readers act upon.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -133,7 +135,9 @@ impl UrgentRead {
 pub(crate) struct Park {
     /// First sequence number that is not in yet, FIN not counted.
     edge: AtomicU32,
-    status: AtomicU32,
+    /// The facts that owners publish, and those that anybody may.
+    owned: AtomicU32,
+    anyones: AtomicU32,
     /// The urgent mark, which the status tells of.
     urgent: AtomicU64,
     /// Smallest sequence number that a sleeper wants the edge to reach, or [`NOBODY`].
@@ -149,7 +153,8 @@ impl Park {
     pub(crate) fn new(edge: SeqNum) -> Self {
         Self {
             edge: AtomicU32::new(edge.raw()),
-            status: AtomicU32::new(0),
+            owned: AtomicU32::new(0),
+            anyones: AtomicU32::new(0),
             urgent: AtomicU64::new(0),
             wanted: AtomicU64::new(NOBODY),
             wakes: FutexWord::new(0),
@@ -164,8 +169,14 @@ impl Park {
 
     /// The published status.
     pub(crate) fn status(&self) -> Status {
-        // Acquire pairs with the Release of `set` and `clear`: what a bit says is so.
-        Status(self.status.load(Ordering::Acquire))
+        // Acquire pairs with the Release of `publish_status`, `set` and `clear`: what a bit says is so.
+        Status(self.owned.load(Ordering::Acquire) | self.anyones.load(Ordering::Acquire))
+    }
+
+    /// Publishes the facts that the owner alone knows of. For the owner.
+    pub(crate) fn publish_status(&self, status: Status) {
+        // Release pairs with the Acquire of `status`.
+        self.owned.store(status.0, Ordering::Release);
     }
 
     /// Publishes the edge. For the owner.
@@ -186,17 +197,16 @@ impl Park {
         self.urgent.store(urgent.0, Ordering::Relaxed);
     }
 
-    /// Sets bits of the status; an operation on the whole word, since DEAD and SHUT are set by
-    /// others than the owner.
+    /// Sets bits of the status that are nobody's in particular, such as DEAD, SHUT and LOW_LATENCY.
     pub(crate) fn set(&self, bits: Status) {
         // Release pairs with the Acquire of `status`.
-        self.status.fetch_or(bits.0, Ordering::Release);
+        self.anyones.fetch_or(bits.0, Ordering::Release);
     }
 
-    /// Clears bits of the status.
+    /// Clears such bits.
     pub(crate) fn clear(&self, bits: Status) {
         // Release pairs with the Acquire of `status`.
-        self.status.fetch_and(!bits.0, Ordering::Release);
+        self.anyones.fetch_and(!bits.0, Ordering::Release);
     }
 
     /// Whether a reader that waits for the edge to reach `wanted`, and has read up to `read`,
@@ -252,12 +262,21 @@ impl Park {
         &self.wakes
     }
 
-    /// The one fence between what the owner published and what it looks at: `wanted` here, and
-    /// the reader's progress if `notify_at` was published.
+    /// The one fence between what was published and what is looked at: `wanted` here, and the reader's
+    /// progress if `notify_at` was published.
     pub(crate) fn fence(&self) {
         // Pairs with the fences of `announce` and of `Progress::publish`.
         if !mutant!(WakeWithoutFence) {
             fence(Ordering::SeqCst);
+        }
+    }
+
+    /// The same for an owner that has just given up the word.
+    #[inline(always)]
+    pub(crate) fn fence_behind_release(&self) {
+        // Pairs with the same.
+        if !mutant!(WakeWithoutFence) {
+            fence_behind_exchange();
         }
     }
 

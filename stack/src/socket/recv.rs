@@ -39,8 +39,8 @@ pub(super) use call::Call;
 pub use call::Slices;
 pub use flags::{Received, RecvError, RecvFlags};
 pub(super) use read::read_by_recv;
-pub(super) use step::Source;
 use spent::Spent;
+pub(super) use step::Source;
 use urgent::Urgency;
 
 /// What a step came to.
@@ -159,6 +159,12 @@ impl<B: PacketBuf> ReaderSide<B> {
 }
 
 impl<B: PacketBuf> ReaderSide<B> {
+    /// Whether there is anything that data could be in.
+    #[inline(always)]
+    pub(super) fn may_have_data(&self) -> bool {
+        self.ring.is_some() || !self.taken.is_empty()
+    }
+
     pub(super) fn has_data(&self) -> bool {
         !self.taken.is_empty() || self.ring.as_ref().is_some_and(|ring| !ring.is_empty())
     }

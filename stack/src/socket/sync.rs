@@ -20,6 +20,17 @@ pub(crate) use loom::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
+/// The fence behind a read-modify-write operation of this thread on whatever word, which on x86-64 is a
+/// full one itself (Intel SDM volume 3, "Locked Instructions Have a Total Order" and what is said of loads
+/// and stores around them): there the compiler alone has to be told.
+#[inline(always)]
+pub(crate) fn fence_behind_exchange() {
+    #[cfg(all(target_arch = "x86_64", not(loom)))]
+    std::sync::atomic::compiler_fence(Ordering::SeqCst);
+    #[cfg(not(all(target_arch = "x86_64", not(loom))))]
+    fence(Ordering::SeqCst);
+}
+
 /// A 32-bit word that threads can sleep on until somebody wakes them.
 ///
 /// The real one is a private futex. loom's twin takes a lock and a condition variable around the

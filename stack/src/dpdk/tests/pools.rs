@@ -95,7 +95,10 @@ fn what_another_lcore_frees_can_be_allocated_again() {
             // With a cache in every pool, as an lcore has.
             let _thread = EalThread::register(eal()).unwrap();
             let _owner = mine.own().unwrap();
-            let in_bulk: MbufQueue = queue.split_front(100, |_| true);
+            let mut in_bulk = MbufBatch::default();
+            while queue.len() > 155 {
+                queue.spend_front(100, &mut in_bulk, |_| true);
+            }
             drop(in_bulk);
             while let Some(mbuf) = queue.pop_front() {
                 drop(mbuf);

@@ -8,7 +8,7 @@ enum Op {
     PushFront,
     Pop,
     AppendTo { newer: usize },
-    SplitFront { most: usize, stop: usize },
+    SpendFront { most: usize, stop: usize },
     TrimFront,
     ExtendBack,
     Return,
@@ -20,7 +20,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => Just(Op::PushFront),
         3 => Just(Op::Pop),
         1 => (0..4_usize).prop_map(|newer| Op::AppendTo { newer }),
-        2 => (0..5_usize, 0..5_usize).prop_map(|(most, stop)| Op::SplitFront { most, stop }),
+        2 => (0..5_usize, 0..5_usize).prop_map(|(most, stop)| Op::SpendFront { most, stop }),
         1 => Just(Op::TrimFront),
         1 => Just(Op::ExtendBack),
         1 => Just(Op::Return),
@@ -58,17 +58,21 @@ proptest! {
                     prop_assert!(more.is_empty() && more.front().is_none());
                     oracle.extend((0..newer).map(|_| bytes.clone()));
                 }
-                Op::SplitFront { most, stop } => {
-                    let mut seen = 0;
-                    let taken = queue.split_front(most, |_| {
-                        seen += 1;
-                        seen <= stop
+                Op::SpendFront { most, stop } => {
+                    let mut seen = Vec::new();
+                    let mut batch = MbufBatch::default();
+                    let spent = queue.spend_front(most, &mut batch, |mbuf| {
+                        let takes = seen.len() < stop;
+                        if takes {
+                            seen.push(mbuf.data().to_vec());
+                        }
+                        takes
                     });
-                    let expected = most.min(stop).min(oracle.len());
-                    let front = oracle.drain(..expected).collect::<Vec<_>>();
-                    prop_assert!(taken.iter().map(Mbuf::data).eq(front.iter().map(Vec::as_slice)));
-                    prop_assert_eq!(taken.len(), expected);
-                    prop_assert_eq!(taken.back().map(Mbuf::data), front.last().map(Vec::as_slice));
+                    let expected = most.min(stop).min(32).min(oracle.len());
+                    prop_assert!(oracle.drain(..expected).eq(seen));
+                    prop_assert_eq!(spent, expected);
+                    given += spent;
+                    returns.give_batch(batch);
                 }
                 Op::TrimFront => {
                     if let Some(bytes) = oracle.front_mut().filter(|bytes| !bytes.is_empty()) {
@@ -99,8 +103,8 @@ proptest! {
             prop_assert_eq!(pool.in_use() as usize, queue.len() + given);
         }
         let mut freed = 0;
-        returns.free_all(|_, _| freed += 1);
-        prop_assert_eq!(freed, given);
+        returns.free_all(|_, truesize| freed += truesize as usize);
+        prop_assert_eq!(freed, given * numbered(&pool, 0).truesize() as usize);
         drop(queue);
         prop_assert_eq!(pool.in_use(), 0);
     }
@@ -133,7 +137,8 @@ fn what_threads_return_reaches_the_lcore_once() {
                     if n % 40 < 5 {
                         chain.push_back(mbuf);
                     } else {
-                        MbufReturns::collect(&mut batch, mbuf);
+                        let truesize = mbuf.truesize();
+                        MbufReturns::collect(&mut batch, mbuf, truesize);
                     }
                     n += 1;
                     match n % 40 {
@@ -148,19 +153,19 @@ fn what_threads_return_reaches_the_lcore_once() {
         }
         let _thread = EalThread::register(eal()).unwrap();
         let _owner = pool.own().unwrap();
-        let (mut sum, mut sent) = (0_u64, 0);
-        let came_back = |sum: &mut u64| {
+        let each = numbered(&pool, 0).truesize();
+        let came_back = || {
             let mut freed = 0;
-            returns.free_all(|cb, truesize| {
-                assert!(truesize > 2048);
-                *sum += u64::from(cb.seq);
-                freed += 1;
+            returns.free_all(|owner, truesize| {
+                assert_eq!(owner, Owner::default());
+                freed += truesize;
             });
-            freed
+            assert_eq!(freed % each, 0);
+            freed / each
         };
-        let mut back = 0;
+        let (mut back, mut sent) = (0, 0);
         while sent < ROUNDS {
-            back += came_back(&mut sum);
+            back += came_back();
             if sent - back < 200 {
                 to_readers[sent as usize % 3].send(numbered(&pool, sent)).unwrap();
                 sent += 1;
@@ -171,31 +176,39 @@ fn what_threads_return_reaches_the_lcore_once() {
         }
         drop(to_readers);
         while back < ROUNDS {
-            back += came_back(&mut sum);
+            back += came_back();
             thread::yield_now();
         }
-        assert_eq!(sum, u64::from(ROUNDS) * u64::from(ROUNDS - 1) / 2);
+        assert_eq!(back, ROUNDS);
         assert_eq!(pool.in_use(), 0);
     });
 }
 
 #[test]
-fn batches_of_all_lengths_come_back_and_can_be_dropped_instead() {
+fn batches_of_all_lengths_come_back_and_can_be_freed_or_dropped_instead() {
+    enum End {
+        Given,
+        Freed,
+        Dropped,
+    }
     let pool = pool();
     let returns = MbufReturns::default();
     for len in (0..=70).chain([1, 17, 33]) {
-        for give in [true, false] {
+        for ends in [End::Given, End::Freed, End::Dropped] {
             let mut batch = MbufBatch::default();
-            (0..len).for_each(|n| MbufReturns::collect(&mut batch, numbered(&pool, n)));
+            // What is uncharged is what the reader said.
+            (0..len).for_each(|n| MbufReturns::collect(&mut batch, numbered(&pool, n), n + 1));
             assert_eq!(pool.in_use(), len);
-            let mut numbers = Vec::new();
-            if give {
-                returns.give_batch(batch);
-                returns.free_all(|cb, _| numbers.push(cb.seq));
-                numbers.sort_unstable();
-                assert!(numbers.into_iter().eq(0..len));
-            } else {
-                drop(batch);
+            let sum = len * (len + 1) / 2;
+            match ends {
+                End::Given => {
+                    returns.give_batch(batch);
+                    let mut uncharged = 0;
+                    returns.free_all(|_, truesize| uncharged += truesize);
+                    assert_eq!(uncharged, sum);
+                }
+                End::Freed => assert_eq!(MbufReturns::free_batch(batch), sum),
+                End::Dropped => drop(batch),
             }
             assert_eq!(pool.in_use(), 0, "{len} mbufs");
         }
@@ -214,7 +227,7 @@ fn a_dropped_return_stack_frees_what_is_in_it() {
         returns.give(chain);
     }
     let mut batch = MbufBatch::default();
-    (0..20).for_each(|n| MbufReturns::collect(&mut batch, numbered(&pool, n)));
+    (0..20).for_each(|n| MbufReturns::collect(&mut batch, numbered(&pool, n), 1));
     returns.give_batch(batch);
     assert_eq!(pool.in_use(), 30);
     drop(returns);

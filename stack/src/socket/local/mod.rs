@@ -454,6 +454,13 @@ impl<B: PacketBuf> Mode<B> for Local {
     }
 
     /// Nothing: they are freed where they are read.
+
+    /// Nothing does: who reads frees.
+    #[inline]
+    fn has_returned(_home: &Self::Home) -> bool {
+        false
+    }
+
     #[inline]
     fn free_returned(_home: &Self::Home, _told: impl FnMut(Owner, u32)) {}
 

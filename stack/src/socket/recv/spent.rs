@@ -9,14 +9,11 @@ use crate::buf::{Batch, BufQueue, PacketBuf, Returns};
 
 /// See the module's head.
 #[derive(Debug)]
-pub(in crate::socket) struct Spent<B: PacketBuf> {
-    batch: Batch<B>,
-    len: usize,
-}
+pub(in crate::socket) struct Spent<B: PacketBuf>(Batch<B>);
 
 impl<B: PacketBuf> Default for Spent<B> {
     fn default() -> Self {
-        Self { batch: Batch::<B>::default(), len: 0 }
+        Self(Batch::<B>::default())
     }
 }
 
@@ -24,8 +21,7 @@ impl<B: PacketBuf> Spent<B> {
     /// Adds a buffer of this truesize.
     #[inline(always)]
     pub(super) fn add(&mut self, buf: B, truesize: u32) {
-        B::Returns::collect(&mut self.batch, buf, truesize);
-        self.len += 1;
+        B::Returns::collect(&mut self.0, buf, truesize);
     }
 
     /// Adds buffers from the front of a queue for as long as `takes` says yes, `most` at most; how many.
@@ -36,24 +32,18 @@ impl<B: PacketBuf> Spent<B> {
         most: usize,
         takes: impl FnMut(&B) -> bool,
     ) -> usize {
-        let n = queue.spend_front(most, &mut self.batch, takes);
-        self.len += n;
-        n
+        queue.spend_front(most, &mut self.0, takes)
     }
 
     /// Takes all, if there is anything.
     #[inline]
     pub(in crate::socket) fn take(&mut self) -> Option<Batch<B>> {
-        (mem::take(&mut self.len) != 0).then(|| mem::take(&mut self.batch))
+        (self.len() != 0).then(|| mem::take(&mut self.0))
     }
 
     /// How many there are.
-    pub(super) const fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether there is none.
-    pub(super) const fn is_empty(&self) -> bool {
-        self.len == 0
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        B::Returns::batch_len(&self.0)
     }
 }

@@ -64,7 +64,7 @@ pub(in crate::socket) trait Source<B: PacketBuf> {
         // Who comes back at once tells it when it finds nothing: its bytes do not wait for two lines
         // that the lcore looks at.
         let comes_back = matches!(step, Step::Done(_)) || mutant!(SpinnerNeverTells);
-        let later = call.tells_late && side.spent.is_empty() && comes_back;
+        let later = call.tells_late && comes_back;
         if !later {
             self.publish(side);
         }
@@ -89,14 +89,16 @@ pub(in crate::socket) trait Source<B: PacketBuf> {
                 return step;
             }
             // The ring first: a reader that keeps up looks at nothing else that is shared.
-            self.copy(side, call);
+            if side.may_have_data() {
+                self.copy(side, call);
+            }
             if call.is_full() {
                 return Step::Done(call.copied);
             }
             // The status, and then the ring again: what went into it before the status was
             // published is older than what the status speaks of.
             let status = self.status();
-            if !mutant!(StatusBeforeRingNotRead) {
+            if side.may_have_data() && !mutant!(StatusBeforeRingNotRead) {
                 self.copy(side, call);
             }
             if status.has(Status::DEAD) {

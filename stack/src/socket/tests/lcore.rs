@@ -109,8 +109,13 @@ impl Given {
 impl Returns<Buf> for Given {
     type Batch = VecDeque<Buf>;
 
-    fn collect(batch: &mut VecDeque<Buf>, buf: Buf) {
+    fn collect(batch: &mut VecDeque<Buf>, buf: Buf, truesize: u32) {
+        assert_eq!(truesize, buf.truesize());
         batch.push_back(buf);
+    }
+
+    fn batch_len(batch: &VecDeque<Buf>) -> usize {
+        batch.len()
     }
 
     fn give_batch(&self, batch: VecDeque<Buf>) {
@@ -120,10 +125,19 @@ impl Returns<Buf> for Given {
     fn give(&self, mut chain: VecDeque<Buf>) {
         self.lock().append(&mut chain);
     }
-    fn free_all(&self, mut each: impl FnMut(&SegCb, u32)) {
+
+    fn free_batch(batch: VecDeque<Buf>) -> u32 {
+        batch.iter().map(PacketBuf::truesize).sum()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    fn free_all(&self, mut told: impl FnMut(Owner, u32)) {
         let given = std::mem::take(&mut *self.lock());
         for buf in given {
-            each(buf.cb(), buf.truesize());
+            told(buf.cb().owner, buf.truesize());
         }
     }
 }
@@ -334,8 +348,8 @@ impl Running {
     fn poll(&mut self) {
         let now = Instant::from_nanos(1_000_000 + self.start.elapsed().as_nanos() as u64);
         let mut returned = 0;
-        self.home.returns().free_all(|cb, truesize| {
-            assert_eq!(cb.owner, OWNER);
+        self.home.returns().free_all(|owner, truesize| {
+            assert_eq!(owner, OWNER);
             returned += truesize;
         });
         let rung = self.home.take_bells().inspect(|id| assert_eq!(id.slot, 3)).count() != 0;
