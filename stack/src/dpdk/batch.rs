@@ -2,9 +2,9 @@
 //!
 //! Used by application threads, which have read nothing of an mbuf but its payload, if that; and by
 //! the lcore that takes them back. A chain through all the private areas would have each line fetched
-//! twice, and the lcore wait for one after the other. So one mbuf in sixteen is a *carrier*: the others
-//! stay untouched, and stand in its headroom, which nobody needs any more; what they cost together stands
-//! with it.
+//! twice, and the lcore wait for one after the other. So one mbuf in thirty-two is a *carrier*: the others
+//! stay untouched, and are named in its room, whose content nobody needs any more; what they cost together
+//! stands with it.
 
 use std::fmt;
 use std::mem::{self, ManuallyDrop};
@@ -20,8 +20,13 @@ use super::queue::link;
 use super::return_stack::Node;
 use crate::buf::Owner;
 
-/// Mbufs that a carrier names besides itself: as many as its headroom has words for, less one.
-const CARRIED: usize = sys::PQS_HEADROOM as usize / size_of::<*mut sys::rte_mbuf>() - 1;
+/// Bytes at the beginning of every mbuf's room, its headroom included, that names may stand in. Nobody
+/// needs what was received there any more.
+pub(super) const NAMES_ROOM: u16 = 256;
+
+/// Mbufs that a carrier names, its own name not counted, which has a place too: with it a chain of what
+/// readers collect.
+const CARRIED: usize = NAMES_ROOM as usize / size_of::<*mut sys::rte_mbuf>() - 1;
 
 /// Mbufs of one socket to be given back together. Dropping it frees them.
 ///
@@ -43,7 +48,7 @@ const CARRIED: usize = sys::PQS_HEADROOM as usize / size_of::<*mut sys::rte_mbuf
 #[derive(Default)]
 pub struct MbufBatch {
     // Invariant: null both, or the first and last of carriers that are linked as a queue is but for
-    // the last one's link and truesize, each with as many mbufs in its headroom as `carried` says; the
+    // the last one's link and truesize, each with as many mbufs named in its room as `carried` says; the
     // batch owns them all.
     first: Option<NonNull<sys::rte_mbuf>>,
     last: Option<NonNull<sys::rte_mbuf>>,
@@ -183,7 +188,7 @@ pub(super) unsafe fn free_all(first: NonNull<sys::rte_mbuf>, mut told: impl FnMu
 /// `mbuf` is of a pool of ours. Writing takes owning it.
 #[inline(always)]
 unsafe fn names(mbuf: NonNull<sys::rte_mbuf>) -> *mut *mut sys::rte_mbuf {
-    // Its own room, wherever its data may be: `PoolConfig` has no room that is smaller than a headroom.
+    // Its own room, wherever its data may be: no pool is made with less than `NAMES_ROOM`.
     // SAFETY: within the mempool's object.
     unsafe { mbuf.as_ptr().byte_add(pool_core::MBUF_OVERHEAD as usize).cast() }
 }

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use dpdk_sys as sys;
 
+use super::batch::NAMES_ROOM;
 use super::burst::Burst;
 use super::eal::{Eal, errno_text};
 use super::mbuf::Mbuf;
@@ -133,8 +134,8 @@ impl Mempool {
         if mbufs == 0 || cache > 512 || u64::from(cache) * 3 > u64::from(mbufs) * 2 {
             return Err(PoolError::BadSize { mbufs, cache });
         }
-        // Buffers on their way back are named in others' headroom.
-        let data_room = data_room.max(sys::PQS_HEADROOM as u16);
+        // Buffers on their way back are named in others.
+        let data_room = data_room.max(NAMES_ROOM);
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let name = CString::new(format!("prequeue_{serial}")).expect("no NUL in it");
         // Relaxed tail sync where threads may be preempted in a free: one that is then delays only

@@ -20,7 +20,7 @@ pub(super) struct Private {
     /// Link of the queue or stack the mbuf is on. Not `rte_mbuf.next`: that is the segment chain,
     /// which freeing follows.
     pub(super) next: *mut sys::rte_mbuf,
-    /// Mbufs that this one carries, named in its headroom: see [`super::batch`]. Zero but on the way
+    /// Mbufs that this one carries, named in its room: see [`super::batch`]. Zero but on the way
     /// back.
     pub(super) carried: u32,
     /// What all of its batch cost, in one of those that carry them. Zero but on the way back.

@@ -73,6 +73,11 @@ impl MbufQueue {
         unsafe { bulk::free_each(mbufs) };
     }
 
+    #[inline(never)]
+    fn clear(&mut self) {
+        self.free_each(|_| {});
+    }
+
     /// The first mbuf of the chain, which is the caller's now; null if there is none.
     fn into_head(self) -> *mut sys::rte_mbuf {
         ManuallyDrop::new(self).head.0
@@ -238,8 +243,11 @@ impl BufQueue<Mbuf> for MbufQueue {
 }
 
 impl Drop for MbufQueue {
+    #[inline]
     fn drop(&mut self) {
-        self.free_each(|_| {});
+        if !self.head.0.is_null() {
+            self.clear();
+        }
     }
 }
 

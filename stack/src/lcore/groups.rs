@@ -49,6 +49,7 @@ impl Groups {
     }
 
     /// Adds a run of frames, later ones than all before, to the group of `socket`.
+    #[inline]
     pub fn add(&mut self, frames: Range<usize>, socket: u32) {
         // Runs and places in a burst are few enough for a byte.
         let run = self.runs.len() as u8;

@@ -26,7 +26,7 @@ use super::hoards::{Account, HOARD};
 use super::memory::Holder;
 use super::roll::Listed;
 use super::shared::Count;
-use super::slab::{Key, Slab};
+use super::slab::Key;
 use super::tables::{SocketSlot, Tables};
 use super::work::Work;
 
@@ -150,16 +150,15 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
     #[inline(never)]
     fn free_some_returned(&mut self) {
         let Self { home, sockets, with_returns, .. } = self;
-        let mut returned = Returned { owner: Owner::new(u32::MAX, 0), truesize: 0 };
         M::free_returned(home, |owner, truesize| {
-            if owner != returned.owner {
-                returned.note(sockets, with_returns, owner);
+            let key = Key { index: owner.socket(), generation: owner.generation() };
+            if let Some(slot) = sockets.get_mut(key) {
+                if slot.wants_memory && slot.returned == 0 {
+                    with_returns.push(key.index);
+                }
+                slot.returned += truesize;
             }
-            returned.truesize += truesize;
         });
-        if returned.truesize > 0 {
-            returned.note(sockets, with_returns, returned.owner);
-        }
     }
 
     /// Sockets to which something came back, and no segment since.
@@ -299,34 +298,6 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
                 M::kill(&slot.lcore);
             }
             self.let_go(index);
-        }
-    }
-}
-
-/// What came back of one socket's buffers in a row.
-#[derive(Debug)]
-struct Returned {
-    owner: Owner,
-    truesize: u32,
-}
-
-impl Returned {
-    /// Notes it with the socket, if it is still there, and begins with the next one.
-    #[cold]
-    #[inline(never)]
-    fn note<B: PacketBuf, M: Mode<B>>(
-        &mut self,
-        sockets: &mut Slab<SocketSlot<B, M>>,
-        with_returns: &mut Vec<u32>,
-        next: Owner,
-    ) {
-        let Self { owner, truesize } = std::mem::replace(self, Self { owner: next, truesize: 0 });
-        let key = Key { index: owner.socket(), generation: owner.generation() };
-        if let Some(slot) = sockets.get_mut(key) {
-            if slot.wants_memory && slot.returned == 0 {
-                with_returns.push(key.index);
-            }
-            slot.returned += truesize;
         }
     }
 }

@@ -453,9 +453,7 @@ impl<B: PacketBuf> Mode<B> for Local {
         inner.status = inner.status.with(Status::DEAD);
     }
 
-    /// Nothing: they are freed where they are read.
-
-    /// Nothing does: who reads frees.
+    /// Nothing does: buffers are freed where they are read.
     #[inline]
     fn has_returned(_home: &Self::Home) -> bool {
         false
