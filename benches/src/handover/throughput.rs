@@ -56,10 +56,12 @@ const TARGET: f64 = 20.0 / 130.0;
 /// buffer does.
 const UNREAD: usize = 352;
 
-/// Frames that are written once; what makes the next one of them is their sequence number.
+/// Frames that are written once; what makes the next one of them is their sequence number. But on its way
+/// back an mbuf may have been written to, from the beginning on: then it is written anew.
 #[derive(Debug)]
 pub(super) struct Traffic<'a> {
     pool: &'a Mempool,
+    frame: Vec<u8>,
     client_isn: u32,
     sent: usize,
     read: &'a Read,
@@ -92,7 +94,7 @@ impl<'a> Traffic<'a> {
         .collect();
         assert_eq!(all.len(), pool.capacity() as usize, "mbufs are still elsewhere");
         drop(all);
-        Self { pool, client_isn: lcore.client.isn, sent: 0, read, seen: 0 }
+        Self { pool, frame, client_isn: lcore.client.isn, sent: 0, read, seen: 0 }
     }
 
     /// The next burst of frames, if the window is open for it.
@@ -111,6 +113,9 @@ impl<'a> Traffic<'a> {
             let seq = self.client_isn.wrapping_add(1).wrapping_add((self.sent * LEN) as u32);
             mbuf.set_checksum(Checksum::Good);
             let frame = mbuf.extend(HEADERS + LEN).expect("room for a frame");
+            if frame.first_chunk::<8>() != self.frame.first_chunk() {
+                frame.copy_from_slice(&self.frame);
+            }
             frame[SEQ].copy_from_slice(&seq.to_be_bytes());
             frame[HEADERS..HEADERS + 4].copy_from_slice(&(self.sent as u32).to_be_bytes());
             self.sent += 1;
