@@ -176,7 +176,7 @@ impl Sent {
         let TcpFrame { tuple, segment, header, payload, .. } =
             parse_tcp(frame, Default::default()).ok()?;
         let options = tcp::sack_blocks(&frame[usize::from(header)..usize::from(payload)]);
-        let sack = options.into_iter().collect();
+        let sack = options.to_vec();
         // Seen from whoever receives it.
         let port = tuple.local_port;
         Some(Self { port, seq: segment.seq, flags: segment.flags, ack: segment.ack, sack })

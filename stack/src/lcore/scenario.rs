@@ -152,7 +152,7 @@ impl World {
         let parsed = parse_tcp(&frame, Default::default()).expect("a segment with good checksums");
         let TcpFrame { tuple, segment, header, payload, .. } = parsed;
         let header = &frame[usize::from(header)..usize::from(payload)];
-        let sack = tcp::sack_blocks(header).into_vec();
+        let sack = tcp::sack_blocks(header).to_vec();
         Sent { tuple, segment, options: tcp::syn_options(header), sack }
     }
 

@@ -3,6 +3,7 @@
 //! Called by the parsers when the device verified nothing, and by every emitter, on lcores and in
 //! tests. It never looks at what the bytes mean.
 
+use std::mem;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// A running ones' complement sum.
@@ -112,38 +113,44 @@ impl Sum {
 /// register need not be read again for the checksum.
 #[derive(Debug)]
 pub(super) struct Writer<'a> {
+    /// What is not written yet.
     room: &'a mut [[u8; 4]],
-    len: usize,
+    /// Words that there was room for at the beginning.
+    most: usize,
     sum: u64,
 }
 
 impl<'a> Writer<'a> {
     /// Writes into the front of `buf`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn new(buf: &'a mut [u8]) -> Self {
-        Self { room: buf.as_chunks_mut().0, len: 0, sum: 0 }
+        let room = buf.as_chunks_mut().0;
+        Self { most: room.len(), room, sum: 0 }
     }
 
-    /// Writes a word, in network order.
+    /// Writes words, in network order.
     ///
     /// # Panics
-    /// If there is no room for it.
-    #[inline]
-    pub(super) fn word(&mut self, word: u32) {
-        let bytes = word.to_be_bytes();
-        self.room[self.len] = bytes;
-        self.len += 1;
-        self.sum += u64::from(u32::from_ne_bytes(bytes));
+    /// If there is no room for them.
+    #[inline(always)] // their number says all there is to ask
+    pub(super) fn words<const N: usize>(&mut self, words: [u32; N]) {
+        let room = mem::take(&mut self.room);
+        let (places, rest) = room.split_first_chunk_mut::<N>().expect("room for the words");
+        self.room = rest;
+        for (place, word) in places.iter_mut().zip(words) {
+            *place = word.to_be_bytes();
+            self.sum += u64::from(word.to_be());
+        }
     }
 
     /// Bytes written.
-    #[inline]
+    #[inline(always)]
     pub(super) const fn len(&self) -> usize {
-        4 * self.len
+        4 * (self.most - self.room.len())
     }
 
     /// The sum of what was written.
-    #[inline]
+    #[inline(always)]
     pub(super) const fn sum(&self) -> Sum {
         Sum(self.sum)
     }

@@ -170,11 +170,13 @@ pub fn emit(
     let total_len = u16::try_from(HEADER_LEN + payload_len).expect("payload fits a datagram");
     let header: &mut [u8; HEADER_LEN] = buf.first_chunk_mut().expect("room for a header");
     let mut words = Writer::new(header);
-    words.word(0x4500_0000 | u32::from(tos) << 16 | u32::from(total_len));
-    words.word(DONT_FRAGMENT);
-    words.word(u32::from(TTL) << 24 | u32::from(protocol) << 16);
-    words.word(src.to_bits());
-    words.word(dst.to_bits());
+    words.words([
+        0x4500_0000 | u32::from(tos) << 16 | u32::from(total_len),
+        DONT_FRAGMENT,
+        u32::from(TTL) << 24 | u32::from(protocol) << 16,
+        src.to_bits(),
+        dst.to_bits(),
+    ]);
     let field = words.sum().field();
     header[10..12].copy_from_slice(&field);
     HEADER_LEN

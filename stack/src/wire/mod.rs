@@ -17,6 +17,7 @@ pub mod mld;
 mod options;
 #[cfg(test)]
 mod oracle;
+mod sack_blocks;
 #[cfg(test)]
 mod samples;
 pub mod tcp;
@@ -25,10 +26,9 @@ pub mod words;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU8;
 
-use smallvec::SmallVec;
-
 pub use ethernet::MacAddr;
 pub use frame::parse_tcp;
+pub use sack_blocks::SackBlocks;
 
 /// The version of IP: of an address, of a connection.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -176,11 +176,8 @@ pub struct SynOptions {
     pub sack_permitted: bool,
 }
 
-/// Half-open ranges of sequence numbers in a SACK option, DSACK first if there is one.
-pub type SackBlocks = SmallVec<[(u32, u32); 4]>;
-
 /// A segment to be sent: what [`tcp::emit`] needs beyond addresses and ports.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Outgoing {
     /// Sequence number.
     pub seq: u32,

@@ -91,10 +91,10 @@ pub(super) fn sack_blocks(list: &[u8]) -> SackBlocks {
         if kind == SACK
             && let (blocks @ [_, ..], []) = body.as_chunks::<SACK_BLOCK_LEN>()
         {
-            found.clear();
-            found.extend(blocks.iter().map(|&[l0, l1, l2, l3, r0, r1, r2, r3]| {
+            let range = |&[l0, l1, l2, l3, r0, r1, r2, r3]: &[u8; SACK_BLOCK_LEN]| {
                 (u32::from_be_bytes([l0, l1, l2, l3]), u32::from_be_bytes([r0, r1, r2, r3]))
-            }));
+            };
+            found = blocks.iter().map(range).collect();
         }
     }
     found
@@ -114,37 +114,38 @@ pub(super) fn len(out: &Outgoing) -> usize {
 pub(super) fn emit(list: &mut Writer<'_>, out: &Outgoing) {
     if let Some(mss) = out.mss {
         let [high, low] = mss.to_be_bytes();
-        list.word(u32::from_be_bytes([MSS, MSS_LEN, high, low]));
+        list.words([u32::from_be_bytes([MSS, MSS_LEN, high, low])]);
     }
-    match (out.sack_permitted, out.ts) {
-        (true, Some(_)) => {
-            let both = [SACK_PERMITTED, SACK_PERMITTED_LEN, TIMESTAMPS, TIMESTAMPS_LEN];
-            list.word(u32::from_be_bytes(both));
+    let alone = [NOP, NOP, SACK_PERMITTED, SACK_PERMITTED_LEN];
+    match (out.ts, out.sack_permitted) {
+        (Some(Timestamps { val, ecr }), both) => {
+            let with_sack = [SACK_PERMITTED, SACK_PERMITTED_LEN, TIMESTAMPS, TIMESTAMPS_LEN];
+            let head = if both { with_sack } else { ALIGNED_TIMESTAMPS };
+            list.words([u32::from_be_bytes(head), val, ecr]);
         }
-        (true, None) => {
-            list.word(u32::from_be_bytes([NOP, NOP, SACK_PERMITTED, SACK_PERMITTED_LEN]));
-        }
-        (false, Some(_)) => list.word(u32::from_be_bytes(ALIGNED_TIMESTAMPS)),
-        (false, None) => {}
-    }
-    if let Some(Timestamps { val, ecr }) = out.ts {
-        list.word(val);
-        list.word(ecr);
+        (None, true) => list.words([u32::from_be_bytes(alone)]),
+        (None, false) => {}
     }
     if let Some(shift) = out.window_scale {
-        list.word(u32::from_be_bytes([NOP, WINDOW_SCALE, WINDOW_SCALE_LEN, shift]));
+        list.words([u32::from_be_bytes([NOP, WINDOW_SCALE, WINDOW_SCALE_LEN, shift])]);
     }
+    if !out.sack.is_empty() {
+        emit_sack(list, &out.sack);
+    }
+}
+
+/// Writes the SACK option behind all others.
+#[inline]
+fn emit_sack(list: &mut Writer<'_>, blocks: &[(u32, u32)]) {
     // All there is besides takes 24 bytes of the 40, so that this cannot be less than nothing.
     let fit = (MAX_LEN - list.len()).saturating_sub(4) / SACK_BLOCK_LEN;
-    let blocks = &out.sack[..];
     let blocks = blocks.get(..fit).unwrap_or(blocks);
+    let len = 2 + SACK_BLOCK_LEN * blocks.len();
     if !blocks.is_empty() {
-        let len = 2 + SACK_BLOCK_LEN * blocks.len();
-        list.word(u32::from_be_bytes([NOP, NOP, SACK, len as u8]));
-        for (start, end) in blocks {
-            list.word(*start);
-            list.word(*end);
-        }
+        list.words([u32::from_be_bytes([NOP, NOP, SACK, len as u8])]);
+    }
+    for (start, end) in blocks {
+        list.words([*start, *end]);
     }
 }
 
@@ -259,9 +260,9 @@ mod tests {
     #[test]
     fn sack_needs_whole_blocks() {
         let block = [0, 0, 0, 3, 0, 0, 0, 4];
-        assert_eq!(sack_blocks(&joined(&[&[5, 10], &block])).as_slice(), [(3, 4)]);
+        assert_eq!(sack_blocks(&joined(&[&[5, 10], &block]))[..], [(3, 4)]);
         let later = [5, 10, 0, 0, 0, 5, 0, 0, 0, 6];
-        assert_eq!(sack_blocks(&joined(&[&[5, 10], &block, &later])).as_slice(), [(5, 6)]);
+        assert_eq!(sack_blocks(&joined(&[&[5, 10], &block, &later]))[..], [(5, 6)]);
         assert!(sack_blocks(&[5, 2]).is_empty());
         assert!(sack_blocks(&joined(&[&[5, 11], &block, &[0]])).is_empty());
         assert!(sack_blocks(&[5, 0, 1, 1]).is_empty());
@@ -278,7 +279,7 @@ mod tests {
             let mut writer = Writer::new(&mut list);
             emit(&mut writer, &out);
             let len = writer.len();
-            assert_eq!(sack_blocks(&list[..len]).as_slice(), &out.sack[..most]);
+            assert_eq!(sack_blocks(&list[..len])[..], out.sack[..most]);
         }
     }
 

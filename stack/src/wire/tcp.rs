@@ -169,12 +169,14 @@ fn emit_behind<const AT: usize>(
 
     let (header, rest) = buf[AT..].split_first_chunk_mut::<HEADER_LEN>().expect("room for it");
     let mut words = Writer::new(header);
-    words.word(u32::from(tuple.local_port) << 16 | u32::from(tuple.remote_port));
-    words.word(seq);
-    words.word(if flags.has(Flags::ACK) { ack } else { 0 });
     let offset = (header_len / 4) as u32;
-    words.word(offset << 28 | u32::from(flags.0) << 16 | u32::from(window));
-    words.word(0);
+    words.words([
+        u32::from(tuple.local_port) << 16 | u32::from(tuple.remote_port),
+        seq,
+        if flags.has(Flags::ACK) { ack } else { 0 },
+        offset << 28 | u32::from(flags.0) << 16 | u32::from(window),
+        0,
+    ]);
     sum = sum.and(words.sum());
     if !payload.is_empty() {
         rest[header_len - HEADER_LEN..][..payload.len()].copy_from_slice(payload);

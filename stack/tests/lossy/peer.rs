@@ -135,7 +135,7 @@ impl Peer {
             assert!(option.ecr <= now.as_millis() as u32, "an echo of what was never sent");
             self.ts = Some(option.val);
         }
-        for (start, end) in tcp::sack_blocks(header) {
+        for (start, end) in tcp::sack_blocks(header).iter().copied() {
             assert!(self.sack);
             let (start, end) = (self.offset_of(start), self.offset_of(end));
             assert!(start < end && end <= self.sent as i64, "SACK of what was not sent");

@@ -462,7 +462,7 @@ fn syn_acks_leave_after_1_3_7_15_31_s_and_the_request_ends_after_63_s() {
     let first = peer.request.syn_ack(&peer.world.cx());
     for seconds in [1, 3, 7, 15, 31] {
         assert_eq!(peer.timer(seconds * 1000 - 1), RequestTimer::Wait);
-        assert_eq!(peer.timer(seconds * 1000), RequestTimer::Retransmit(first.clone()));
+        assert_eq!(peer.timer(seconds * 1000), RequestTimer::Retransmit(first));
         assert!(!peer.request.is_young());
     }
     assert_eq!(peer.timer(62_999), RequestTimer::Wait);

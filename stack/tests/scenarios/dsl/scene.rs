@@ -472,7 +472,7 @@ impl Scene {
             ts: segment.ts,
             options: tcp::syn_options(header),
             sack: tcp::sack_blocks(header)
-                .into_iter()
+                .iter()
                 .map(|(start, end)| (start.wrapping_sub(irs), end.wrapping_sub(irs)))
                 .collect(),
         };

@@ -217,7 +217,7 @@ impl fmt::Display for Sent {
         if let Some(ts) = ts {
             write!(f, " TS val {} ecr {}", ts.val, ts.ecr)?;
         }
-        for (start, end) in sack {
+        for (start, end) in sack.iter() {
             write!(f, " [{start},{end})")?;
         }
         Ok(())
@@ -366,7 +366,7 @@ impl Want {
         {
             return differs("options", format!("{options:?}"), format!("{:?}", sent.options));
         }
-        if sent.sack.as_slice() != self.sack {
+        if sent.sack[..] != self.sack[..] {
             return differs("SACK", format!("{:?}", self.sack), format!("{:?}", sent.sack));
         }
         (sent.len != 0).then(|| format!("{} bytes of payload", sent.len))

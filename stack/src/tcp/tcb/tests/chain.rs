@@ -83,7 +83,7 @@ impl Conn {
 
 /// A segment that was sent, but for a DSACK block below what it acknowledges: its end is left.
 fn without_old_report(out: &Outgoing) -> Outgoing {
-    let mut out = out.clone();
+    let mut out = *out;
     if let Some((start, end)) = out.sack.first_mut()
         && SeqNum::new(*start).before(SeqNum::new(out.ack))
     {
