@@ -14,6 +14,7 @@ use prequeue::socket::{Mode, RecvFlags, TcpListener, TcpStream, Threaded};
 use prequeue::tcp::Settings;
 use prequeue::tcp::isn::Secret;
 use prequeue::time::Instant;
+use prequeue::wire::frame::MAX_CONTROL_LEN;
 
 use crate::contender::{Application, Burst, Contender, READ_BUFFER};
 use crate::frames::{self, Client};
@@ -154,7 +155,7 @@ pub(crate) fn config() -> EngineConfig {
 /// The one TX queue of the bench, for all forms of our receiver.
 pub type SharedTx = Rc<RefCell<Tx>>;
 
-/// Frames copied into mbufs of their own and sent by the burst.
+/// Frames put into mbufs of their own and sent by the burst.
 pub struct Tx {
     queue: TxQueue,
     pool: Mempool,
@@ -182,6 +183,18 @@ impl Tx {
             self.queue.send(&mut self.staged);
         }
     }
+
+    #[inline]
+    fn stage(&mut self, fill: impl FnOnce(&mut Mbuf) -> bool) {
+        if let Some(mut mbuf) = self.pool.alloc()
+            && fill(&mut mbuf)
+        {
+            let _ = self.staged.push(mbuf);
+        }
+        if self.staged.is_full() {
+            self.flush();
+        }
+    }
 }
 
 impl Transmit for Tx {
@@ -189,12 +202,20 @@ impl Transmit for Tx {
         if self.keep {
             self.last = frame.to_vec();
         }
-        if let Some(mut mbuf) = self.pool.alloc() {
-            mbuf.append(frame);
-            let _ = self.staged.push(mbuf);
-        }
-        if self.staged.is_full() {
-            self.flush();
+        self.stage(|mbuf| mbuf.append(frame));
+    }
+
+    #[inline]
+    fn send_written(&mut self, write: impl FnOnce(&mut [u8; MAX_CONTROL_LEN]) -> usize) {
+        if self.keep {
+            let mut room = [0; MAX_CONTROL_LEN];
+            let len = write(&mut room);
+            self.send(&room[..len]);
+        } else {
+            self.stage(|mbuf| {
+                let room = mbuf.extend(MAX_CONTROL_LEN).and_then(<[u8]>::first_chunk_mut);
+                room.map(write).inspect(|&len| mbuf.narrow(0, len)).is_some()
+            });
         }
     }
 }

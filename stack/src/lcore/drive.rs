@@ -11,6 +11,7 @@ use crate::dpdk::{Burst, Clock, Mbuf, Mempool, PoolPlan, RxQueue, SpareMbufs, Tx
 use crate::socket::Mode;
 use crate::tcp::Counter;
 use crate::time::Instant;
+use crate::wire::frame::MAX_CONTROL_LEN;
 use crate::wire::{MacAddr, ethernet};
 
 use super::claims::Role;
@@ -169,7 +170,7 @@ impl<M: Mode<Mbuf>> Drive<M> {
     }
 }
 
-/// The way out: frames are copied into mbufs of a pool of their own and staged until the burst ends.
+/// The way out: frames are put into mbufs of a pool of their own and staged until the burst ends.
 #[derive(Debug)]
 struct Out {
     tx: TxQueue,
@@ -183,32 +184,57 @@ struct Out {
 
 impl Transmit for Out {
     fn send(&mut self, frame: &[u8]) {
+        self.stage(|mbuf| mbuf.append(frame));
+    }
+
+    #[inline]
+    fn send_written(&mut self, write: impl FnOnce(&mut [u8; MAX_CONTROL_LEN]) -> usize) {
+        self.stage(|mbuf| {
+            let at = mbuf.len();
+            let Some(room) = mbuf.extend(MAX_CONTROL_LEN) else { return false };
+            let Some(room) = room.first_chunk_mut() else { return false };
+            let len = at + write(room);
+            mbuf.narrow(0, len);
+            true
+        });
+    }
+}
+
+impl Out {
+    /// Stages an mbuf into which `fill` puts a frame, behind what there is in it; it says whether it could.
+    #[inline]
+    fn stage(&mut self, fill: impl FnOnce(&mut Mbuf) -> bool) {
         if self.staged.is_full() {
             self.flush();
         }
         // A peer sends again what an ACK was lost for; waiting here would stop the lcore.
         let sent = !self.staged.is_full()
             && self.pool.alloc().is_some_and(|mut mbuf| {
-                write(&mut mbuf, frame, self.tag) && self.staged.push(mbuf).is_ok()
+                let filled = match self.tag {
+                    None => fill(&mut mbuf),
+                    Some(tag) => {
+                        mbuf.append(&tag) && fill(&mut mbuf) && put_behind_addrs(&tag, &mut mbuf)
+                    }
+                };
+                filled && self.staged.push(mbuf).is_ok()
             });
         self.dropped += u64::from(!sent);
     }
-}
 
-/// Copies a frame into an empty mbuf, with the tag if there is to be one; whether it fits.
-fn write(mbuf: &mut Mbuf, frame: &[u8], tag: Option<[u8; ethernet::VLAN_LEN]>) -> bool {
-    let Some(tag) = tag else { return mbuf.append(frame) };
-    let (addrs, rest) = frame.split_at(frame.len().min(ADDRS_LEN));
-    [addrs, &tag, rest].iter().all(|part| mbuf.append(part))
-}
-
-impl Out {
     /// Sends what the device takes; the rest stays for the next time.
     fn flush(&mut self) {
         if !self.staged.is_empty() {
             self.tx.send(&mut self.staged);
         }
     }
+}
+
+/// Puts the tag where it belongs in an mbuf that begins with room for it; whether the frame has addresses.
+fn put_behind_addrs(tag: &[u8; ethernet::VLAN_LEN], mbuf: &mut Mbuf) -> bool {
+    let Some(head) = mbuf.data_mut().get_mut(..ADDRS_LEN + tag.len()) else { return false };
+    head.copy_within(tag.len().., 0);
+    head[ADDRS_LEN..].copy_from_slice(tag);
+    true
 }
 
 /// Watches how much of the pool is held, as often as it could change the answer.

@@ -51,6 +51,8 @@ pub use memory::{Holder, HolderScan};
 pub use roll::{Listed, Roll};
 pub use shared::{ListenOptions, Listeners};
 
+use crate::wire::frame::MAX_CONTROL_LEN;
+
 /// Where frames go: a device's TX queue, or a list in a test.
 ///
 /// Whatever the device refuses for the moment is the implementation's business to keep and retry.
@@ -70,6 +72,16 @@ pub use shared::{ListenOptions, Listeners};
 pub trait Transmit {
     /// Takes a copy of the frame.
     fn send(&mut self, frame: &[u8]);
+
+    /// Takes a frame that is still to be written: `write` is given room for any without payload, whose
+    /// content is arbitrary, and returns the frame's length. Who can have it written where it is sent from
+    /// saves the copy.
+    #[inline]
+    fn send_written(&mut self, write: impl FnOnce(&mut [u8; MAX_CONTROL_LEN]) -> usize) {
+        let mut room = [0; MAX_CONTROL_LEN];
+        let len = write(&mut room);
+        self.send(&room[..len]);
+    }
 }
 
 impl Transmit for Vec<Vec<u8>> {

@@ -66,9 +66,28 @@ pub struct Neighbours {
     key: HashKey,
     entries: Vec<Entry>,
     waiting: Vec<Waiting>,
-    /// The last destination whose next hop was known, since most frames go where the last one went.
     /// Void when anything changes.
-    last: Option<(IpAddr, MacAddr, Instant)>,
+    last: Option<Last>,
+}
+
+/// The last destination whose next hop was known, since most frames go where the last one went.
+#[derive(Clone, Copy, Debug)]
+struct Last {
+    dst: IpAddr,
+    header: Header,
+    until: Instant,
+}
+
+/// An Ethernet header as it is written before a datagram.
+pub(super) type Header = [u8; ethernet::HEADER_LEN];
+
+/// Why a datagram cannot be sent now.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Nowhere {
+    /// Nobody has said yet where this next hop is.
+    Unknown(IpAddr),
+    /// The address is off the link and there is no gateway.
+    NoRoute,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -132,20 +151,52 @@ impl Neighbours {
         now: Instant,
         tx: &mut impl Transmit,
     ) -> Sent {
-        let mac = match self.last {
-            Some((addr, mac, until)) if addr == dst && now < until => mac,
-            _ => {
-                let Some(hop) = self.interface.next_hop(dst) else { return Sent::NoRoute };
-                let Some((mac, until)) = self.look_up(hop, now, tx) else {
-                    return self.let_wait(frame, hop);
-                };
-                self.last = until.map(|until| (dst, mac, until));
-                mac
+        match self.header(dst, now, tx) {
+            Ok(header) => {
+                frame[..header.len()].copy_from_slice(&header);
+                tx.send(frame);
+                Sent::Yes
             }
-        };
-        ethernet::emit(frame, mac, self.interface.mac, None, ethertype(dst));
-        tx.send(frame);
-        Sent::Yes
+            Err(nowhere) => self.keep(frame, nowhere),
+        }
+    }
+
+    /// What is to be written before a datagram to `dst`, for whoever sends it at once; else it is to be
+    /// given to [`Self::keep`].
+    #[inline]
+    pub(super) fn header(
+        &mut self,
+        dst: IpAddr,
+        now: Instant,
+        tx: &mut impl Transmit,
+    ) -> Result<Header, Nowhere> {
+        match self.last {
+            Some(ref last) if last.dst == dst && now < last.until => Ok(last.header),
+            _ => self.new_header(dst, now, tx),
+        }
+    }
+
+    #[inline(never)]
+    fn new_header(
+        &mut self,
+        dst: IpAddr,
+        now: Instant,
+        tx: &mut impl Transmit,
+    ) -> Result<Header, Nowhere> {
+        let hop = self.interface.next_hop(dst).ok_or(Nowhere::NoRoute)?;
+        let (mac, until) = self.look_up(hop, now, tx).ok_or(Nowhere::Unknown(hop))?;
+        let mut header = Header::default();
+        ethernet::emit(&mut header, mac, self.interface.mac, None, ethertype(dst));
+        self.last = until.map(|until| Last { dst, header, until });
+        Ok(header)
+    }
+
+    /// Lets a frame without a header wait for its neighbour, if it has one.
+    pub(super) fn keep(&mut self, frame: &[u8], nowhere: Nowhere) -> Sent {
+        match nowhere {
+            Nowhere::Unknown(hop) => self.let_wait(frame, hop),
+            Nowhere::NoRoute => Sent::NoRoute,
+        }
     }
 
     /// Takes an ARP packet: answers a request for our address, learns from what is addressed to us,
@@ -209,7 +260,13 @@ impl Neighbours {
     }
 
     /// When [`Self::on_timer`] has something to do: while frames wait, questions are repeated.
+    #[inline]
     pub fn next_deadline(&self) -> Option<Instant> {
+        if self.waiting.is_empty() { None } else { self.next_question() }
+    }
+
+    #[cold]
+    fn next_question(&self) -> Option<Instant> {
         let asked = |frame: &Waiting| self.position(frame.addr).map(|at| self.entries[at].asked);
         Some(self.waiting.iter().filter_map(asked).min()? + REQUEST_INTERVAL)
     }

@@ -1,7 +1,7 @@
 //! What every part of an engine has at hand while it works: the time, the counters, the way out.
 //!
-//! Made anew for each burst by the engine on its lcore's thread. It builds each segment that is sent
-//! in an array on the stack and gives it to the neighbour table; it knows no connection.
+//! Made anew for each burst by the engine on its lcore's thread. It writes each segment that is sent
+//! where it is sent from, or waits until its neighbour is known; it knows no connection.
 
 use std::net::IpAddr;
 use std::num::NonZeroU8;
@@ -12,10 +12,10 @@ use crate::tcp::ratelimit::RstLimiter;
 use crate::tcp::{Counter, Counters, Cx, Settings, reset};
 use crate::time::Instant;
 use crate::wire::frame::MAX_CONTROL_LEN;
-use crate::wire::{Flags, FourTuple, Outgoing, Segment, ethernet, ipv4, tcp};
+use crate::wire::{Flags, FourTuple, Outgoing, Segment, ipv4, tcp};
 
 use super::limits::{EchoLimit, ProblemLimit};
-use super::neighbour::{Neighbours, Sent};
+use super::neighbour::{Header, Neighbours, Nowhere, Sent};
 use super::presence::Presence;
 use super::{Interface, Pressure, Transmit};
 
@@ -107,27 +107,59 @@ impl<T: Transmit> Work<'_, T> {
         }
     }
 
-    /// Sends a datagram that begins behind [`ethernet::HEADER_LEN`] bytes of room in `frame`.
+    /// Sends a datagram that begins behind the room of a [`Header`] in `frame`.
     pub fn send_datagram(&mut self, frame: &mut [u8], dst: IpAddr) {
-        match self.base.neighbours.send(frame, dst, self.now, self.tx) {
+        let sent = self.base.neighbours.send(frame, dst, self.now, self.tx);
+        self.account(sent);
+    }
+
+    fn account(&mut self, sent: Sent) {
+        match sent {
             Sent::Yes | Sent::Waits => {}
             Sent::Dropped => self.bump(Counter::OutDiscards),
             Sent::NoRoute => self.bump(Counter::OutNoRoutes),
         }
     }
 
+    #[inline(never)] // one for all who send: it is long
     fn send_with_tos(&mut self, tuple: &FourTuple, out: &Outgoing, tos: u8) {
-        let mut frame = [0; MAX_CONTROL_LEN];
-        let at = ethernet::HEADER_LEN;
-        let len = tcp::emit(&mut frame[at..], tuple, out, tos, &[]);
-        let ttl = out.ttl.map_or(self.base.settings.ip_default_ttl, NonZeroU8::get);
-        if ttl != ipv4::TTL {
-            tcp::set_ttl(&mut frame[at..at + len], ttl);
-        }
-        self.bump(Counter::OutSegs);
+        let Base { settings, counters, neighbours, .. } = &mut *self.base;
+        counters.bump(Counter::OutSegs);
         if out.flags.has(Flags::RST) {
-            self.bump(Counter::OutRsts);
+            counters.bump(Counter::OutRsts);
         }
-        self.send_datagram(&mut frame[..at + len], tuple.remote_addr);
+        let ttl = out.ttl.map_or(settings.ip_default_ttl, NonZeroU8::get);
+        match neighbours.header(tuple.remote_addr, self.now, self.tx) {
+            Ok(header) => self.tx.send_written(|frame| write(frame, &header, tuple, out, tos, ttl)),
+            Err(nowhere) => self.keep(nowhere, tuple, out, (tos, ttl)),
+        }
     }
+
+    /// What cannot be sent now waits as far as it may.
+    #[cold]
+    fn keep(&mut self, nowhere: Nowhere, tuple: &FourTuple, out: &Outgoing, (tos, ttl): (u8, u8)) {
+        let mut frame = [0; MAX_CONTROL_LEN];
+        let len = write(&mut frame, &Header::default(), tuple, out, tos, ttl);
+        let sent = self.base.neighbours.keep(&frame[..len], nowhere);
+        self.account(sent);
+    }
+}
+
+/// Writes the frame of a segment, and returns its length.
+#[inline(always)]
+fn write(
+    frame: &mut [u8; MAX_CONTROL_LEN],
+    header: &Header,
+    tuple: &FourTuple,
+    out: &Outgoing,
+    tos: u8,
+    ttl: u8,
+) -> usize {
+    let (before, datagram) = frame.split_at_mut(header.len());
+    before.copy_from_slice(header);
+    let len = tcp::emit(datagram, tuple, out, tos, &[]);
+    if ttl != ipv4::TTL {
+        tcp::set_ttl(&mut datagram[..len], ttl);
+    }
+    header.len() + len
 }

@@ -127,7 +127,7 @@ pub fn header_len(out: &Outgoing) -> usize {
 /// # Panics
 /// If `buf` is too short ([`MAX_HEADERS_LEN`] and the payload always suffice), or the payload is more
 /// than a datagram holds.
-#[inline]
+#[inline(always)] // into the one place where all that is sent is written, with its room known
 pub fn emit(buf: &mut [u8], tuple: &FourTuple, out: &Outgoing, tos: u8, payload: &[u8]) -> usize {
     if let (IpAddr::V4(src), IpAddr::V4(dst)) = (tuple.local_addr, tuple.remote_addr) {
         emit_behind::<{ ipv4::HEADER_LEN }>(buf, tuple, out, payload, |buf, len| {
