@@ -189,6 +189,9 @@ impl Tx {
         if let Some(mut mbuf) = self.pool.alloc()
             && fill(&mut mbuf)
         {
+            if self.keep {
+                self.last = mbuf.data().to_vec();
+            }
             let _ = self.staged.push(mbuf);
         }
         if self.staged.is_full() {
@@ -199,23 +202,14 @@ impl Tx {
 
 impl Transmit for Tx {
     fn send(&mut self, frame: &[u8]) {
-        if self.keep {
-            self.last = frame.to_vec();
-        }
         self.stage(|mbuf| mbuf.append(frame));
     }
 
     #[inline]
     fn send_written(&mut self, write: impl FnOnce(&mut [u8; MAX_CONTROL_LEN]) -> usize) {
-        if self.keep {
-            let mut room = [0; MAX_CONTROL_LEN];
-            let len = write(&mut room);
-            self.send(&room[..len]);
-        } else {
-            self.stage(|mbuf| {
-                let room = mbuf.extend(MAX_CONTROL_LEN).and_then(<[u8]>::first_chunk_mut);
-                room.map(write).inspect(|&len| mbuf.narrow(0, len)).is_some()
-            });
-        }
+        self.stage(|mbuf| {
+            let room = mbuf.extend(MAX_CONTROL_LEN).and_then(<[u8]>::first_chunk_mut);
+            room.map(write).inspect(|&len| mbuf.narrow(0, len)).is_some()
+        });
     }
 }

@@ -110,7 +110,7 @@ pub(super) fn len(out: &Outgoing) -> usize {
 
 /// Writes the options of `out` in the order and alignment of Linux: whole words, [`MAX_LEN`] bytes at
 /// most. SACK ranges that do not fit are left out, the first ones are kept.
-#[inline]
+#[inline(always)] // as what it is part of
 pub(super) fn emit(list: &mut Writer<'_>, out: &Outgoing) {
     if let Some(mss) = out.mss {
         let [high, low] = mss.to_be_bytes();
