@@ -8,6 +8,7 @@
 mod segments;
 
 use std::mem;
+use std::ops::ControlFlow;
 
 use segments::{Place, Segments, Slot};
 
@@ -31,14 +32,16 @@ pub const COPY_LIMIT: usize = 256;
 /// The out-of-order queue of one connection.
 ///
 /// Every segment starts after rcv_nxt, starts and ends both rise strictly, so none lies within
-/// another. An empty queue is one null pointer; the first segment behind a hole allocates the
-/// place for itself and the next few.
+/// another. A queue that was never needed is one null pointer. The first segment behind the first hole
+/// allocates the place for itself and the next few, which is kept for the next hole.
 #[derive(Debug)]
 pub struct OutOfOrder<B>(Option<Box<Queue<B>>>);
 
 #[derive(Debug)]
 struct Queue<B> {
     segments: Segments<B>,
+    /// The number behind the highest segment, if there is one.
+    end: SeqNum,
     truesize: u32,
 }
 
@@ -77,8 +80,8 @@ impl Inserted {
     }
 }
 
-/// A walk along the queue after rcv_nxt has advanced: make one with the new rcv_nxt, then call
-/// [`OutOfOrder::pop_ready`] until it has nothing more.
+/// A walk along the queue after rcv_nxt has advanced, by [`OutOfOrder::drain_ready`]: make one with the
+/// new rcv_nxt.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Walk {
     began_at: SeqNum,
@@ -117,8 +120,12 @@ impl<B: PacketBuf> OutOfOrder<B> {
     }
 
     /// Whether nothing is held.
+    #[inline]
     pub const fn is_empty(&self) -> bool {
-        self.0.is_none()
+        match &self.0 {
+            Some(queue) => queue.segments.is_empty(),
+            None => true,
+        }
     }
 
     /// Sum of the truesizes held.
@@ -128,7 +135,7 @@ impl<B: PacketBuf> OutOfOrder<B> {
 
     /// The number behind the highest segment.
     pub fn end(&self) -> Option<SeqNum> {
-        Some(self.0.as_ref()?.segments.last()?.range.end)
+        self.0.as_ref().filter(|queue| !queue.segments.is_empty()).map(|queue| queue.end)
     }
 
     /// The segments held, lowest first.
@@ -141,9 +148,21 @@ impl<B: PacketBuf> OutOfOrder<B> {
     /// It must start after rcv_nxt and inside the window. Where copies of a byte differ, the
     /// segment with the smaller start wins, of equal starts the longer, of equals the older, as in
     /// Linux: an observer on the way can know what the application will read.
-    #[inline]
+    #[inline(always)] // into the one place where there is one buffer
     pub fn insert(&mut self, buf: B) -> Inserted {
         let range = numbers_of(&buf);
+        match &mut self.0 {
+            // Most arrivals belong behind all others: nothing to search, nothing overlaps. A small one
+            // may be copied to the last.
+            Some(queue) if buf.len() > COPY_LIMIT && queue.ends_at_or_before(range.start) => {
+                queue.store(None, buf, Inserted::stored(range))
+            }
+            _ => self.insert_otherwise(buf, range),
+        }
+    }
+
+    #[inline(never)]
+    fn insert_otherwise(&mut self, buf: B, range: SeqRange) -> Inserted {
         if range.is_empty() {
             let (outcome, freed) = (Outcome::Duplicate, buf.truesize());
             return Inserted { outcome, freed, ..Inserted::stored(range) };
@@ -151,15 +170,21 @@ impl<B: PacketBuf> OutOfOrder<B> {
         self.0.get_or_insert_with(|| Box::new(Queue::new())).insert(buf, range)
     }
 
-    /// Takes the lowest segment if `rcv_nxt` has reached it, cut so that it starts there; its FIN
-    /// may be all that is left. Segments wholly below are dropped on the way.
+    /// Takes the segments that `rcv_nxt` has reached, lowest first, and gives them to `take`, each cut so
+    /// that it starts there; its FIN may be all that is left. `take` returns the new rcv_nxt, or ends it.
+    /// Segments wholly below are dropped on the way.
     ///
     /// After a segment with FIN nothing more belongs to the stream: [`Self::clear`] is due.
-    #[inline(always)] // into the one loop that asks for it
-    pub fn pop_ready(&mut self, walk: &mut Walk, rcv_nxt: SeqNum) -> Option<B> {
-        let ready = self.0.as_mut()?.pop_ready(walk, rcv_nxt);
-        self.let_go_if_empty();
-        ready
+    #[inline(always)] // into the one place where a hole is filled
+    pub fn drain_ready(
+        &mut self,
+        walk: &mut Walk,
+        rcv_nxt: SeqNum,
+        take: impl FnMut(B) -> ControlFlow<(), SeqNum>,
+    ) {
+        if let Some(queue) = &mut self.0 {
+            queue.drain_ready(walk, rcv_nxt, take);
+        }
     }
 
     /// Drops segments from the highest downwards until at least `at_least` of truesize is given
@@ -174,7 +199,6 @@ impl<B: PacketBuf> OutOfOrder<B> {
         {
             pruned.freed += slot.buf.truesize();
             pruned.segments += 1;
-            self.let_go_if_empty();
         }
         pruned
     }
@@ -188,12 +212,6 @@ impl<B: PacketBuf> OutOfOrder<B> {
     pub fn take_all(&mut self) -> impl Iterator<Item = B> + use<B> {
         self.0.take().into_iter().flat_map(|queue| queue.segments.into_buffers())
     }
-
-    fn let_go_if_empty(&mut self) {
-        if self.0.as_ref().is_some_and(|queue| queue.segments.is_empty()) {
-            self.0 = None;
-        }
-    }
 }
 
 impl<B: PacketBuf> Default for OutOfOrder<B> {
@@ -204,20 +222,29 @@ impl<B: PacketBuf> Default for OutOfOrder<B> {
 
 impl<B: PacketBuf> Queue<B> {
     fn new() -> Self {
-        Self { segments: Segments::new(), truesize: 0 }
+        Self { segments: Segments::new(), end: SeqNum::default(), truesize: 0 }
     }
 
-    #[inline]
+    /// Whether all that is held, if anything, is below `seq`.
+    #[inline(always)]
+    fn ends_at_or_before(&self, seq: SeqNum) -> bool {
+        self.segments.is_empty() || self.end.at_or_before(seq)
+    }
+
     fn insert(&mut self, buf: B, range: SeqRange) -> Inserted {
         let stored = Inserted::stored(range);
         let buf = match self.segments.last_mut() {
             // Some segment reaches beyond the start of this one.
             Some(last) if range.start.before(last.range.end) => {
-                return self.insert_among(buf, stored);
+                let inserted = self.insert_among(buf, stored);
+                self.end = self.segments.last().map_or(range.end, |last| last.range.end);
+                return inserted;
             }
-            // Most arrivals belong behind all others: nothing to search, nothing overlaps.
             Some(last) if range.start == last.range.end => match take_small(last, buf, range) {
-                Ok(freed) => return Inserted { outcome: Outcome::Merged, freed, ..stored },
+                Ok(freed) => {
+                    self.end = range.end;
+                    return Inserted { outcome: Outcome::Merged, freed, ..stored };
+                }
                 Err(buf) => buf,
             },
             Some(_) | None => buf,
@@ -226,7 +253,6 @@ impl<B: PacketBuf> Queue<B> {
     }
 
     /// Queues a segment that starts before the end of the last one.
-    #[inline(never)] // or its frame would burden the frequent case
     fn insert_among(&mut self, buf: B, mut result: Inserted) -> Inserted {
         let range = result.range;
         let place = self.segments.place_behind(range.start);
@@ -280,6 +306,7 @@ impl<B: PacketBuf> Queue<B> {
     }
 
     /// Makes the arrival a segment of its own, at `place` or behind all others.
+    #[inline(always)] // its place is known where it is called
     fn store(&mut self, place: Option<Place>, buf: B, result: Inserted) -> Inserted {
         let truesize = buf.truesize();
         if self.segments.len() >= MAX_SEGMENTS {
@@ -290,7 +317,10 @@ impl<B: PacketBuf> Queue<B> {
         let slot = Slot { range: result.range, buf };
         match place {
             Some(place) => self.segments.insert(place, slot),
-            None => self.segments.push_back(slot),
+            None => {
+                self.end = slot.range.end;
+                self.segments.push_back(slot);
+            }
         }
         result
     }
@@ -305,10 +335,15 @@ impl<B: PacketBuf> Queue<B> {
     }
 
     #[inline(always)]
-    fn pop_ready(&mut self, walk: &mut Walk, rcv_nxt: SeqNum) -> Option<B> {
+    fn drain_ready(
+        &mut self,
+        walk: &mut Walk,
+        mut rcv_nxt: SeqNum,
+        mut take: impl FnMut(B) -> ControlFlow<(), SeqNum>,
+    ) {
         loop {
             let is_due = |slot: &Slot<B>| !slot.range.start.after(rcv_nxt);
-            let Slot { range, mut buf } = self.segments.pop_first_if(is_due)?;
+            let Some(Slot { range, mut buf }) = self.segments.pop_first_if(is_due) else { return };
             self.truesize -= buf.truesize();
             if range.start.before(walk.began_at) {
                 // What overlaps beyond that point was reported when it was queued.
@@ -325,7 +360,10 @@ impl<B: PacketBuf> Queue<B> {
                 buf.trim_front(old);
                 buf.cb_mut().seq = rcv_nxt.raw();
             }
-            return Some(buf);
+            match take(buf) {
+                ControlFlow::Continue(next) => rcv_nxt = next,
+                ControlFlow::Break(()) => return,
+            }
         }
     }
 
@@ -335,6 +373,7 @@ impl<B: PacketBuf> Queue<B> {
             return None;
         }
         let slot = self.segments.pop_last()?;
+        self.end = self.segments.last().map_or(lowest, |last| last.range.end);
         self.truesize -= slot.buf.truesize();
         Some(slot)
     }

@@ -12,6 +12,18 @@ fn segment(start: u32, end: u32, fill: u8) -> HeapBuf {
     buf
 }
 
+impl OutOfOrder<HeapBuf> {
+    /// Takes one of the segments that `rcv_nxt` has reached.
+    pub(super) fn pop_ready(&mut self, walk: &mut Walk, rcv_nxt: SeqNum) -> Option<HeapBuf> {
+        let mut ready = None;
+        self.drain_ready(walk, rcv_nxt, |buf| {
+            ready = Some(buf);
+            ControlFlow::Break(())
+        });
+        ready
+    }
+}
+
 fn with_fin(mut buf: HeapBuf) -> HeapBuf {
     buf.cb_mut().fin = true;
     buf
@@ -131,15 +143,19 @@ fn a_fin_is_the_number_after_the_bytes() {
 }
 
 #[test]
-fn an_empty_queue_is_one_null_pointer() {
+fn a_queue_that_was_never_needed_is_one_null_pointer_and_one_that_was_keeps_its_room() {
     assert_eq!(size_of::<OutOfOrder<Box<u64>>>(), size_of::<usize>());
+    assert!(OutOfOrder::<HeapBuf>::new().0.is_none());
     let mut queue = holding(&[(10, 20), (30, 40)]);
-    assert!(queue.0.is_some());
+    let room = std::ptr::from_ref(queue.0.as_deref().unwrap());
     for seq in [10, 30].map(SeqNum::new) {
         assert!(!queue.is_empty());
         queue.pop_ready(&mut Walk::new(seq, None), seq).unwrap();
     }
-    assert!(queue.0.is_none() && queue.truesize() == 0 && queue.end().is_none());
+    assert!(queue.is_empty() && queue.truesize() == 0 && queue.end().is_none());
+    queue.insert(segment(50, 60, b'n'));
+    assert!(std::ptr::eq(room, queue.0.as_deref().unwrap()));
+    assert_eq!((queue.len(), queue.end()), (1, Some(SeqNum::new(60))));
 }
 
 #[test]

@@ -3,6 +3,9 @@
 //! The lcore calls it for every segment of the connection, as its owner. Buffers leave it into the
 //! sink, the receive queue, the out-of-order queue, or are dropped; nothing is sent from here.
 
+use std::mem;
+use std::ops::ControlFlow;
+
 use crate::buf::{BufQueue, PacketBuf, advance};
 use crate::tcp::ofo::{COPY_LIMIT, Outcome, Walk};
 use crate::tcp::{Counter, Cx, SeqNum, SeqRange};
@@ -302,17 +305,21 @@ impl<B: PacketBuf> Tcb<B> {
     fn pull_ready(&mut self, cx: &mut Cx<'_>, sink: &mut impl Sink<B>) {
         let reports = self.sack_ok && cx.settings.tcp_dsack;
         let mut walk = Walk::new(self.rcv_nxt, self.dsack);
-        while let Some(buf) = self.ofo.pop_ready(&mut walk, self.rcv_nxt) {
+        let mut ends = false;
+        let mut ofo = mem::take(&mut self.ofo);
+        ofo.drain_ready(&mut walk, self.rcv_nxt, |buf| {
             let (len, fin) = (buf.len() as u32, buf.cb().fin);
             self.window.uncharge(buf.truesize());
             if len > 0 {
                 self.enqueue(cx, buf, sink);
             }
             self.rcv_nxt = self.rcv_nxt.plus(len);
-            if fin {
-                self.on_fin();
-                break;
-            }
+            ends = fin;
+            if fin { ControlFlow::Break(()) } else { ControlFlow::Continue(self.rcv_nxt) }
+        });
+        self.ofo = ofo;
+        if ends {
+            self.on_fin();
         }
         self.window.uncharge(walk.freed);
         if reports && let Some(range) = walk.dsack {
@@ -373,7 +380,9 @@ impl<B: PacketBuf> Tcb<B> {
             self.window.uncharge(inserted.freed);
         }
         cx.counters.bump(Counter::TCPOFOQueue);
-        cx.counters.add(Counter::TCPOFOMerge, u64::from(inserted.merged));
+        if inserted.merged > 0 {
+            cx.counters.add(Counter::TCPOFOMerge, u64::from(inserted.merged));
+        }
         if inserted.outcome == Outcome::Merged {
             cx.counters.bump(Counter::TCPRcvCoalesce);
         }
@@ -403,11 +412,15 @@ impl<B: PacketBuf> Tcb<B> {
             self.sack.note(range);
         }
         self.make_room_above_hole(cx);
-        if duplicate.is_some() || self.is_duplicate_ack_due(cx) {
+        let is_due = duplicate.is_some() || self.is_duplicate_ack_due(cx);
+        if is_due {
             self.ack.owe(Owed::NOW);
-            return earlier.map_or(Verdict::Ack, Verdict::Send);
         }
-        earlier.map_or(Verdict::Later, Verdict::Send)
+        match earlier {
+            Some(ack) => Verdict::Send(ack),
+            None if is_due => Verdict::Ack,
+            None => Verdict::Later,
+        }
     }
 
     /// Takes an in-sequence buffer against the memory limit.
