@@ -29,17 +29,18 @@ impl SackList {
     /// It goes to the front (RFC 2018 §4: the first block holds the segment that triggered the
     /// ACK), grown by every range it touches. When there is no room the oldest is forgotten, and
     /// stays so even if its data is still held: the order matters more than completeness.
+    #[inline(always)] // where each segment above a hole comes by
     pub fn note(&mut self, range: SeqRange) {
-        if range.is_empty() {
-            return;
-        }
         // By far the most frequent: the next one behind the only range.
-        if let [only] = &mut self.ranges[..usize::from(self.len)]
-            && only.end == range.start
-        {
-            only.end = range.end;
-            return;
+        if self.len == 1 && self.ranges[0].end == range.start {
+            self.ranges[0].end = range.end;
+        } else if !range.is_empty() {
+            self.note_among(range);
         }
+    }
+
+    #[inline(never)]
+    fn note_among(&mut self, range: SeqRange) {
         let mut grown = range;
         let mut kept = 0;
         for i in 0..self.len() {
@@ -95,19 +96,22 @@ impl SackList {
 
     /// The blocks of the next ACK, at most `max`: the duplicate, then the range that holds it if
     /// it lies above rcv_nxt (RFC 2883 §4), then the others, newest first.
+    #[inline]
     pub fn blocks(&self, dsack: Option<SeqRange>, max: usize) -> SackBlocks {
-        let block = |range: &SeqRange| (range.start.raw(), range.end.raw());
-        if dsack.is_none() {
-            return self.ranges().iter().take(max).map(block).collect();
+        match dsack {
+            None => SackBlocks::first_of(self.ranges.map(block), self.len().min(max)),
+            Some(dsack) => self.blocks_behind(dsack, max),
         }
-        let around = dsack.and_then(|d| {
-            self.ranges()
-                .iter()
-                .position(|r| r.start.at_or_before(d.start) && r.end.at_or_after(d.end))
-        });
+    }
+
+    #[inline(never)]
+    fn blocks_behind(&self, dsack: SeqRange, max: usize) -> SackBlocks {
+        let holds =
+            |r: &SeqRange| r.start.at_or_before(dsack.start) && r.end.at_or_after(dsack.end);
+        let around = self.ranges().iter().position(holds);
         let others = (0..self.len()).filter(|i| Some(*i) != around);
         let held = around.into_iter().chain(others).map(|i| self.ranges[i]);
-        dsack.into_iter().chain(held).take(max).map(|range| block(&range)).collect()
+        std::iter::once(dsack).chain(held).take(max).map(block).collect()
     }
 
     /// The right edge of the highest range: a RST there is taken as one at rcv_nxt, since a peer
@@ -125,6 +129,10 @@ impl Default for SackList {
     fn default() -> Self {
         Self::new()
     }
+}
+
+const fn block(range: SeqRange) -> (u32, u32) {
+    (range.start.raw(), range.end.raw())
 }
 
 /// Adds a duplicate range to the one to be reported, if it touches it.

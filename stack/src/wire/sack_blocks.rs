@@ -31,6 +31,12 @@ impl SackBlocks {
         Self { blocks: [(0, 0); MOST], len: 0 }
     }
 
+    /// The first `len` of them.
+    #[inline]
+    pub const fn first_of(blocks: [(u32, u32); MOST], len: usize) -> Self {
+        Self { blocks, len: if len < MOST { len as u8 } else { MOST as u8 } }
+    }
+
     /// Puts one behind the others, if there is room.
     #[inline]
     pub fn push(&mut self, start: u32, end: u32) {

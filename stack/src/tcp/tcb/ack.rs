@@ -307,7 +307,18 @@ impl AckState {
     ///
     /// A larger segment is believed at once. A smaller one only if a second of the same size
     /// follows, and if it is no mere end of a write.
+    #[inline(always)]
     pub(super) fn measure(&mut self, window: &mut Window, load: Load) {
+        if load.unit == u32::from(self.rcv_mss) && !load.flags.has(Flags::PSH) {
+            // As large as the last ones.
+            self.last_small = 0;
+        } else {
+            self.measure_other(window, load);
+        }
+    }
+
+    #[inline(never)]
+    fn measure_other(&mut self, window: &mut Window, load: Load) {
         let flags = load.flags;
         let len = load.unit.min(u32::from(u16::MAX)) as u16;
         let last = std::mem::take(&mut self.last_small);
@@ -383,7 +394,8 @@ impl AckState {
     }
 
     /// Whether one more duplicate ACK goes at once, or is held back until the deadline.
-    fn hold_back(&mut self, now: Instant, new_hole: bool, srtt: Option<Duration>) -> bool {
+    #[inline]
+    fn hold_back(&mut self, now: Instant, new_hole: bool, closing: &Closing) -> bool {
         if self.compressed >= COMPRESSED_MAX {
             return false;
         }
@@ -401,8 +413,8 @@ impl AckState {
         }
         self.compressed += 1;
         if self.compressed == 1 {
-            let wait = srtt.map_or(COMPRESSION_MAX, |srtt| (srtt / 20).min(COMPRESSION_MAX));
-            self.deadline = self.deadline.min(now + wait);
+            let wait = closing.srtt().map_or(COMPRESSION_MAX, |srtt| srtt / 20);
+            self.deadline = self.deadline.min(now + wait.min(COMPRESSION_MAX));
         }
         true
     }
@@ -455,7 +467,7 @@ impl<B: PacketBuf> Tcb<B> {
             return true;
         }
         let new_hole = std::mem::replace(&mut self.hole, self.rcv_nxt) != self.rcv_nxt;
-        !self.ack.hold_back(cx.now, new_hole, self.closing.srtt())
+        !self.ack.hold_back(cx.now, new_hole, &self.closing)
     }
 
     /// Whether duplicate ACKs are being held back.

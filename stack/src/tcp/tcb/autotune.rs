@@ -107,6 +107,7 @@ impl Autotune {
     }
 
     /// The window that `read` bytes in a round trip call for, `span` of which are above a hole.
+    #[inline]
     fn window_for(&self, read: u32, before: u32, span: u32) -> u32 {
         // What is measured is a round trip old by the time it is made room for.
         let window = u64::from(read) * 2;
@@ -197,6 +198,7 @@ impl<B: PacketBuf> Tcb<B> {
         self.grow_buffer(cx, self.autotune.space.min(self.window.clamp));
     }
 
+    #[inline]
     fn grow_buffer(&mut self, cx: &Cx<'_>, read: u32) {
         let before = self.autotune.space.min(self.window.clamp);
         self.autotune.space = read;
@@ -207,9 +209,14 @@ impl<B: PacketBuf> Tcb<B> {
         let window = self.autotune.window_for(read, before, span);
         // It seldom grows: that is found out without a division.
         if self.window.is_outgrown_by(window) {
-            let most = u64::from(cx.settings.tcp_rmem[2]);
-            self.window.widen(self.window.space_of(window).min(most) as u32);
+            self.widen_for(cx, window);
         }
+    }
+
+    #[cold]
+    fn widen_for(&mut self, cx: &Cx<'_>, window: u32) {
+        let most = u64::from(cx.settings.tcp_rmem[2]);
+        self.window.widen(self.window.space_of(window).min(most) as u32);
     }
 }
 

@@ -107,6 +107,13 @@ where
     }
 }
 
+/// The payload of a frame, and what is left to be said of it.
+struct Piece<B> {
+    buf: B,
+    len: u32,
+    flags: Flags,
+}
+
 /// What a run came to.
 struct Run {
     /// Frames taken.
@@ -339,26 +346,36 @@ impl<B: PacketBuf> Tcb<B> {
         sink: &mut impl Sink<B>,
     ) -> (usize, Verdict) {
         for (at, place) in frames.iter_mut().enumerate() {
-            let Some(verdict) = self.one_at_hole::<HEADERS>(cx, place, owner, sink) else {
+            let Some(cut) = self.cut_at_hole::<HEADERS>(cx, place, owner) else {
                 return (at, Verdict::Later);
             };
+            let Piece { buf, len, flags } = cut;
+            let verdict = if buf.cb().seq == self.rcv_nxt.raw() {
+                self.on_text_in_order(cx, len, flags, buf, sink)
+            } else {
+                self.queue_above_hole(cx, len, flags, buf)
+            };
             self.check();
-            if !matches!(verdict, Verdict::Later) || self.ofo.is_empty() {
-                return (at + 1, verdict);
+            match verdict {
+                Verdict::Later if !self.ofo.is_empty() => {}
+                // Each by its name: as a whole it is long.
+                Verdict::Later => return (at + 1, Verdict::Later),
+                Verdict::Ack => return (at + 1, Verdict::Ack),
+                other => return (at + 1, other),
             }
         }
         (frames.len(), Verdict::Later)
     }
 
-    /// `None`, and the frame stays, if it is anything else.
+    /// Takes what its header says of a frame, and its payload, to be queued. `None`, and the frame stays, if
+    /// it is anything else.
     #[inline(always)]
-    fn one_at_hole<const HEADERS: usize>(
+    fn cut_at_hole<const HEADERS: usize>(
         &mut self,
         cx: &mut Cx<'_>,
         place: &mut Option<B>,
         owner: Owner,
-        sink: &mut impl Sink<B>,
-    ) -> Option<Verdict> {
+    ) -> Option<Piece<B>> {
         let words = Words::read::<HEADERS>(place.as_ref()?.data(), Lens::ANY)?;
         let Words { numbers, control, ts_val, len } = words;
         let seq = SeqNum::new((numbers >> 32) as u32);
@@ -387,15 +404,13 @@ impl<B: PacketBuf> Tcb<B> {
         let flags = flags_of(control);
         self.tally.data(Load::of(len, flags, &buf).segments());
         self.heard_ack(cx.now);
-        if seq == self.rcv_nxt {
-            if seq == self.window.wup
-                && let Some(ts) = &mut self.ts
-            {
-                ts.learn(ts_val, cx.now);
-            }
-            return Some(self.on_text_in_order(cx, len, flags, buf, sink));
+        if seq == self.rcv_nxt
+            && seq == self.window.wup
+            && let Some(ts) = &mut self.ts
+        {
+            ts.learn(ts_val, cx.now);
         }
-        Some(self.queue_above_hole(cx, len, flags, buf))
+        Some(Piece { buf, len, flags })
     }
 
     /// Whether the ACK policy learns nothing from a segment but, perhaps, that it is small: full ones
