@@ -74,7 +74,7 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
             TwVerdict::Ignore => {}
             TwVerdict::Ack(out) => work.send(&tcp.tuple, &out),
             TwVerdict::Remove(out) => {
-                work.send_any(&tcp.tuple, out);
+                work.send_any(&tcp.tuple, out.as_ref());
                 self.remove_time_wait(index);
             }
             TwVerdict::NewConnection { isn } => {

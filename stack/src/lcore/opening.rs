@@ -180,7 +180,7 @@ impl<B: PacketBuf, M: Mode<B>> Tables<B, M> {
             RequestVerdict::Ignore | RequestVerdict::Foreign | RequestVerdict::Complete(_) => {}
             RequestVerdict::Send(out) => work.send(&tcp.tuple, &out),
             RequestVerdict::Remove(out) => {
-                work.send_any(&tcp.tuple, out);
+                work.send_any(&tcp.tuple, out.as_ref());
                 self.remove_request(index);
             }
         }

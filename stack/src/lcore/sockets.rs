@@ -566,7 +566,7 @@ impl<'a, 'w, B: PacketBuf, K: Claimed<B>, T: Transmit> Visit<'a, 'w, B, K, T> {
             let before = self.claim.tcb().next_deadline();
             let out = self.claim.tcb().on_timer(&mut self.work.cx());
             let stuck = out.is_none() && self.claim.tcb().next_deadline() == before;
-            self.work.send_any(self.tuple, out);
+            self.work.send_any(self.tuple, out.as_ref());
             if stuck {
                 break;
             }
@@ -618,11 +618,11 @@ impl<'a, 'w, B: PacketBuf, K: Claimed<B>, T: Transmit> Visit<'a, 'w, B, K, T> {
         } else if requests.shut_write() {
             out = tcb.shutdown_write(&mut self.work.cx());
         }
-        self.work.send_any(self.tuple, out);
+        self.work.send_any(self.tuple, out.as_ref());
         if let Some(linger_zero) = requests.close() {
             self.closed_by_application = true;
             let out = self.claim.tcb().close(&mut self.work.cx(), copied_seq, linger_zero);
-            self.work.send_any(self.tuple, out);
+            self.work.send_any(self.tuple, out.as_ref());
         }
     }
 
@@ -630,38 +630,41 @@ impl<'a, 'w, B: PacketBuf, K: Claimed<B>, T: Transmit> Visit<'a, 'w, B, K, T> {
         matches!(self.claim.tcb().state(), State::TimeWait | State::Closed)
     }
 
-    /// Decides about the ACK and the window, and gives the socket up.
+    /// Decides about the ACK and the window, and gives the socket up, which is to drop the claim.
     fn leave(mut self, orphans: &Count) -> Left {
         self.look_at_reader |= self.claim.return_memory();
         let copied_seq = self.claim.copied_seq();
         let tcb = self.claim.tcb();
         self.look_at_reader |= tcb.measures_reader(self.work.now);
+        // Looked at where they are: they are too long to be moved about.
         let ack = tcb.end_burst(&mut self.work.cx());
-        let update = if self.look_at_reader {
-            tcb.reader_progress(&mut self.work.cx(), copied_seq)
-        } else {
-            None
-        };
-        self.work.send_any(self.tuple, ack);
-        self.work.send_any(self.tuple, update);
+        self.work.send_any(self.tuple, ack.as_ref());
+        if self.look_at_reader {
+            let tcb = self.claim.tcb();
+            let update = tcb.reader_progress(&mut self.work.cx(), copied_seq);
+            self.work.send_any(self.tuple, update.as_ref());
+        }
         let mut became_orphan = false;
         if self.closed_by_application && !self.is_over() {
             became_orphan = orphans.try_add(self.work.base.settings.tcp_max_orphans);
             if !became_orphan {
                 let out = self.claim.tcb().abort_orphan(&mut self.work.cx());
-                self.work.send_any(self.tuple, out);
+                self.work.send_any(self.tuple, out.as_ref());
             }
         }
         let tcb = self.claim.tcb();
-        let end = match tcb.time_wait(&self.work.base.settings) {
-            Some(ending) => End::Replaced(ending),
-            None if tcb.state() == State::Closed => End::Closed,
-            None => End::GoesOn,
-        };
         let deadline = tcb.next_deadline();
         let wants_memory = tcb.wants_memory();
         let rmem = tcb.rmem();
-        self.claim.leave();
-        Left { deadline, wants_memory, rmem, became_orphan, end }
+        // What it takes to replace a connection is not carried along where none ends.
+        let left = |end| Left { deadline, wants_memory, rmem, became_orphan, end };
+        if !matches!(tcb.state(), State::TimeWait | State::FinWait2 | State::Closed) {
+            return left(End::GoesOn);
+        }
+        left(match tcb.time_wait(&self.work.base.settings) {
+            Some(ending) => End::Replaced(ending),
+            None if tcb.state() == State::Closed => End::Closed,
+            None => End::GoesOn,
+        })
     }
 }

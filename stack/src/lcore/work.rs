@@ -83,9 +83,9 @@ impl<T: Transmit> Work<'_, T> {
     }
 
     /// Sends what there is to send.
-    pub fn send_any(&mut self, tuple: &FourTuple, out: Option<Outgoing>) {
+    pub fn send_any(&mut self, tuple: &FourTuple, out: Option<&Outgoing>) {
         if let Some(out) = out {
-            self.send(tuple, &out);
+            self.send(tuple, out);
         }
     }
 

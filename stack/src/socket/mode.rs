@@ -131,7 +131,7 @@ pub trait Claimed<B: PacketBuf> {
     }
     /// Lends what was taken from the connection and is not read, if it can be had now.
     fn with_unread<R>(&mut self, work: impl FnOnce(&mut Tcb<B>, &mut B::Queue) -> R) -> Option<R>;
-    /// Publishes what has changed, and gives the socket up.
+    /// Publishes what has changed, and gives the socket up. Dropping it is the same.
     fn leave(self);
 }
 

@@ -353,7 +353,12 @@ impl<B: PacketBuf> Claimed<B> for LocalClaim<'_, B> {
     }
 
     #[inline]
-    fn leave(mut self) {
+    fn leave(self) {}
+}
+
+impl<B: PacketBuf> Drop for LocalClaim<'_, B> {
+    #[inline]
+    fn drop(&mut self) {
         let inner = &mut *self.inner;
         let status =
             Status::of(&inner.tcb).with(inner.status.only(Status::SHUT.with(Status::DEAD)));
