@@ -631,6 +631,7 @@ impl<'a, 'w, B: PacketBuf, K: Claimed<B>, T: Transmit> Visit<'a, 'w, B, K, T> {
     }
 
     /// Decides about the ACK and the window, and gives the socket up, which is to drop the claim.
+    #[inline(always)] // or it would be moved there
     fn leave(mut self, orphans: &Count) -> Left {
         self.look_at_reader |= self.claim.return_memory();
         let copied_seq = self.claim.copied_seq();
