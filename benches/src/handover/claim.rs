@@ -3,6 +3,7 @@
 //! The two functions that are timed have names, so that `scripts/bench --handover` can count their
 //! locked instructions under callgrind.
 
+use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant as Clock};
 
@@ -67,8 +68,7 @@ impl Default for Pair {
 }
 
 impl Pair {
-    /// Claims, and leaves, so many times: as an lcore, which looks for deferred work and publishes, and as a
-    /// thread.
+    /// Claims, and leaves, so many times: as an lcore and as a thread.
     pub fn run(&self, times: u32) {
         for _ in 0..times {
             claim_by_lcore(&self.lcore);
@@ -81,13 +81,18 @@ impl Pair {
 
 pub(super) fn measure(report: &mut Report, effort: Effort) {
     let pair = Pair::default();
-    let [mut lcore, mut thread] = [Duration::MAX; 2];
+    let [mut lcore, mut visit, mut thread] = [Duration::MAX; 3];
     for _ in 0..effort.of(ROUNDS) {
         lcore = lcore.min(time(|| claim_by_lcore(&pair.lcore)));
+        visit = visit.min(time(|| visit_by_lcore(&pair.lcore)));
         thread = thread.min(time(|| claim_by_thread(&pair.handle)));
     }
     let nanos = |time: Duration| time.as_nanos() as f64 / f64::from(CLAIMS);
     report.at_most("claim and release, lcore", nanos(lcore), 15.0, "ns");
+    report.tell(
+        "  with a look at what there is to do, and to publish",
+        format!("{:.1} ns", nanos(visit)),
+    );
     report.at_most("claim and release, thread", nanos(thread), 15.0, "ns");
 }
 
@@ -101,6 +106,15 @@ fn time(mut what: impl FnMut()) -> Duration {
 #[unsafe(no_mangle)]
 fn claim_by_lcore(lcore: &LcoreRef<HeapBuf>) {
     lcore.claim().expect("nobody else owns").leave();
+}
+
+/// What a visit does besides, though nothing has happened.
+#[inline(never)]
+fn visit_by_lcore(lcore: &LcoreRef<HeapBuf>) {
+    let mut claim = lcore.claim().expect("nobody else owns");
+    assert!(claim.next_deferred().is_none());
+    black_box(claim.tcb().rmem());
+    claim.leave();
 }
 
 #[inline(never)]

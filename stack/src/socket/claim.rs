@@ -28,6 +28,8 @@ pub struct Claim<'a, B: PacketBuf, C: Connection<B> = Tcb<B>> {
     reader: Option<ReaderClaim<'a, B>>,
     /// Whether a reader lends was not asked yet.
     may_ask: bool,
+    /// Whether anything can have changed: else there is nothing to publish.
+    is_touched: bool,
 }
 
 /// The slot that a loan was taken out of, and the reader token, unless the lender has that.
@@ -39,7 +41,7 @@ struct ReaderClaim<'a, B: PacketBuf> {
 
 impl<'a, B: PacketBuf, C: Connection<B>> Claim<'a, B, C> {
     pub(super) fn new(lcore: &'a LcoreRef<B, C>, inner: LcoreClaim<'a, Inner<B, C>>) -> Self {
-        Self { lcore, inner: Some(inner), reader: None, may_ask: true }
+        Self { lcore, inner: Some(inner), reader: None, may_ask: true, is_touched: false }
     }
 
     /// The connection.
@@ -146,6 +148,7 @@ impl<'a, B: PacketBuf, C: Connection<B>> Claim<'a, B, C> {
     pub fn leave(self) {}
 
     fn inner(&mut self) -> &mut Inner<B, C> {
+        self.is_touched = true;
         self.inner.as_mut().expect("owned until dropped")
     }
 }
@@ -160,6 +163,9 @@ impl<B: PacketBuf, C: Connection<B>> Drop for Claim<'_, B, C> {
             // The lcore is going down with the state unknown: readers must not wait for it.
             drop(inner);
             socket.kill();
+            return;
+        }
+        if !self.is_touched {
             return;
         }
         let mut waiting = self.lcore.waiting.borrow_mut();
