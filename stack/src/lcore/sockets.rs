@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 use crate::buf::{Owner, PacketBuf, Spare};
 use crate::socket::{Claimed, Deferred, Mode, SocketId, SocketOptions};
 use crate::tcp::request::Opened;
-use crate::tcp::tcb::{State, Tcb, Verdict, Won};
+use crate::tcp::tcb::{Replies, State, Tcb, Verdict, Won};
 use crate::tcp::time_wait::Ending;
 use crate::tcp::{Counter, SeqNum};
 use crate::time::Instant;
@@ -452,13 +452,13 @@ impl<'a, 'w, B: PacketBuf, K: Claimed<B>, T: Transmit> Visit<'a, 'w, B, K, T> {
                     continue;
                 }
                 let rest = &mut run[taken..];
-                let (held, verdict) = tcb.on_frames_at_hole(&mut self.work.cx(), rest, owner, sink);
+                let mut replies = Replies::new();
+                let cx = &mut self.work.cx();
+                let held = tcb.on_frames_at_hole(cx, rest, owner, sink, &mut replies);
                 if held > 0 {
                     self.work.base.counters.add(Counter::InSegs, held as u64);
                     members.skip_places(held);
-                    if !matches!(verdict, Verdict::Later) && !self.follow(verdict) {
-                        return;
-                    }
+                    replies.iter().for_each(|out| self.work.send(self.tuple, out));
                     continue;
                 }
             }

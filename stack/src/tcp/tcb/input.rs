@@ -339,6 +339,7 @@ impl<B: PacketBuf> Tcb<B> {
     }
 
     /// Case 5: there is a hole below.
+    #[inline(never)]
     fn on_text_out_of_order(&mut self, cx: &mut Cx<'_>, seg: &Segment, buf: B) -> Verdict {
         let seq = SeqNum::new(seg.seq);
         if self.window.is_over() && !self.reclaim(cx, seq) {
@@ -349,6 +350,7 @@ impl<B: PacketBuf> Tcb<B> {
     }
 
     /// Queues a segment above a hole, all of which is inside the window.
+    #[inline(always)] // into the run of such segments, and once elsewhere
     pub(super) fn queue_above_hole(
         &mut self,
         cx: &mut Cx<'_>,

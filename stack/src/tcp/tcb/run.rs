@@ -18,10 +18,10 @@ use crate::wire::{Family, Flags, Timestamps};
 use super::ack::{LEAST_MSS, Load};
 use super::input::copy_from;
 use super::window::Window;
-use super::{Sink, State, Tcb, UNPREDICTABLE, Verdict};
+use super::{Sink, Tcb, UNPREDICTABLE};
 
 /// PSH in [`Words::control`].
-const PSH: u32 = Words::control(Words::WITHOUT_OPTIONS, Flags::PSH, 0)
+pub(super) const PSH: u32 = Words::control(Words::WITHOUT_OPTIONS, Flags::PSH, 0)
     ^ Words::control(Words::WITHOUT_OPTIONS, Flags(0), 0);
 
 /// Buffers that are made before the first is handed on: as many as a device gives at once.
@@ -107,13 +107,6 @@ where
     }
 }
 
-/// The payload of a frame, and what is left to be said of it.
-struct Piece<B> {
-    buf: B,
-    len: u32,
-    flags: Flags,
-}
-
 /// What a run came to.
 struct Run {
     /// Frames taken.
@@ -140,7 +133,7 @@ impl Went {
 
 impl<B: PacketBuf> Tcb<B> {
     /// Takes frames of this connection from the front of `frames` for as long as each is what
-    /// [`Self::on_segment`] would say [`Verdict::Predicted`] of and has a payload. Their places are
+    /// [`Self::on_segment`] would say [`Verdict::Predicted`](super::Verdict::Predicted) of and has a payload. Their places are
     /// left empty; returns their number.
     ///
     /// The frames are whole, their checksums right, and they are segments of this connection; `alike` are
@@ -309,110 +302,6 @@ impl<B: PacketBuf> Tcb<B> {
         Went { sunk, queued: 0 }
     }
 
-    /// Takes frames of this connection from the front of `frames` for as long as each is data above a hole
-    /// or begins to fill one, and has nothing else to say; each as [`Self::on_segment`] would. It ends behind
-    /// one that demands something, or leaves no hole. How many were taken, and the verdict on the last.
-    ///
-    /// The frames are as those of [`Self::on_frames`].
-    pub fn on_frames_at_hole(
-        &mut self,
-        cx: &mut Cx<'_>,
-        frames: &mut [Option<B>],
-        owner: Owner,
-        sink: &mut impl Sink<B>,
-    ) -> (usize, Verdict) {
-        match (self.family(), self.ts) {
-            (Family::V4, Some(_)) => {
-                self.at_hole::<{ Words::WITH_TIMESTAMPS }>(cx, frames, owner, sink)
-            }
-            (Family::V4, None) => {
-                self.at_hole::<{ Words::WITHOUT_OPTIONS }>(cx, frames, owner, sink)
-            }
-            (Family::V6, Some(_)) => {
-                self.at_hole::<{ Words::WITH_TIMESTAMPS_6 }>(cx, frames, owner, sink)
-            }
-            (Family::V6, None) => {
-                self.at_hole::<{ Words::WITHOUT_OPTIONS_6 }>(cx, frames, owner, sink)
-            }
-        }
-    }
-
-    #[inline]
-    fn at_hole<const HEADERS: usize>(
-        &mut self,
-        cx: &mut Cx<'_>,
-        frames: &mut [Option<B>],
-        owner: Owner,
-        sink: &mut impl Sink<B>,
-    ) -> (usize, Verdict) {
-        for (at, place) in frames.iter_mut().enumerate() {
-            let Some(cut) = self.cut_at_hole::<HEADERS>(cx, place, owner) else {
-                return (at, Verdict::Later);
-            };
-            let Piece { buf, len, flags } = cut;
-            let verdict = if buf.cb().seq == self.rcv_nxt.raw() {
-                self.on_text_in_order(cx, len, flags, buf, sink)
-            } else {
-                self.queue_above_hole(cx, len, flags, buf)
-            };
-            self.check();
-            match verdict {
-                Verdict::Later if !self.ofo.is_empty() => {}
-                // Each by its name: as a whole it is long.
-                Verdict::Later => return (at + 1, Verdict::Later),
-                Verdict::Ack => return (at + 1, Verdict::Ack),
-                other => return (at + 1, other),
-            }
-        }
-        (frames.len(), Verdict::Later)
-    }
-
-    /// Takes what its header says of a frame, and its payload, to be queued. `None`, and the frame stays, if
-    /// it is anything else.
-    #[inline(always)]
-    fn cut_at_hole<const HEADERS: usize>(
-        &mut self,
-        cx: &mut Cx<'_>,
-        place: &mut Option<B>,
-        owner: Owner,
-    ) -> Option<Piece<B>> {
-        let words = Words::read::<HEADERS>(place.as_ref()?.data(), Lens::ANY)?;
-        let Words { numbers, control, ts_val, len } = words;
-        let seq = SeqNum::new((numbers >> 32) as u32);
-        // Neither older than the last ACK nor beyond the edge, nothing but ACK and perhaps PSH, the
-        // window and the ACK field as they were: all checks are passed, and nothing is learnt. Where
-        // urgent data may go is not known here.
-        let is_usual = self.state == State::Established
-            && !self.urgent.is_pending()
-            && !self.ecn.is_on()
-            && (seq.after(self.rcv_nxt) || seq == self.rcv_nxt && !self.ofo.is_empty())
-            && seq.plus(len).at_or_before(self.window.right_edge())
-            && control & !PSH == Words::control(HEADERS, Flags::ACK, self.snd_window)
-            && numbers as u32 == self.snd_nxt.raw()
-            && self.snd_una == self.snd_nxt
-            && self.ts.is_none_or(|ts| ts_val.wrapping_sub(ts.recent) as i32 >= 0)
-            && !self.window.is_over();
-        if !is_usual {
-            return None;
-        }
-        let mut buf = place.take()?;
-        buf.narrow(HEADERS, len as usize);
-        *buf.cb_mut() = SegCb { seq: seq.raw(), fin: false, rx_time: cx.now, owner };
-        if seq.after(self.snd_wl1) {
-            self.take_window(seq, self.snd_window);
-        }
-        let flags = flags_of(control);
-        self.tally.data(Load::of(len, flags, &buf).segments());
-        self.heard_ack(cx.now);
-        if seq == self.rcv_nxt
-            && seq == self.window.wup
-            && let Some(ts) = &mut self.ts
-        {
-            ts.learn(ts_val, cx.now);
-        }
-        Some(Piece { buf, len, flags })
-    }
-
     /// Whether the ACK policy learns nothing from a segment but, perhaps, that it is small: full ones
     /// teach nothing once the window is about open.
     #[inline(always)]
@@ -460,6 +349,6 @@ const fn is_small(len: u32) -> bool {
 }
 
 /// The control bits of a segment with ACK and perhaps PSH.
-const fn flags_of(control: u32) -> Flags {
+pub(super) const fn flags_of(control: u32) -> Flags {
     if control & PSH == 0 { Flags::ACK } else { Flags::ACK.with(Flags::PSH) }
 }

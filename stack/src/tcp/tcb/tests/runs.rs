@@ -8,7 +8,7 @@ use super::harness::*;
 use crate::buf::{HeapBuf, Owner, PacketBuf};
 use crate::tcp::negotiate::Scale;
 use crate::tcp::request::Opened;
-use crate::tcp::tcb::NoSink;
+use crate::tcp::tcb::{NoSink, Replies, Verdict};
 use crate::tcp::testing::World;
 use crate::tcp::timestamps::TsState;
 use crate::time::Instant;
@@ -215,13 +215,15 @@ impl Conn {
             at += n;
             let Some(rest) = frames.get_mut(at..).filter(|rest| !rest.is_empty()) else { break };
             let cx = &mut self.world.cx();
-            let (n, verdict) = if self.ring.room > 0 {
-                self.tcb.on_frames_at_hole(cx, rest, OWNER, &mut self.ring)
+            let mut replies = Replies::new();
+            let n = if self.ring.room > 0 {
+                self.tcb.on_frames_at_hole(cx, rest, OWNER, &mut self.ring, &mut replies)
             } else {
-                self.tcb.on_frames_at_hole(cx, rest, OWNER, &mut NoSink)
+                self.tcb.on_frames_at_hole(cx, rest, OWNER, &mut NoSink, &mut replies)
             };
             assert!(rest[..n].iter().all(Option::is_none) && rest[n..].iter().all(Option::is_some));
-            self.follow(verdict);
+            assert!(replies.len() <= n);
+            replies.into_iter().for_each(|out| self.follow(Verdict::Send(out)));
             if n == 0 {
                 self.frame(rest[0].take().expect("not taken"));
             }
