@@ -185,7 +185,7 @@ impl<B> Segments<B> {
     }
 
     /// Takes the lowest segment if `is_due` says so.
-    #[inline]
+    #[inline(always)] // into the loops that do
     pub(super) fn pop_first_if(
         &mut self,
         is_due: impl FnOnce(&Slot<B>) -> bool,

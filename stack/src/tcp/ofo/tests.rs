@@ -159,6 +159,27 @@ fn a_queue_that_was_never_needed_is_one_null_pointer_and_one_that_was_keeps_its_
 }
 
 #[test]
+fn a_run_ends_at_a_gap_an_overlap_and_a_fin_and_does_not_begin_with_a_small_segment() {
+    let large = |start: u32| segment(start, start + 300, b'o');
+    for other in [large(1001), large(999), with_fin(large(1000))] {
+        let mut queue = OutOfOrder::new();
+        for start in [100, 400, 700] {
+            queue.insert(large(start));
+        }
+        let rest = other.truesize();
+        queue.insert(other);
+        let mut next = SeqNum::new(99);
+        assert_eq!(queue.take_run(&mut next).count(), 0, "nothing begins there");
+        next = SeqNum::new(100);
+        let starts: Vec<_> = queue.take_run(&mut next).map(|buf| buf.cb().seq).collect();
+        assert_eq!((starts, next), (vec![100, 400, 700], SeqNum::new(1000)));
+        assert_eq!((queue.len(), queue.truesize()), (1, rest));
+    }
+    let mut small = holding(&[(100, 100 + COPY_LIMIT as u32)]);
+    assert_eq!(small.take_run(&mut SeqNum::new(100)).count(), 0);
+}
+
+#[test]
 fn a_small_segment_behind_the_last_is_copied_into_it() {
     let mut queue = holding(&[(10, 20)]);
     let before = queue.truesize();

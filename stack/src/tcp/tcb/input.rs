@@ -305,6 +305,15 @@ impl<B: PacketBuf> Tcb<B> {
     fn pull_ready(&mut self, cx: &mut Cx<'_>, sink: &mut impl Sink<B>) {
         let reports = self.sack_ok && cx.settings.tcp_dsack;
         let mut walk = Walk::new(self.rcv_nxt, self.dsack);
+        if self.queues_all(sink) {
+            let run = self.ofo.take_run(&mut self.rcv_nxt);
+            let queued = self.receive.push_each(run);
+            if queued > 0 {
+                cx.counters.add(Counter::ToReceiveQueue, queued as u64);
+                // They stay charged, but the reader can win them back now.
+                self.window.note_freed();
+            }
+        }
         let mut ends = false;
         let mut ofo = mem::take(&mut self.ofo);
         ofo.drain_ready(&mut walk, self.rcv_nxt, |buf| {
@@ -423,6 +432,12 @@ impl<B: PacketBuf> Tcb<B> {
             None if is_due => Verdict::Ack,
             None => Verdict::Later,
         }
+    }
+
+    /// Whether what is in sequence goes to the receive queue, unless it is small.
+    #[inline(always)]
+    fn queues_all(&self, sink: &impl Sink<B>) -> bool {
+        !self.receive.is_empty() || (sink.refuses_all() && !sink.copies())
     }
 
     /// Takes an in-sequence buffer against the memory limit.

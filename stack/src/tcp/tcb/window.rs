@@ -127,8 +127,13 @@ impl Window {
         self.rmem = self.rmem.saturating_sub(truesize);
         // A queue that was empty already has freed nothing that a window could be opened for.
         if truesize != 0 {
-            self.marks = FREED;
+            self.note_freed();
         }
+    }
+
+    /// Notes that there may be room that there was not.
+    pub(super) const fn note_freed(&mut self) {
+        self.marks = FREED;
     }
 
     /// Our window shift.
