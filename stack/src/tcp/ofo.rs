@@ -148,26 +148,32 @@ impl<B: PacketBuf> OutOfOrder<B> {
     /// It must start after rcv_nxt and inside the window. Where copies of a byte differ, the
     /// segment with the smaller start wins, of equal starts the longer, of equals the older, as in
     /// Linux: an observer on the way can know what the application will read.
-    #[inline(always)] // into the one place where there is one buffer
     pub fn insert(&mut self, buf: B) -> Inserted {
         let range = numbers_of(&buf);
-        match &mut self.0 {
-            // Most arrivals belong behind all others: nothing to search, nothing overlaps. A small one
-            // may be copied to the last.
-            Some(queue) if buf.len() > COPY_LIMIT && queue.ends_at_or_before(range.start) => {
-                queue.store(None, buf, Inserted::stored(range))
-            }
-            _ => self.insert_otherwise(buf, range),
-        }
-    }
-
-    #[inline(never)]
-    fn insert_otherwise(&mut self, buf: B, range: SeqRange) -> Inserted {
         if range.is_empty() {
             let (outcome, freed) = (Outcome::Duplicate, buf.truesize());
             return Inserted { outcome, freed, ..Inserted::stored(range) };
         }
         self.0.get_or_insert_with(|| Box::new(Queue::new())).insert(buf, range)
+    }
+
+    /// What [`Self::insert`] does with most arrivals, which belong behind all others: nothing to search,
+    /// nothing overlaps, the segment is held as one of its own. One for which that does not hold, or that
+    /// might be copied, comes back to be inserted.
+    #[inline(always)] // into the one place where there is one buffer
+    pub fn push(&mut self, buf: B) -> Result<SeqRange, B> {
+        let range = numbers_of(&buf);
+        match &mut self.0 {
+            Some(queue)
+                if buf.len() > COPY_LIMIT
+                    && queue.segments.len() < MAX_SEGMENTS
+                    && (queue.segments.is_empty() || queue.end.at_or_before(range.start)) =>
+            {
+                queue.push_back(buf, range);
+                Ok(range)
+            }
+            _ => Err(buf),
+        }
     }
 
     /// Takes segments that stand one right behind the other, the first at `next`, for as long as they are
@@ -256,12 +262,6 @@ impl<B: PacketBuf> Queue<B> {
         Self { segments: Segments::new(), end: SeqNum::default(), truesize: 0 }
     }
 
-    /// Whether all that is held, if anything, is below `seq`.
-    #[inline(always)]
-    fn ends_at_or_before(&self, seq: SeqNum) -> bool {
-        self.segments.is_empty() || self.end.at_or_before(seq)
-    }
-
     fn insert(&mut self, buf: B, range: SeqRange) -> Inserted {
         let stored = Inserted::stored(range);
         let buf = match self.segments.last_mut() {
@@ -337,23 +337,27 @@ impl<B: PacketBuf> Queue<B> {
     }
 
     /// Makes the arrival a segment of its own, at `place` or behind all others.
-    #[inline(always)] // its place is known where it is called
     fn store(&mut self, place: Option<Place>, buf: B, result: Inserted) -> Inserted {
         let truesize = buf.truesize();
         if self.segments.len() >= MAX_SEGMENTS {
             // Nothing was dropped for it, or there would be room.
             return Inserted { outcome: Outcome::Full, dsack: None, freed: truesize, ..result };
         }
-        self.truesize += truesize;
-        let slot = Slot { range: result.range, buf };
         match place {
-            Some(place) => self.segments.insert(place, slot),
-            None => {
-                self.end = slot.range.end;
-                self.segments.push_back(slot);
+            Some(place) => {
+                self.truesize += truesize;
+                self.segments.insert(place, Slot { range: result.range, buf });
             }
+            None => self.push_back(buf, result.range),
         }
         result
+    }
+
+    #[inline(always)]
+    fn push_back(&mut self, buf: B, range: SeqRange) {
+        self.truesize += buf.truesize();
+        self.end = range.end;
+        self.segments.push_back(Slot { range, buf });
     }
 
     /// Accounts for a segment that goes because the arriving one holds all of its numbers.

@@ -159,6 +159,19 @@ fn scattered_op() -> impl Strategy<Value = Op> {
     prop_oneof![200 => insert, 2 => (1..400_usize).prop_map(Op::Advance), 1 => prune()]
 }
 
+/// Segments of a size or two that stand side by side, as those of a sender do.
+fn side_by_side_op() -> impl Strategy<Value = Op> {
+    let (place, length) = (0..12_usize, prop_oneof![5 => Just(1_usize), 1 => Just(2)]);
+    let fin = prop::bool::weighted(0.01);
+    let insert = (place, length, fin).prop_map(|(place, length, fin)| Op::Insert {
+        gap: 300 * place + 299,
+        len: 300 * length,
+        fin,
+    });
+    let advance = prop_oneof![4 => Just(300_usize), 1 => 1..600_usize].prop_map(Op::Advance);
+    prop_oneof![20 => insert, 4 => advance, 1 => prune()]
+}
+
 /// Where a connection's first number lies: the whole test is run across both wraps.
 fn base() -> impl Strategy<Value = SeqNum> {
     let near = |edge: u32| (0..SPACE as u32).prop_map(move |n| SeqNum::new(edge.wrapping_sub(n)));
@@ -201,7 +214,10 @@ impl Pair {
         self.charged += buf.truesize();
 
         let (outcome, dsack, merged) = self.twin.insert(Held { start, end, fin }, &symbols);
-        let inserted = self.queue.insert(buf);
+        let inserted = match self.queue.push(buf) {
+            Ok(range) => Inserted::stored(range),
+            Err(buf) => self.queue.insert(buf),
+        };
         self.charged -= inserted.freed;
         let expected = Inserted {
             outcome,
@@ -219,6 +235,11 @@ impl Pair {
         let mut rcv_nxt = self.seq(edge);
         let mut walk = Walk::new(rcv_nxt, None);
         let mut got = Vec::new();
+        for buf in self.queue.take_run(&mut rcv_nxt) {
+            assert_eq!(buf.cb().seq, self.base.plus((edge + got.len()) as u32).raw());
+            self.charged -= buf.truesize();
+            got.extend(buf.data().iter().map(|byte| u16::from(*byte)));
+        }
         while let Some(buf) = self.queue.pop_ready(&mut walk, rcv_nxt) {
             assert_eq!(buf.cb().seq, rcv_nxt.raw());
             self.charged -= buf.truesize();
@@ -283,6 +304,14 @@ proptest! {
     fn does_what_marks_on_an_array_do(
         base in base(),
         ops in prop::collection::vec(any_op(), 1..300),
+    ) {
+        compare(base, ops);
+    }
+
+    #[test]
+    fn does_what_marks_do_with_segments_side_by_side(
+        base in base(),
+        ops in prop::collection::vec(side_by_side_op(), 1..80),
     ) {
         compare(base, ops);
     }

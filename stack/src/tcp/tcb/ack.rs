@@ -525,6 +525,7 @@ impl<B: PacketBuf> Tcb<B> {
     }
 
     /// The SACK option of the next ACK; the duplicate is reported once (RFC 2883 §4).
+    #[inline(always)]
     pub(super) fn take_sack_blocks(&mut self) -> SackBlocks {
         // 40 bytes of options hold four blocks, three beside timestamps.
         let room = if self.ts.is_some() { 3 } else { 4 };

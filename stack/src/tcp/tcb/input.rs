@@ -368,10 +368,27 @@ impl<B: PacketBuf> Tcb<B> {
         buf: B,
     ) -> Verdict {
         let load = Load::of(len, flags, &buf);
-        let truesize = load.truesize;
         self.tally.out_of_order += load.segments();
         self.forget_late_dsack();
         self.ack.measure(&mut self.window, load);
+        match self.ofo.push(buf) {
+            Ok(range) => {
+                // Without SACK a window that grows would make a duplicate ACK an update. Before the segment
+                // is charged, as in Linux.
+                if self.sack_ok {
+                    self.ack.grow(cx, &mut self.window, load);
+                }
+                self.window.charge(load.truesize);
+                cx.counters.bump(Counter::TCPOFOQueue);
+                self.queued_above_hole(cx, range, None)
+            }
+            Err(buf) => self.insert_above_hole(cx, load, buf),
+        }
+    }
+
+    /// The same of a segment that belongs among others, or may be copied.
+    #[inline(never)]
+    fn insert_above_hole(&mut self, cx: &mut Cx<'_>, load: Load, buf: B) -> Verdict {
         let inserted = self.ofo.insert(buf);
         if inserted.outcome == Outcome::Full {
             self.drop_segment(cx, Counter::TCPOFODrop);
@@ -381,19 +398,15 @@ impl<B: PacketBuf> Tcb<B> {
         if is_new {
             self.window.uncharge(inserted.freed);
         }
-        // Without SACK a window that grows would make a duplicate ACK an update. Before the segment is
-        // charged, as in Linux.
         if self.sack_ok && inserted.outcome != Outcome::Duplicate {
             self.ack.grow(cx, &mut self.window, load);
         }
-        self.window.charge(truesize);
+        self.window.charge(load.truesize);
         if !is_new {
             self.window.uncharge(inserted.freed);
         }
         cx.counters.bump(Counter::TCPOFOQueue);
-        if inserted.merged > 0 {
-            cx.counters.add(Counter::TCPOFOMerge, u64::from(inserted.merged));
-        }
+        cx.counters.add(Counter::TCPOFOMerge, u64::from(inserted.merged));
         if inserted.outcome == Outcome::Merged {
             cx.counters.bump(Counter::TCPRcvCoalesce);
         }
