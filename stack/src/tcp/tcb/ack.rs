@@ -437,21 +437,22 @@ impl<B: PacketBuf> Tcb<B> {
             return None;
         }
         self.ack.owed = self.ack.owed.without(Owed::UNDECIDED);
+        if !self.ack.owed.has(Owed::NOW)
+            // Before quick mode is looked at: a buffer half full ends it.
+            && self.rcv_nxt.since(self.window.wup) > u32::from(self.ack.rcv_mss)
+        {
+            // If the edge would not move on by what came, the reader will make it, and the ACK.
+            let target = self.window_target();
+            if target >= self.window.wnd {
+                return Some(self.outgoing_ack_with(cx, target));
+            }
+        }
         self.is_ack_due(cx).then(|| self.outgoing_ack(cx))
     }
 
+    /// Whether there is a reason for an ACK besides what has come since the last one.
     fn is_ack_due(&mut self, cx: &Cx<'_>) -> bool {
-        if self.ack.owed.has(Owed::NOW) {
-            return true;
-        }
-        // Before quick mode is looked at: a buffer half full ends it.
-        if self.rcv_nxt.since(self.window.wup) > u32::from(self.ack.rcv_mss) {
-            // If the edge would not move on by what came, the reader will make it, and the ACK.
-            if self.window_target() >= self.window.wnd {
-                return true;
-            }
-        }
-        if self.ack.is_quick() {
+        if self.ack.owed.has(Owed::NOW) || self.ack.is_quick() {
             return true;
         }
         if self.ofo.is_empty() {
@@ -488,6 +489,7 @@ impl<B: PacketBuf> Tcb<B> {
     }
 
     /// The window that would be advertised now.
+    #[inline]
     pub(super) fn window_target(&mut self) -> u32 {
         let target = self.window.target(u32::from(self.ack.rcv_mss));
         if target.low {
@@ -498,8 +500,15 @@ impl<B: PacketBuf> Tcb<B> {
 
     /// `<SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>` with window, timestamps, SACK; everything that was
     /// owed is settled by it.
+    #[inline(never)]
     pub(super) fn outgoing_ack(&mut self, cx: &mut Cx<'_>) -> Outgoing {
         let target = self.window_target();
+        self.outgoing_ack_with(cx, target)
+    }
+
+    /// The same with the window that would be advertised, which is known.
+    #[inline(always)] // into the two decisions that know it, and the one place for all others
+    pub(super) fn outgoing_ack_with(&mut self, cx: &mut Cx<'_>, target: u32) -> Outgoing {
         let no_memory = self.ack.owed.has(Owed::NO_MEMORY);
         let was_open = self.window.is_open();
         self.tally.advertises(self.rcv_nxt.since(self.window.wup));

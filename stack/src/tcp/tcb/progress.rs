@@ -23,8 +23,13 @@ impl<B: PacketBuf> Tcb<B> {
         }
         self.adjust_space(cx);
         let progress = read || freed;
-        let due = progress && (self.is_ack_due_on_read(read) || self.is_update_due());
-        due.then(|| self.outgoing_ack(cx))
+        if !progress {
+            return None;
+        }
+        if self.is_ack_due_on_read(read) {
+            return Some(self.outgoing_ack(cx));
+        }
+        self.update_due().map(|target| self.outgoing_ack_with(cx, target))
     }
 
     fn is_ack_due_on_read(&self, read: bool) -> bool {
@@ -35,15 +40,15 @@ impl<B: PacketBuf> Tcb<B> {
                 || (read && small && self.copied_seen == self.edge()))
     }
 
-    /// Whether the window can be at least doubled. It is not worth telling when nothing more will
+    /// The window to tell of if it can be at least doubled. It is not worth telling when nothing more will
     /// be received, or when more than half of the most is open anyway.
-    fn is_update_due(&mut self) -> bool {
+    fn update_due(&mut self) -> Option<u32> {
         if !self.is_receiving() || !self.window.may_double(self.rcv_nxt, self.rcv_mss()) {
-            return false;
+            return None;
         }
         let open = self.window.open(self.rcv_nxt);
         let target = self.window_target();
-        target != 0 && target / 2 >= open
+        (target != 0 && target / 2 >= open).then_some(target)
     }
 
     /// Whether [`Self::reader_progress`] may have something to send when buffers come back, though
