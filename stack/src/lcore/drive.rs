@@ -274,6 +274,7 @@ impl Gauge {
 mod tests {
     use std::net::Ipv4Addr;
 
+    use crate::buf::Checksum;
     use crate::dpdk::ring_port::RingPort;
     use crate::dpdk::{Eal, PoolConfig, PortConfig, Sharing, TEST_ARGS};
     use crate::lcore::hash::HashKey;
@@ -282,6 +283,7 @@ mod tests {
     use crate::tcp::Settings;
     use crate::tcp::isn::Secret;
     use crate::wire::arp::{self, Arp, Operation};
+    use crate::wire::{Flags, FourTuple, Outgoing, parse_tcp, tcp};
 
     use super::*;
 
@@ -339,8 +341,13 @@ mod tests {
             let mut frame = [0; 64];
             let at = ethernet::emit(&mut frame, MacAddr::BROADCAST, PEER, vlan, ethernet::ARP);
             arp::emit(&mut frame[at..], &question);
+            self.answers_to(&frame)
+        }
+
+        /// Gives the drive a frame; what it sends then.
+        fn answers_to(&mut self, frame: &[u8]) -> Vec<Vec<u8>> {
             let mut mbuf = self.pool.alloc().unwrap();
-            assert!(mbuf.append(&frame));
+            assert!(mbuf.append(frame));
             let mut burst = Burst::<1>::new();
             burst.push(mbuf).unwrap();
             self.tx.send(&mut burst);
@@ -372,6 +379,34 @@ mod tests {
         assert_eq!(arp::parse(&answer[header.header_len..]).unwrap().sender_addr, OUR_ADDR);
         assert_eq!(bench.drive.engine.counters().value(Counter::OtherVlan), 4);
         bench.drive.stop();
+    }
+
+    #[test]
+    fn segments_are_written_with_the_tag_and_without_one() {
+        let from_peer = FourTuple {
+            local_addr: Ipv4Addr::new(10, 0, 0, 9).into(),
+            remote_addr: OUR_ADDR.into(),
+            local_port: 5000,
+            remote_port: 80,
+        };
+        for vlan in [None, Some(77)] {
+            let interface = interface();
+            let mut bench = Bench::new(vlan.map_or(interface, |vlan| interface.with_vlan(vlan)));
+            assert_eq!(bench.ask(vlan).len(), 1, "it knows from now on where the peer is");
+            let mut frame = [0; MAX_CONTROL_LEN];
+            let at = ethernet::emit(&mut frame, US, PEER, vlan, ethernet::IPV4);
+            let out = Outgoing { ack: 4711, flags: Flags::ACK, ..Outgoing::default() };
+            let len = at + tcp::emit(&mut frame[at..], &from_peer, &out, 0, &[]);
+
+            let reset = bench.answers_to(&frame[..len]).remove(0);
+            let header = ethernet::parse(&reset).unwrap();
+            assert_eq!((header.dst, header.src, header.vlan), (PEER, US, vlan));
+            assert_eq!(reset.len(), header.header_len + 40, "IPv4 and TCP, and nothing behind");
+            let parsed = parse_tcp(&reset, Checksum::Unknown).unwrap();
+            assert_eq!((parsed.tuple.remote_port, parsed.segment.seq), (80, 4711));
+            assert_eq!(parsed.segment.flags, Flags::RST);
+            bench.drive.stop();
+        }
     }
 
     #[test]
