@@ -39,6 +39,7 @@ mod shared;
 pub mod slab;
 mod sockets;
 mod tables;
+mod visit;
 pub mod wheel;
 mod work;
 
