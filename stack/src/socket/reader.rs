@@ -333,7 +333,7 @@ impl<'a, B: PacketBuf, C: Connection<B>> Exclusive<'a, B, C> {
     fn finish(&mut self, mut call: Call<'_>, waiter: &impl Waiter) -> io::Result<usize> {
         let socket = self.socket;
         let mut now = Instant::ZERO;
-        call.tells_late = call.waiting == Waiting::Spin;
+        call.hurries = call.waiting == Waiting::Spin;
         loop {
             match socket.step(&mut self.side, &mut call, now) {
                 Step::Done(n) => {

@@ -50,7 +50,8 @@ fn pause() {
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub enum Waiting {
     /// Looks again and again, for a CPU of its own; never sleeps, and does not see signals. An exclusive
-    /// [`Reader`](super::Reader) tells late what it has read.
+    /// [`Reader`](super::Reader) tells late what it has read, and returns with what came by the prequeue if
+    /// that is as much as it wants, whatever waits behind.
     Spin,
     /// Looks for some ten microseconds, which is what a wake-up costs, then sleeps.
     #[default]

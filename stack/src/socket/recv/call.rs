@@ -34,8 +34,10 @@ pub(in crate::socket) struct Call<'a> {
     pub(super) skip: u32,
     pub(super) deadline: Option<Instant>,
     pub(in crate::socket) waiting: Waiting,
-    /// What it has read is told, and given back, when the next call finds nothing to read.
-    pub(in crate::socket) tells_late: bool,
+    /// It is of a reader that comes back at once: it returns with what suffices, without a look for more at
+    /// lines that the lcore writes; what it has read is told, and given back, when the next call finds
+    /// nothing to read.
+    pub(in crate::socket) hurries: bool,
     /// The call is counted in `installed_for`.
     pub(super) installed: bool,
     /// A signal has come: the call does not wait any more.
@@ -195,7 +197,7 @@ impl<'a> Call<'a> {
             skip: offset,
             deadline,
             waiting: flags.waiting(options.waiting()),
-            tells_late: false,
+            hurries: false,
             installed: false,
             interrupted: false,
             looks: false,
@@ -260,6 +262,12 @@ impl<'a> Call<'a> {
             Dst::Flat(dst) => Some(&mut dst[self.copied..self.most]),
             Dst::Scattered(_) | Dst::Nowhere => None,
         }
+    }
+
+    /// Whether there is enough for a call that hurries.
+    #[inline(always)]
+    pub(super) fn suffices(&self) -> bool {
+        self.hurries && self.copied >= self.target && self.copied > 0 && !self.is_peek()
     }
 
     pub(super) fn is_urgent(&self) -> bool {

@@ -64,7 +64,7 @@ pub(in crate::socket) trait Source<B: PacketBuf> {
         // Who comes back at once tells it when it finds nothing: its bytes do not wait for two lines
         // that the lcore looks at.
         let comes_back = matches!(step, Step::Done(_)) || mutant!(SpinnerNeverTells);
-        let later = call.tells_late && comes_back;
+        let later = call.hurries && comes_back;
         if !later {
             self.publish(side);
         }
@@ -92,7 +92,7 @@ pub(in crate::socket) trait Source<B: PacketBuf> {
             if side.may_have_data() {
                 self.copy(side, call);
             }
-            if call.is_full() {
+            if call.is_full() || call.suffices() {
                 return Step::Done(call.copied);
             }
             // The status, and then the ring again: what went into it before the status was

@@ -99,3 +99,28 @@ fn a_spinning_reader_tells_what_it_has_read_when_it_finds_nothing_more() {
     drop(reader);
     assert_eq!(watched.readable(), 0, "nor does it leave without telling");
 }
+
+#[test]
+fn a_spinning_reader_returns_with_what_suffices_and_the_rest_is_there_for_the_next_call() {
+    const SEGMENTS: usize = 300;
+    let (mut hand, mut stream) = open();
+    let watched = stream.try_clone().unwrap();
+    let mut reader = stream.reader().unwrap();
+    let mut buf = [0; SEGMENTS];
+    // Who wants more than came by the ring gets it.
+    let whole = RecvFlags::SPIN.with(RecvFlags::WAITALL);
+    for (flags, calls) in [(RecvFlags::SPIN, 2), (RecvFlags::NONE, 1), (whole, 1)] {
+        // More small ones than are passed by the ring; the others wait in the receive queue.
+        (0..SEGMENTS).for_each(|n| hand.data(&[n as u8]));
+        assert_eq!(watched.readable() as usize, SEGMENTS);
+        let mut read = 0;
+        for _ in 0..calls {
+            assert!(read < SEGMENTS, "the ring holds no more than {read}");
+            read += reader.recv(&mut buf[read..], flags).unwrap();
+        }
+        assert!(buf.iter().copied().eq((0..SEGMENTS).map(|n| n as u8)), "{read}, {flags:?}");
+        let nothing = RecvFlags::SPIN.with(RecvFlags::DONTWAIT);
+        reader.recv(&mut buf, nothing).unwrap_err();
+        buf.fill(0xff);
+    }
+}
