@@ -149,6 +149,13 @@ impl<B: PacketBuf> Producer<B> {
     pub(crate) fn push(&mut self, buf: B) -> Result<(), B> {
         imp::push(&mut self.0, Element::new(buf)).map_err(|element| element.buf)
     }
+
+    /// Appends buffers as long as there is room; how many. They become visible together, for a reader that
+    /// watches takes the line of the index away each time that it is written.
+    pub(crate) fn push_each(&mut self, bufs: &mut impl ExactSizeIterator<Item = B>) -> usize {
+        let wanted = bufs.len();
+        imp::push_each(&mut self.0, wanted, bufs.map(Element::new))
+    }
 }
 
 impl<B: PacketBuf> Consumer<B> {
@@ -178,6 +185,20 @@ mod real {
 
     pub(super) fn push<T>(ring: &mut Producer<T>, value: T) -> Result<(), T> {
         ring.push(value).map_err(|rtrb::PushError::Full(value)| value)
+    }
+
+    /// As many of the first `wanted` as there is room for; no other is taken out of the iterator.
+    pub(super) fn push_each<T>(
+        ring: &mut Producer<T>,
+        wanted: usize,
+        values: impl Iterator<Item = T>,
+    ) -> usize {
+        use rtrb::chunks::ChunkError::TooFewSlots;
+        let room = match ring.write_chunk_uninit(wanted) {
+            Ok(chunk) => return chunk.fill_from_iter(values),
+            Err(TooFewSlots(room)) => room,
+        };
+        ring.write_chunk_uninit(room).map_or(0, |chunk| chunk.fill_from_iter(values))
     }
 
     pub(super) fn pop<T>(ring: &mut Consumer<T>) -> Option<T> {
@@ -241,6 +262,28 @@ mod twin {
         // Release pairs with the Acquire of `pop`.
         ring.tail.store(tail + 1, Ordering::Release);
         Ok(())
+    }
+
+    pub(super) fn push_each<T>(
+        ring: &mut Producer<T>,
+        wanted: usize,
+        values: impl Iterator<Item = T>,
+    ) -> usize {
+        let ring = &*ring.0;
+        let tail = ring.tail.load(Ordering::Relaxed);
+        // Acquire pairs with the Release of `pop`.
+        let used = tail - ring.head.load(Ordering::Acquire);
+        let room = ring.slots.len() - used as usize;
+        let mut end = tail;
+        for value in values.take(wanted.min(room)) {
+            let slot = &ring.slots[end as usize % ring.slots.len()];
+            // SAFETY: outside of head..tail, hence ours.
+            slot.with_mut(|slot| unsafe { *slot = Some(value) });
+            end += 1;
+        }
+        // Release pairs with the Acquire of `pop`.
+        ring.tail.store(end, Ordering::Release);
+        (end - tail) as usize
     }
 
     pub(super) fn pop<T>(ring: &mut Consumer<T>) -> Option<T> {

@@ -105,6 +105,10 @@ impl<B: PacketBuf> Sink<B> for RingSink<B> {
         }
     }
 
+    fn push_each(&mut self, bufs: &mut impl ExactSizeIterator<Item = B>) -> (usize, Option<B>) {
+        (self.0.as_mut().map_or(0, |ring| ring.push_each(bufs)), None)
+    }
+
     #[inline]
     fn refuses_all(&self) -> bool {
         self.0.is_none()

@@ -62,6 +62,19 @@ pub trait Sink<B> {
     /// A buffer taken is charged to the connection until [`Tcb::uncharge`] says that it came back.
     fn push(&mut self, buf: B) -> Result<(), B>;
 
+    /// Takes as many of the buffers, in order, as there is room for; how many, and the first one that was
+    /// refused, unless that is still in the iterator.
+    fn push_each(&mut self, bufs: &mut impl ExactSizeIterator<Item = B>) -> (usize, Option<B>) {
+        let mut taken = 0;
+        for buf in bufs {
+            if let Err(refused) = self.push(buf) {
+                return (taken, Some(refused));
+            }
+            taken += 1;
+        }
+        (taken, None)
+    }
+
     /// Whether there is no use in trying now.
     fn refuses_all(&self) -> bool {
         false

@@ -286,20 +286,14 @@ impl<B: PacketBuf> Tcb<B> {
         self.sink(ready, sink)
     }
 
-    /// Hands them to the sink one right after the other: a reader that watches takes the ring's lines
-    /// away after each, if it is given the time.
+    /// Hands them to the sink together: a reader that watches takes the ring's lines away, if it is given
+    /// the time.
     #[inline(never)]
     fn sink(&mut self, ready: SmallVec<[B; AT_ONCE]>, sink: &mut impl Sink<B>) -> Went {
-        let mut sunk = 0;
         let mut ready = ready.into_iter();
-        while let Some(buf) = ready.next() {
-            if let Err(refused) = sink.push(buf) {
-                self.receive.push_back(refused);
-                return Went { sunk, queued: 1 + self.receive.push_each(ready) };
-            }
-            sunk += 1;
-        }
-        Went { sunk, queued: 0 }
+        let (sunk, refused) = sink.push_each(&mut ready);
+        let rest = refused.into_iter().chain(ready);
+        Went { sunk, queued: self.receive.push_each(rest) }
     }
 
     /// Whether the ACK policy learns nothing from a segment but, perhaps, that it is small: full ones
