@@ -192,8 +192,8 @@ pub trait BufQueue<B>: Debug + Default + Send {
     fn push_front(&mut self, buf: B);
     /// Takes the oldest buffer.
     fn pop_front(&mut self) -> Option<B>;
-    /// Moves buffers from the front to a batch for as long as `takes` says yes, at most `most` and 32 of
-    /// them; how many.
+    /// Moves buffers from the front to a batch for as long as `takes` says yes, at most `most` and
+    /// [`SPENT_AT_ONCE`] of them; how many.
     fn spend_front(
         &mut self,
         most: usize,
@@ -233,6 +233,9 @@ pub trait BufQueue<B>: Debug + Default + Send {
         self.len() == 0
     }
 }
+
+/// Buffers that are moved to a batch at once, at most.
+pub const SPENT_AT_ONCE: usize = 32;
 
 /// Buffers on their way back.
 pub type Batch<B> = <<B as PacketBuf>::Returns as Returns<B>>::Batch;
@@ -338,7 +341,7 @@ impl<B: PacketBuf> BufQueue<B> for VecDeque<B> {
     where
         B: PacketBuf,
     {
-        let spent = self.iter().take(most.min(32)).take_while(|buf| takes(buf)).count();
+        let spent = self.iter().take(most.min(SPENT_AT_ONCE)).take_while(|buf| takes(buf)).count();
         for buf in self.drain(..spent) {
             let truesize = buf.truesize();
             B::Returns::collect(batch, buf, truesize);

@@ -18,7 +18,7 @@ use super::mbuf::{Mbuf, prefetch};
 use super::pool_core;
 use super::queue::link;
 use super::return_stack::Node;
-use crate::buf::Owner;
+use crate::buf::{Owner, SPENT_AT_ONCE};
 
 /// Bytes at the beginning of every mbuf's room, its headroom included, that names may stand in. Nobody
 /// needs what was received there any more.
@@ -27,6 +27,8 @@ pub(super) const NAMES_ROOM: u16 = 256;
 /// Mbufs that a carrier names, its own name not counted, which has a place too: with it a chain of what
 /// readers collect.
 const CARRIED: usize = NAMES_ROOM as usize / size_of::<*mut sys::rte_mbuf>() - 1;
+
+const _: () = assert!(CARRIED + 1 >= SPENT_AT_ONCE, "one carrier is enough");
 
 /// Mbufs of one socket to be given back together. Dropping it frees them.
 ///
@@ -47,9 +49,9 @@ const CARRIED: usize = NAMES_ROOM as usize / size_of::<*mut sys::rte_mbuf>() - 1
 /// ```
 #[derive(Default)]
 pub struct MbufBatch {
-    // Invariant: null both, or the first and last of carriers that are linked as a queue is but for
-    // the last one's link and truesize, each with as many mbufs named in its room as `carried` says; the
-    // batch owns them all.
+    // Invariant: `None` both, or the first and last of carriers that are linked as a queue is but for the
+    // last one's link, each with as many mbufs named in its room as `carried` says, and a truesize of 0;
+    // the batch owns them all.
     first: Option<NonNull<sys::rte_mbuf>>,
     last: Option<NonNull<sys::rte_mbuf>>,
     /// What they cost, and how many they are.

@@ -1,4 +1,5 @@
-//! Mbufs on their way back into a mempool, collected one by one while something else is read of them.
+//! Mbufs on their way back into a mempool: named one behind the other, or collected one by one while
+//! something else is read of them.
 //!
 //! Used where the lcore walks over mbufs that it frees: what came back from readers, and queues that
 //! are dropped. Those that the mempool takes as they are go there in bulk; it never waits for others.

@@ -14,10 +14,7 @@ use super::batch::MbufBatch;
 use super::bulk;
 use super::mbuf::Mbuf;
 use super::pool_core;
-use crate::buf::{self, BufQueue, PacketBuf};
-
-/// Mbufs that are moved to a batch at once.
-const AT_ONCE: usize = 32;
+use crate::buf::{self, BufQueue, PacketBuf, SPENT_AT_ONCE};
 
 /// A FIFO of mbufs.
 ///
@@ -162,8 +159,8 @@ impl BufQueue<Mbuf> for MbufQueue {
     ) -> usize {
         // If it panics what is left here is lost, as if it had never been queued.
         let Self { mut head, tail, len } = *ManuallyDrop::new(mem::take(self));
-        let mut spent = [const { MaybeUninit::uninit() }; AT_ONCE];
-        let (most, mut n, mut truesize) = (most.min(AT_ONCE), 0, 0);
+        let mut spent = [const { MaybeUninit::uninit() }; SPENT_AT_ONCE];
+        let (most, mut n, mut truesize) = (most.min(SPENT_AT_ONCE), 0, 0);
         while n < most
             && let Some(raw) = NonNull::new(head.0)
         {

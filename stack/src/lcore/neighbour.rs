@@ -1,8 +1,8 @@
 //! The neighbour table of one lcore: which Ethernet address an IP address is at.
 //!
-//! The lcore's thread sends every frame through [`Neighbours::send`], which writes the Ethernet
-//! header or asks first (RFC 826), and gives it every ARP packet; news goes to the other lcores by
-//! way of the caller. It is bounded and keyed: nothing that arrives makes it grow or search.
+//! The lcore's thread asks it for the Ethernet header of every segment (`Neighbours::header`), sends
+//! every other datagram through [`Neighbours::send`], and gives it every ARP packet; where an address is
+//! not known it asks (RFC 826). News goes to the other lcores by way of the caller. It is bounded and keyed: nothing that arrives makes it grow or search.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;

@@ -170,7 +170,9 @@ impl Park {
     /// The published status.
     pub(crate) fn status(&self) -> Status {
         // Acquire pairs with the Release of `publish_status`, `set` and `clear`: what a bit says is so.
-        Status(self.owned.load(Ordering::Acquire) | self.anyones.load(Ordering::Acquire))
+        // In this order: who sees that reading was shut sees the data that was published before.
+        let anyones = self.anyones.load(Ordering::Acquire);
+        Status(anyones | self.owned.load(Ordering::Acquire))
     }
 
     /// Publishes the facts that the owner alone knows of. For the owner.

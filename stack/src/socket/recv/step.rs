@@ -6,7 +6,7 @@
 
 use std::mem;
 
-use crate::buf::{BufQueue, PacketBuf};
+use crate::buf::{BufQueue, PacketBuf, SPENT_AT_ONCE};
 use crate::tcp::tcb::ConnError;
 use crate::time::Instant;
 
@@ -20,7 +20,7 @@ use super::{ReaderSide, RecvError, Seen, Sleep, Step};
 
 /// Buffers that a reader gives back at once: one compare-exchange per chain, and at most this many
 /// withheld from the lcore by a reader that is preempted.
-const CHAIN: usize = if cfg!(loom) { 2 } else { 32 };
+const CHAIN: usize = if cfg!(loom) { 2 } else { SPENT_AT_ONCE };
 
 /// What the steps of a call read from: a socket that threads share, or one of a single thread.
 ///

@@ -133,8 +133,8 @@ impl Went {
 
 impl<B: PacketBuf> Tcb<B> {
     /// Takes frames of this connection from the front of `frames` for as long as each is what
-    /// [`Self::on_segment`] would say [`Verdict::Predicted`](super::Verdict::Predicted) of and has a payload. Their places are
-    /// left empty; returns their number.
+    /// [`Self::on_segment`] would say [`Predicted`](super::Verdict::Predicted) of and has a payload. Their
+    /// places are left empty; returns their number.
     ///
     /// The frames are whole, their checksums right, and they are segments of this connection; `alike` are
     /// those of them that are known to be like the one before. What `on_segment` does for each of them has
