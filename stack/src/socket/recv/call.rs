@@ -6,13 +6,14 @@
 use std::fmt::Debug;
 use std::io::IoSliceMut;
 
+use crate::buf::PacketBuf;
 use crate::time::Instant;
 
 use super::super::direct::Memory;
 use super::super::options::Options;
 use super::super::wait::Waiting;
-use super::Step;
 use super::flags::{RecvError, RecvFlags};
+use super::{ReaderSide, Step};
 
 /// recv takes no more in one call (Linux: `MAX_RW_COUNT`).
 const MAX_LEN: usize = 0x7fff_f000;
@@ -262,6 +263,13 @@ impl<'a> Call<'a> {
             Dst::Flat(dst) => Some(&mut dst[self.copied..self.most]),
             Dst::Scattered(_) | Dst::Nowhere => None,
         }
+    }
+
+    /// Whether the call has anything to do with what a reader has: a peek finds out anew, by each look,
+    /// what is left of what it has seen.
+    #[inline(always)]
+    pub(super) fn looks_at<B: PacketBuf>(&self, side: &ReaderSide<B>) -> bool {
+        side.may_have_data() || self.is_peek()
     }
 
     /// Whether there is enough for a call that hurries.

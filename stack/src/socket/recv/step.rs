@@ -89,7 +89,7 @@ pub(in crate::socket) trait Source<B: PacketBuf> {
                 return step;
             }
             // The ring first: a reader that keeps up looks at nothing else that is shared.
-            if side.may_have_data() {
+            if call.looks_at(side) {
                 self.copy(side, call);
             }
             if call.is_full() || call.suffices() {
@@ -98,7 +98,7 @@ pub(in crate::socket) trait Source<B: PacketBuf> {
             // The status, and then the ring again: what went into it before the status was
             // published is older than what the status speaks of.
             let status = self.status();
-            if side.may_have_data() && !mutant!(StatusBeforeRingNotRead) {
+            if call.looks_at(side) && !mutant!(StatusBeforeRingNotRead) {
                 self.copy(side, call);
             }
             if status.has(Status::DEAD) {
