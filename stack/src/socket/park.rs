@@ -171,8 +171,14 @@ impl Park {
     pub(crate) fn status(&self) -> Status {
         // Acquire pairs with the Release of `publish_status`, `set` and `clear`: what a bit says is so.
         // In this order: who sees that reading was shut sees the data that was published before.
+        let early = if mutant!(OwnedStatusFirst) { Some(self.owned()) } else { None };
         let anyones = self.anyones.load(Ordering::Acquire);
-        Status(anyones | self.owned.load(Ordering::Acquire))
+        Status(anyones | early.unwrap_or_else(|| self.owned()))
+    }
+
+    fn owned(&self) -> u32 {
+        // Acquire pairs with the Release of `publish_status`.
+        self.owned.load(Ordering::Acquire)
     }
 
     /// Publishes the facts that the owner alone knows of. For the owner.

@@ -279,6 +279,8 @@ pub(crate) mod mutants {
         WakeWithoutFence,
         /// Only one sleeper is woken.
         WakeOne,
+        /// What owners publish is read before what anybody may.
+        OwnedStatusFirst,
         /// The reader does not fence before it looks at `notify_at`.
         NoticeWithoutFence,
         /// The lcore does not look again after publishing `notify_at`.

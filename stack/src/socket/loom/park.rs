@@ -64,7 +64,7 @@ fn two_readers() {
             thread::spawn(move || read(&park, seq(wanted)))
         });
         park.publish_edge(seq(1));
-        park.set(Status::EOF);
+        park.publish_status(Status::EOF);
         park.fence();
         park.wake_if_wanted(seq(1), true);
         for reader in readers {
@@ -81,6 +81,40 @@ fn loom_all_sleepers_are_woken() {
 #[test]
 fn loom_mutant_wake_one() {
     mutants::must_fail(Mutant::WakeOne, "loom_all_sleepers_are_woken");
+}
+
+/// The owner publishes data; somebody who has seen that shuts the reading side; a third thread looks.
+fn shut_behind_data() {
+    explore(|| {
+        let park = Arc::new(Park::new(seq(0)));
+        let owner = {
+            let park = park.clone();
+            thread::spawn(move || park.publish_status(Status::QUEUED))
+        };
+        let shuts = {
+            let park = park.clone();
+            thread::spawn(move || {
+                if park.status().has(Status::QUEUED) {
+                    park.set(Status::SHUT);
+                }
+            })
+        };
+        let status = park.status();
+        let sees_both = status.has(Status::QUEUED) || !status.has(Status::SHUT);
+        assert!(sees_both, "the end is seen before the data that was there first");
+        owner.join().unwrap();
+        shuts.join().unwrap();
+    });
+}
+
+#[test]
+fn loom_nobody_sees_the_end_before_older_data() {
+    shut_behind_data();
+}
+
+#[test]
+fn loom_mutant_owned_status_first() {
+    mutants::must_fail(Mutant::OwnedStatusFirst, "loom_nobody_sees_the_end_before_older_data");
 }
 
 /// The mark is published while the reader passes it: one of the two notices.

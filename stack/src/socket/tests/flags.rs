@@ -367,3 +367,17 @@ fn calls_with_a_limit_do_not_wait_for_an_exclusive_reader_beyond_it() {
     });
     assert_eq!(hand.read(&other, 9, DONTWAIT), b"456789");
 }
+
+#[test]
+fn a_peek_that_waits_forgets_what_another_call_has_read() {
+    let (mut hand, stream) = open();
+    let now = hand.now;
+    hand.data(b"12345");
+    let mut seen = [0; 10];
+    let mut peek = Recv::new(stream.handle(), &mut seen, PEEK.with(WAITALL), || now);
+    assert!(matches!(peek.step(now), Step::Sleep(_)));
+    assert_eq!(stream.recv(&mut [0; 5], NONE).unwrap(), 5);
+    assert!(matches!(peek.step(now), Step::Sleep(_)));
+    hand.fin();
+    assert_eq!(peek.step(now), Step::Done(0), "none of the five is left");
+}
