@@ -207,9 +207,6 @@ impl Transmit for Tx {
 
     #[inline]
     fn send_written(&mut self, write: impl FnOnce(&mut [u8; MAX_CONTROL_LEN]) -> usize) {
-        self.stage(|mbuf| {
-            let room = mbuf.extend(MAX_CONTROL_LEN).and_then(<[u8]>::first_chunk_mut);
-            room.map(write).inspect(|&len| mbuf.narrow(0, len)).is_some()
-        });
+        self.stage(|mbuf| mbuf.append_written(write));
     }
 }

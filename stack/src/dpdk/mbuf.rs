@@ -83,6 +83,20 @@ impl Mbuf {
         Some(&mut self.data_mut()[len..])
     }
 
+    /// Appends what `write` puts into `N` bytes of room: as many of them as it says. Whether there was room;
+    /// what that holds before is arbitrary.
+    #[inline]
+    pub fn append_written<const N: usize>(
+        &mut self,
+        write: impl FnOnce(&mut [u8; N]) -> usize,
+    ) -> bool {
+        let before = self.len();
+        let Some(room) = self.extend(N).and_then(<[u8]>::first_chunk_mut) else { return false };
+        let written = write(room);
+        self.narrow(0, before + written);
+        true
+    }
+
     /// Bytes that can still be appended.
     pub fn tailroom(&self) -> usize {
         // SAFETY: fields of our mbuf.

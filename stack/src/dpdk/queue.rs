@@ -54,20 +54,9 @@ impl MbufQueue {
 
     /// Frees all, in bulk, having shown each; the queue is empty then.
     #[inline(always)]
-    fn free_each(&mut self, mut each: impl FnMut(&Mbuf)) {
-        let mut next = mem::take(self).into_head();
-        let mbufs = std::iter::from_fn(|| {
-            let mbuf = NonNull::new(next)?;
-            // SAFETY: ours and linked; the double is not dropped.
-            let lent = unsafe {
-                next = link(mbuf).read();
-                ManuallyDrop::new(Mbuf::from_raw(mbuf))
-            };
-            each(&lent);
-            Some(mbuf.as_ptr())
-        });
-        // SAFETY: ours, and not looked at again.
-        unsafe { bulk::free_each(mbufs) };
+    fn free_each(&mut self, each: impl FnMut(&Mbuf)) {
+        // SAFETY: ours and linked; the queue has forgotten them.
+        unsafe { free_linked(mem::take(self).into_head(), each) };
     }
 
     #[inline(never)]
@@ -303,6 +292,26 @@ fn lend(link: &Link) -> Option<&Mbuf> {
     // SAFETY: both are one pointer, null for none; while the queue is borrowed what its links lead
     // to stays linked.
     unsafe { (*ptr::from_ref(link).cast::<Option<Mbuf>>()).as_ref() }
+}
+
+/// Frees linked mbufs, in bulk, having shown each.
+///
+/// # Safety
+/// The caller owns them, mbufs of pools of ours whose last link is null, and gives them away.
+#[inline(always)]
+pub(super) unsafe fn free_linked(mut next: *mut sys::rte_mbuf, mut each: impl FnMut(&Mbuf)) {
+    let mbufs = std::iter::from_fn(|| {
+        let mbuf = NonNull::new(next)?;
+        // SAFETY: forwarded; the double is not dropped.
+        let lent = unsafe {
+            next = link(mbuf).read();
+            ManuallyDrop::new(Mbuf::from_raw(mbuf))
+        };
+        each(&lent);
+        Some(mbuf.as_ptr())
+    });
+    // SAFETY: forwarded; not looked at again.
+    unsafe { bulk::free_each(mbufs) };
 }
 
 /// The place of an mbuf's link.

@@ -3,13 +3,11 @@
 //! [`ReturnStack`](super::return_stack) over the link in the private area. Giving is one exchange
 //! and never waits; the lcore takes once per poll. Neither side touches the mempool here.
 
-use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 
 use dpdk_sys as sys;
 
 use super::batch::{self, MbufBatch};
-use super::bulk;
 use super::mbuf::Mbuf;
 use super::queue::{self, MbufQueue};
 use super::return_stack::{Node, ReturnStack};
@@ -79,19 +77,11 @@ impl Returns<Mbuf> for MbufReturns {
     }
 
     fn free_all(&self, mut told: impl FnMut(Owner, u32)) {
-        let mut next = self.chains.take_all();
-        let linked = std::iter::from_fn(|| {
-            let mbuf = next?;
-            // SAFETY: what was taken is ours, and linked; the double is not dropped.
-            unsafe {
-                next = NonNull::new(Node::next(mbuf));
-                let lent = ManuallyDrop::new(Mbuf::from_raw(mbuf));
-                told(lent.cb().owner, lent.truesize());
-            }
-            Some(mbuf.as_ptr())
-        });
-        // SAFETY: ours, and not looked at again.
-        unsafe { bulk::free_each(linked) };
+        if let Some(first) = self.chains.take_all() {
+            let each = |mbuf: &Mbuf| told(mbuf.cb().owner, mbuf.truesize());
+            // SAFETY: what was taken is ours, and linked.
+            unsafe { queue::free_linked(first.as_ptr(), each) };
+        }
         if let Some(first) = self.batches.take_all() {
             // SAFETY: what was taken is ours.
             unsafe { batch::free_all(first, told) };

@@ -189,14 +189,7 @@ impl Transmit for Out {
 
     #[inline]
     fn send_written(&mut self, write: impl FnOnce(&mut [u8; MAX_CONTROL_LEN]) -> usize) {
-        self.stage(|mbuf| {
-            let at = mbuf.len();
-            let Some(room) = mbuf.extend(MAX_CONTROL_LEN) else { return false };
-            let Some(room) = room.first_chunk_mut() else { return false };
-            let len = at + write(room);
-            mbuf.narrow(0, len);
-            true
-        });
+        self.stage(|mbuf| mbuf.append_written(write));
     }
 }
 
